@@ -1,0 +1,43 @@
+// swift-tools-version: 6.2
+
+import PackageDescription
+
+/// One set of strict settings for every Swift target (Docs/STYLE.md says why each).
+let strict: [SwiftSetting] = [
+  .enableUpcomingFeature("ExistentialAny"),
+  .enableUpcomingFeature("InternalImportsByDefault"),
+  .enableUpcomingFeature("MemberImportVisibility"),
+  .strictMemorySafety(),
+  .treatAllWarnings(as: .error),
+]
+
+let package = Package(
+  name: "imgfs",
+  products: [
+    .library(name: "FormatEngine", targets: ["FormatEngine"]),
+    .executable(name: "qemu-img", targets: ["qemu-img"]),
+    .executable(name: "imgfs", targets: ["imgfs"]),
+  ],
+  targets: [
+    .systemLibrary(name: "CDeflate", pkgConfig: "libdeflate", providers: [.apt(["libdeflate-dev"])]),
+    .systemLibrary(name: "CFuse", pkgConfig: "fuse3", providers: [.apt(["libfuse3-dev"])]),
+    .systemLibrary(name: "CLinux"),
+    .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
+    .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
+
+    .target(
+      name: "FormatEngine", dependencies: ["CDeflate", "CLinux", "CZlib", "CZstd"], swiftSettings: strict),
+    .executableTarget(name: "qemu-img", dependencies: ["FormatEngine"], swiftSettings: strict),
+    .executableTarget(name: "imgfs", dependencies: ["FormatEngine", "CFuse"], swiftSettings: strict),
+
+    .target(
+      name: "TestSupport", dependencies: ["FormatEngine"], path: "Tests/TestSupport", swiftSettings: strict),
+    .testTarget(
+      name: "FormatEngineTests", dependencies: ["FormatEngine", "TestSupport"], swiftSettings: strict),
+    .testTarget(
+      name: "QemuImgTests", dependencies: ["FormatEngine", "qemu-img", "TestSupport"],
+      exclude: ["Golden"], swiftSettings: strict),
+    .testTarget(
+      name: "ImgfsTests", dependencies: ["FormatEngine", "imgfs", "TestSupport"], swiftSettings: strict),
+  ]
+)

@@ -1,0 +1,67 @@
+import Synchronization
+
+/// The last few clusters that were unpacked, so that small reads do not unpack the same cluster again
+/// and again. Last in the lock order.
+final class ClusterCache: Sendable {
+  private struct Entry {
+    var depth: Int
+    var guestOffset: UInt64
+    var byteCount: Int
+    var content: AlignedBuffer
+    var lastUse: UInt64
+  }
+
+  private struct State {
+    var entries: [Entry] = []
+    var clock: UInt64 = 0
+    /// Counts changes of the disk: what was unpacked before a change is not kept after it.
+    var generation: UInt64 = 0
+  }
+
+  /// 2 MiB clusters are the largest: at least four of them fit, or 128 of the usual 64 KiB.
+  private static let maximumByteCount = 8 * Int(MiB)
+  private let state = Mutex(State())
+
+  var generation: UInt64 { state.withLock { $0.generation } }
+
+  /// The unpacked cluster of the layer at `depth` that starts at `guestOffset`. Nobody changes it.
+  func find(depth: Int, guestOffset: UInt64) -> AlignedBuffer? {
+    state.withLock { state in
+      guard
+        let index = state.entries.firstIndex(where: { $0.guestOffset == guestOffset && $0.depth == depth })
+      else { return nil }
+      state.clock += 1
+      state.entries[index].lastUse = state.clock
+      return state.entries[index].content
+    }
+  }
+
+  /// Keeps a cluster, unless the disk has changed since `generation` was read.
+  func insert(_ content: AlignedBuffer, depth: Int, guestOffset: UInt64, byteCount: Int, generation: UInt64) {
+    state.withLock { state in
+      guard state.generation == generation else { return }
+      state.clock += 1
+      while state.entries.reduce(byteCount, { $0 + $1.byteCount }) > Self.maximumByteCount,
+        let oldest = state.entries.indices.min(by: { state.entries[$0].lastUse < state.entries[$1].lastUse })
+      {
+        state.entries.swapAt(oldest, state.entries.count - 1)
+        state.entries.removeLast()
+      }
+      state.entries.append(
+        Entry(
+          depth: depth, guestOffset: guestOffset, byteCount: byteCount, content: content,
+          lastUse: state.clock))
+    }
+  }
+
+  /// Forgets what overlaps a range of the top layer that is about to change.
+  func invalidate(_ range: Range<UInt64>) {
+    state.withLock { state in
+      state.generation += 1
+      state.entries.removeAll {
+        $0.depth == 0 && $0.guestOffset < range.upperBound
+          && range.lowerBound < $0.guestOffset + UInt64($0.byteCount)
+      }
+    }
+  }
+}

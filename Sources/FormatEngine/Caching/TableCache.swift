@@ -1,0 +1,138 @@
+/// Slices of on-disk tables, held in disk order and bounded in number.
+///
+/// Set-associative: a slice's place in the file says in which set of eight slots it may stand, so a
+/// look-up needs no hashing of objects and a full cache costs no more than an empty one. Memory is
+/// touched slot by slot as it is used. Lives in its layer's lock.
+@safe final class TableCache: OrderedTable {
+  let sliceByteCount: Int
+  private let store: any ByteStore
+  private let order: WriteOrder
+  private let setCount: Int
+  private let memory: UnsafeMutableRawPointer
+  /// Host offset of the slice in each slot; `vacant` where there is none.
+  private var offsets: [UInt64]
+  private var lastUse: [UInt64]
+  private var dirty: [Bool]
+  private var dirtyCount = 0
+  private var clock: UInt64 = 0
+
+  private static let ways = 8
+  private static let vacant = UInt64.max
+
+  /// Room for at least `capacity` bytes in slices of `sliceByteCount` (a power of two). Dirty slices leave
+  /// the cache only through `order`, which the caller appends it to.
+  init(store: any ByteStore, order: WriteOrder, sliceByteCount: Int, capacity: UInt64) {
+    self.store = store
+    self.order = order
+    self.sliceByteCount = sliceByteCount
+    let slots = max(1, capacity.dividedRoundingUp(by: UInt64(sliceByteCount)))
+    setCount = Int(slots.dividedRoundingUp(by: UInt64(Self.ways)))
+    let slotCount = setCount * Self.ways
+    unsafe memory = .allocate(byteCount: slotCount * sliceByteCount, alignment: 4096)
+    offsets = Array(repeating: Self.vacant, count: slotCount)
+    lastUse = Array(repeating: 0, count: slotCount)
+    dirty = Array(repeating: false, count: slotCount)
+  }
+
+  deinit { unsafe memory.deallocate() }
+
+  var isDirty: Bool { dirtyCount > 0 }
+
+  /// The slice that starts at `hostOffset` (a multiple of the slice size), read if need be. Good until
+  /// the next call.
+  func slice(at hostOffset: UInt64) throws(EngineError) -> UnsafeMutableRawBufferPointer {
+    unsafe slotBytes(try slot(for: hostOffset, reading: true))
+  }
+
+  /// The slice at `hostOffset`, all zeros and dirty, without reading what is there.
+  func freshSlice(at hostOffset: UInt64) throws(EngineError) -> UnsafeMutableRawBufferPointer {
+    let slot = try slot(for: hostOffset, reading: false)
+    let bytes = unsafe slotBytes(slot)
+    unsafe bytes.initializeMemory(as: UInt8.self, repeating: 0)
+    markDirty(slot: slot)
+    return unsafe bytes
+  }
+
+  /// The slice at `hostOffset`, which was just returned, has changed.
+  func markDirty(at hostOffset: UInt64) {
+    if let slot = find(hostOffset) { markDirty(slot: slot) }
+  }
+
+  /// Forgets slices in a range whose content is no longer a table. Their changes are lost.
+  func drop(at hostOffset: UInt64, count: UInt64) {
+    for position in stride(from: hostOffset, to: hostOffset + count, by: sliceByteCount) {
+      guard let slot = find(position) else { continue }
+      clean(slot: slot)
+      offsets[slot] = Self.vacant
+    }
+  }
+
+  func writeBack() throws(EngineError) {
+    guard dirtyCount > 0 else { return }
+    // In the order of the file: neighbours merge in the host's page cache.
+    let slots = offsets.indices.filter { dirty[$0] }.sorted { offsets[$0] < offsets[$1] }
+    for slot in slots {
+      unsafe try store.write(UnsafeRawBufferPointer(slotBytes(slot)), at: offsets[slot])
+      clean(slot: slot)
+    }
+  }
+
+  private func slot(for hostOffset: UInt64, reading: Bool) throws(EngineError) -> Int {
+    clock += 1
+    if let slot = find(hostOffset) {
+      lastUse[slot] = clock
+      return slot
+    }
+    let slot = try victim(in: set(of: hostOffset))
+    offsets[slot] = Self.vacant
+    if reading { unsafe try store.read(into: slotBytes(slot), at: hostOffset) }
+    offsets[slot] = hostOffset
+    lastUse[slot] = clock
+    return slot
+  }
+
+  /// The least recently used clean slot of a set. Where all are dirty, everything is written first.
+  private func victim(in set: Int) throws(EngineError) -> Int {
+    let slots = set * Self.ways..<(set + 1) * Self.ways
+    if slots.allSatisfy({ dirty[$0] }) { try order.flush() }
+    var best = slots.lowerBound
+    var bestUse = UInt64.max
+    for slot in slots where !dirty[slot] {
+      if offsets[slot] == Self.vacant { return slot }
+      if lastUse[slot] < bestUse { (best, bestUse) = (slot, lastUse[slot]) }
+    }
+    return best
+  }
+
+  private func find(_ hostOffset: UInt64) -> Int? {
+    let first = set(of: hostOffset) * Self.ways
+    for slot in first..<first + Self.ways where offsets[slot] == hostOffset { return slot }
+    return nil
+  }
+
+  /// Neighbouring slices go to neighbouring sets; the upper bits are folded in so that tables a power of
+  /// two apart do not all meet in one set.
+  private func set(of hostOffset: UInt64) -> Int {
+    let number = hostOffset / UInt64(sliceByteCount)
+    return Int((number ^ (number >> 17)) % UInt64(setCount))
+  }
+
+  private func slotBytes(_ slot: Int) -> UnsafeMutableRawBufferPointer {
+    // SAFETY: `slot` is an index of `offsets`, which has one element for each slot of `memory`.
+    unsafe UnsafeMutableRawBufferPointer(start: memory + slot * sliceByteCount, count: sliceByteCount)
+  }
+
+  private func markDirty(slot: Int) {
+    if !dirty[slot] {
+      dirty[slot] = true
+      dirtyCount += 1
+    }
+  }
+
+  private func clean(slot: Int) {
+    if dirty[slot] {
+      dirty[slot] = false
+      dirtyCount -= 1
+    }
+  }
+}

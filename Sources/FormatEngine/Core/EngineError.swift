@@ -1,0 +1,53 @@
+/// Why the engine could not do what it was asked: a code to decide by and a sentence for people.
+///
+/// The codes are few and stable; everything particular goes into `message`. `notThisFormat` ("not mine,
+/// try the next") is apart from `corrupt` ("mine, and broken").
+public struct EngineError: Error, Sendable, Equatable {
+  public enum Code: Sendable, Equatable {
+    case notThisFormat
+    case corrupt
+    case unsupported
+    case invalidArgument
+    case readOnly
+    case noSpace
+    case notFound
+    case permissionDenied
+    case locked
+    case tooLarge
+    case cancelled
+    /// A system call failed with this `errno`.
+    case system(errno: CInt)
+  }
+
+  public var code: Code
+  /// One sentence without a full stop, in qemu-img's words where qemu-img has words for it.
+  public var message: String
+  /// The file that it is about, if one is known.
+  public var path: String?
+  /// The guest or host offset in bytes that it is about, if there is one.
+  public var offset: UInt64?
+
+  public init(_ code: Code, _ message: String, path: String? = nil, offset: UInt64? = nil) {
+    self.code = code
+    self.message = message
+    self.path = path
+    self.offset = offset
+  }
+
+  /// The same error with words before its message: what was being tried when it happened.
+  public func whileTrying(_ prefix: String) -> EngineError {
+    var error = self
+    error.message = "\(prefix): \(message)"
+    return error
+  }
+
+  public static func corrupt(_ message: String, at offset: UInt64? = nil) -> EngineError {
+    EngineError(.corrupt, message, offset: offset)
+  }
+  public static func unsupported(_ message: String) -> EngineError { EngineError(.unsupported, message) }
+  public static func invalid(_ message: String) -> EngineError { EngineError(.invalidArgument, message) }
+}
+
+extension EngineError: CustomStringConvertible {
+  public var description: String { message }
+}

@@ -1,0 +1,106 @@
+extension ImageChain {
+  /// Which layer answers for the bytes from `offset` on, and how, as the tables have it: the base of
+  /// every read. `limit` must end inside the disk and not be 0.
+  public func locate(at offset: UInt64, limit: UInt64) throws(EngineError) -> LocatedExtent {
+    var limit = limit
+    var depth = 0
+    while true {
+      let extent = try layers[depth].extent(at: offset, limit: limit)
+      if extent.source != .below { return LocatedExtent(depth: depth, extent: extent) }
+      limit = extent.length
+      // A layer below that is shorter than this one reads as zeros past its end.
+      guard depth + 1 < layers.count, offset < layers[depth + 1].virtualSize else {
+        return LocatedExtent(depth: depth, extent: extent)
+      }
+      depth += 1
+      limit = min(limit, layers[depth].virtualSize - offset)
+    }
+  }
+
+  /// As `locate`, and stored bytes are also looked up in their file where that may have holes: the base
+  /// of map, convert, compare and SEEK_HOLE.
+  public func extent(at offset: UInt64, limit: UInt64) throws(EngineError) -> LocatedExtent {
+    var found = try locate(at: offset, limit: limit)
+    let layer = layers[found.depth]
+    if found.extent.source == .stored, layer.storesHoles, let host = found.extent.hostOffset {
+      let run = try layer.store(found.extent.store).run(at: host, limit: found.extent.length)
+      found.extent.isHole = !run.isData
+      found.extent.length = run.length
+    }
+    return found
+  }
+
+  /// Fills all of `buffer` with the guest bytes from `offset` on.
+  public func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(EngineError) {
+    guard buffer.count > 0 else { return }
+    try check(offset, UInt64(buffer.count))
+    guard writer != nil else { return unsafe try readUnlocked(into: buffer, at: offset) }
+    let range = offset..<offset + UInt64(buffer.count)
+    try ranges.withRange(range, exclusive: false) { () throws(EngineError) in
+      unsafe try readUnlocked(into: buffer, at: offset)
+    }
+  }
+
+  func readUnlocked(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(EngineError) {
+    var done = 0
+    while done < buffer.count {
+      let position = offset + UInt64(done)
+      let found = try locate(at: position, limit: UInt64(buffer.count - done))
+      // SAFETY: an extent is at most the limit long, so the piece ends inside the buffer.
+      let piece = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[done..<done + Int(found.extent.length)])
+      unsafe try read(found, at: position, into: piece)
+      done += piece.count
+    }
+  }
+
+  /// Fills `buffer` from one extent that starts at `offset` and is at least as long.
+  public func read(
+    _ found: LocatedExtent, at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer
+  ) throws(EngineError) {
+    let extent = found.extent
+    switch extent.source {
+    case .below, .zeros:
+      unsafe buffer.initializeMemory(as: UInt8.self, repeating: 0)
+    case .stored:
+      guard let host = extent.hostOffset, !extent.isEncrypted else {
+        throw .unsupported("Encrypted data cannot be read without its key")
+      }
+      unsafe try layers[found.depth].store(extent.store).read(into: buffer, at: host)
+    case .compressed:
+      unsafe try readCompressed(found, at: offset, into: buffer)
+    }
+  }
+
+  private func readCompressed(
+    _ found: LocatedExtent, at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer
+  ) throws(EngineError) {
+    let layer = layers[found.depth]
+    let unit = layer.clusterSize
+    let start = offset.aligned(downTo: unit)
+    let byteCount = Int(min(unit, layer.virtualSize - start))
+    if offset == start && buffer.count == byteCount {
+      return unsafe try layer.readCompressed(found.extent, at: offset, into: buffer)
+    }
+    let first = Int(offset - start)
+    let cluster = try unpackedCluster(found, layer, at: start, byteCount: byteCount)
+    guard first + buffer.count <= cluster.byteCount else {
+      throw .corrupt("Compressed extent is longer than its cluster", at: offset)
+    }
+    unsafe buffer.copyMemory(
+      from: UnsafeRawBufferPointer(rebasing: cluster.bytes[first..<first + buffer.count]))
+  }
+
+  private func unpackedCluster(
+    _ found: LocatedExtent, _ layer: any ImageLayer, at start: UInt64, byteCount: Int
+  ) throws(EngineError) -> AlignedBuffer {
+    if let cluster = unpacked.find(depth: found.depth, guestOffset: start) { return cluster }
+    let generation = unpacked.generation
+    let cluster = AlignedBuffer(byteCount: byteCount)
+    var whole = found.extent
+    whole.length = UInt64(byteCount)
+    unsafe try layer.readCompressed(whole, at: start, into: cluster.bytes)
+    unpacked.insert(
+      cluster, depth: found.depth, guestOffset: start, byteCount: byteCount, generation: generation)
+    return cluster
+  }
+}

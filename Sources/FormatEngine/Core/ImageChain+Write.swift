@@ -1,0 +1,129 @@
+extension ImageChain {
+  /// Writes guest bytes. They are on disk after the next `flush`.
+  public func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(EngineError) {
+    guard bytes.count > 0 else { return }
+    let writer = try writer(for: offset, UInt64(bytes.count))
+    try changing(offset, UInt64(bytes.count)) { () throws(EngineError) in
+      unsafe try writeUnlocked(bytes, at: offset, writer)
+    }
+  }
+
+  /// Makes guest bytes read as zeros, without storing zeros where the format can do without.
+  public func writeZeros(at offset: UInt64, count: UInt64) throws(EngineError) {
+    guard count > 0 else { return }
+    let writer = try writer(for: offset, count)
+    try changing(offset, count) { () throws(EngineError) in
+      let end = offset + count
+      var position = offset
+      while position < end {
+        var done = try writer.setZeros(at: position, limit: end - position)
+        if done == 0 {
+          // A part of a cluster: only up to its end, the next one may do without.
+          let unit = max(writer.clusterSize, 1)
+          done = unit == 1 ? min(end - position, MiB) : min(end, (position + 1).aligned(upTo: unit)) - position
+          try writeStoredZeros(at: position, count: done, writer)
+        }
+        position += done
+      }
+    }
+  }
+
+  /// Lets go of what guest bytes take in the image; they read as zeros, or as what lies below.
+  public func discard(at offset: UInt64, count: UInt64) throws(EngineError) {
+    guard count > 0 else { return }
+    let writer = try writer(for: offset, count)
+    try changing(offset, count) { () throws(EngineError) in
+      let end = offset + count
+      var position = offset
+      while position < end { position += try writer.discard(at: position, limit: end - position) }
+    }
+  }
+
+  private func writer(for offset: UInt64, _ count: UInt64) throws(EngineError) -> any WritableLayer {
+    guard let writer else { throw EngineError(.readOnly, "The image is opened read-only", path: members[0].path) }
+    try check(offset, count)
+    return writer
+  }
+
+  /// Runs a change with every cluster that it touches held for itself.
+  private func changing(_ offset: UInt64, _ count: UInt64, _ body: () throws(EngineError) -> Void)
+    throws(EngineError)
+  {
+    let unit = max(layers[0].clusterSize, 1)
+    let range = offset.aligned(downTo: unit)..<(offset + count).aligned(upTo: unit)
+    try ranges.withRange(range, exclusive: true) { () throws(EngineError) in
+      // Before and after: a read of the old bytes that runs beside the change keeps nothing of them.
+      unpacked.invalidate(range)
+      defer { unpacked.invalidate(range) }
+      try body()
+    }
+  }
+
+  private func writeUnlocked(
+    _ bytes: UnsafeRawBufferPointer, at offset: UInt64, _ writer: any WritableLayer
+  ) throws(EngineError) {
+    var done = 0
+    while done < bytes.count {
+      let position = offset + UInt64(done)
+      let room = try writer.allocate(at: position, limit: UInt64(bytes.count - done))
+      let count = Int(min(UInt64(bytes.count - done), room.guestEnd - position))
+      // SAFETY: `count` is at most what is left of the buffer.
+      let piece = unsafe UnsafeRawBufferPointer(rebasing: bytes[done..<done + count])
+      do throws(EngineError) {
+        unsafe try fill(room, with: piece, at: position, writer)
+      } catch {
+        if room.isNew { writer.abandon(room) }
+        throw error
+      }
+      if room.isNew { try writer.link(room) }
+      done += count
+    }
+  }
+
+  /// Writes `piece`, and around it what the guest reads of a new allocation until now.
+  private func fill(
+    _ room: Allocation, with piece: UnsafeRawBufferPointer, at position: UInt64, _ writer: any WritableLayer
+  ) throws(EngineError) {
+    let store = writer.store(room.store)
+    if room.isNew { try copyOld(room, from: room.guestOffset, to: position, store) }
+    unsafe try store.write(piece, at: room.hostOffset + (position - room.guestOffset))
+    if room.isNew { try copyOld(room, from: position + UInt64(piece.count), to: room.guestEnd, store) }
+  }
+
+  /// Copies what the guest reads now into a new allocation. Past the end of the disk that is zeros.
+  private func copyOld(
+    _ room: Allocation, from start: UInt64, to end: UInt64, _ store: any ByteStore
+  ) throws(EngineError) {
+    guard start < end else { return }
+    let buffer = fillBuffers.take()
+    defer { fillBuffers.give(buffer) }
+    var position = start
+    while position < end {
+      let count = Int(min(end - position, UInt64(buffer.byteCount)))
+      let piece = unsafe buffer.prefix(count)
+      let inside = position < virtualSize ? Int(min(UInt64(count), virtualSize - position)) : 0
+      unsafe try readUnlocked(into: UnsafeMutableRawBufferPointer(rebasing: piece[0..<inside]), at: position)
+      unsafe UnsafeMutableRawBufferPointer(rebasing: piece[inside...])
+        .initializeMemory(as: UInt8.self, repeating: 0)
+      let bytes = UnsafeRawBufferPointer(piece)
+      if unsafe !(room.readsAsZeros && ZeroScan.isZero(bytes)) {
+        unsafe try store.write(bytes, at: room.hostOffset + (position - room.guestOffset))
+      }
+      position += UInt64(count)
+    }
+  }
+
+  private func writeStoredZeros(at offset: UInt64, count: UInt64, _ writer: any WritableLayer)
+    throws(EngineError)
+  {
+    let buffer = fillBuffers.take()
+    defer { fillBuffers.give(buffer) }
+    var done: UInt64 = 0
+    while done < count {
+      let zeros = unsafe buffer.prefix(Int(min(count - done, UInt64(buffer.byteCount))))
+      unsafe zeros.initializeMemory(as: UInt8.self, repeating: 0)
+      unsafe try writeUnlocked(UnsafeRawBufferPointer(zeros), at: offset + done, writer)
+      done += UInt64(zeros.count)
+    }
+  }
+}

@@ -1,0 +1,83 @@
+/// One file of a chain: the layer, and where it came from.
+public struct ChainMember: Sendable {
+  public let layer: any ImageLayer
+  /// The image file itself.
+  public let file: any ByteStore
+  /// The name it was opened by.
+  public let path: String
+  /// As `-f` takes it.
+  public let formatName: String
+
+  public init(layer: any ImageLayer, file: any ByteStore, path: String, formatName: String) {
+    self.layer = layer
+    self.file = file
+    self.path = path
+    self.formatName = formatName
+  }
+}
+
+/// Where guest bytes are: the depth of the layer that answers, 0 for the top, and its extent.
+/// `below` means that no layer has them, so they read as zeros.
+public struct LocatedExtent: BitwiseCopyable, Equatable, Sendable {
+  public var depth: Int
+  public var extent: Extent
+
+  public init(depth: Int, extent: Extent) {
+    self.depth = depth
+    self.extent = extent
+  }
+
+  public var readsAsZeros: Bool { extent.source == .below || extent.readsAsZeros }
+}
+
+/// The disk as a guest or a reader sees it: layers stacked, the top one first. A snapshot, or a single
+/// layer with what lies below it, is again a chain.
+///
+/// Lock order: `RangeLock` -> the layer's own lock -> `ClusterCache`.
+public final class ImageChain: Sendable {
+  public let members: [ChainMember]
+  public let virtualSize: UInt64
+  let layers: [any ImageLayer]
+  /// The top layer, if the chain was opened for writing and its format can.
+  let writer: (any WritableLayer)?
+  let ranges = RangeLock()
+  let unpacked = ClusterCache()
+  let fillBuffers = BufferPool(bufferByteCount: Int(2 * MiB), maximumKept: 4)
+
+  /// `members` must not be empty.
+  public init(members: [ChainMember], access: FileAccess = .readOnly) {
+    precondition(!members.isEmpty)
+    self.members = members
+    layers = members.map(\.layer)
+    virtualSize = members[0].layer.virtualSize
+    writer = access == .readWrite ? members[0].layer as? any WritableLayer : nil
+  }
+
+  public var top: any ImageLayer { layers[0] }
+  public var isWritable: Bool { writer != nil }
+
+  /// The layers from `depth` down as a read-only disk of their own. `depth` must be a layer's.
+  public func lower(from depth: Int) -> ImageChain {
+    ImageChain(members: Array(members[depth...]))
+  }
+
+  /// The layer at `depth` in a state of its own, over the layers below it: how a snapshot is read.
+  public func replacing(layerAt depth: Int, with layer: any ImageLayer) -> ImageChain {
+    let old = members[depth]
+    let top = ChainMember(layer: layer, file: old.file, path: old.path, formatName: old.formatName)
+    return ImageChain(members: [top] + members[(depth + 1)...])
+  }
+
+  /// All that was written before is on disk when it returns.
+  public func flush() throws(EngineError) {
+    try writer?.flush()
+  }
+
+  func check(_ offset: UInt64, _ count: UInt64) throws(EngineError) {
+    guard offset <= virtualSize, count <= virtualSize - offset else {
+      throw EngineError(
+        .invalidArgument, "Request for \(count) bytes at \(offset) leaves the disk of \(virtualSize) bytes",
+        offset: offset)
+    }
+  }
+}

@@ -1,0 +1,97 @@
+/// How sure a format is that a file is one of its own, from its first bytes and its name.
+/// The highest score wins, as in qemu-img; raw claims everything with the lowest one.
+public struct ProbeScore: Comparable, Sendable {
+  public var rawValue: Int
+
+  public init(_ rawValue: Int) { self.rawValue = rawValue }
+
+  public static let none = ProbeScore(0)
+  public static let fallback = ProbeScore(1)
+  public static let certain = ProbeScore(100)
+
+  public static func < (a: ProbeScore, b: ProbeScore) -> Bool { a.rawValue < b.rawValue }
+}
+
+/// What a format needs to open one file as a layer.
+public struct LayerRequest: Sendable {
+  /// The name of the file, for messages and for names that are relative to its folder.
+  public var path: String
+  public var access: FileAccess
+  /// Opens further files that the image names.
+  public var references: ReferenceOpener
+  /// Opens what can be read of an image that says it is damaged, and leaves it unchanged: for `info`
+  /// and `check`, which explain it.
+  public var isForInspection: Bool
+
+  public init(path: String, access: FileAccess, references: ReferenceOpener, isForInspection: Bool = false) {
+    self.path = path
+    self.access = access
+    self.references = references
+    self.isForInspection = isForInspection
+  }
+}
+
+/// A format before any file is open.
+public protocol ImageFormat: Sendable {
+  /// As `-f` and `-O` take it.
+  static var name: String { get }
+  /// `head`: up to 2048 bytes from the start of the file.
+  static func probe(_ head: RawSpan, path: String) -> ProbeScore
+  static func open(_ file: any ByteStore, _ request: LayerRequest) throws(EngineError) -> any ImageLayer
+}
+
+/// What a format needs to make a new image.
+public struct CreateRequest: Sendable {
+  /// The name of the file, for messages and for names that are relative to its folder.
+  public var path: String
+  /// Guest bytes.
+  public var virtualSize: UInt64
+  public var backing: BackingReference?
+  public var options: OptionValues
+  /// Opens or creates further files that the new image names.
+  public var references: ReferenceOpener
+
+  public init(
+    path: String, virtualSize: UInt64, backing: BackingReference? = nil, options: OptionValues,
+    references: ReferenceOpener
+  ) {
+    self.path = path
+    self.virtualSize = virtualSize
+    self.backing = backing
+    self.options = options
+    self.references = references
+  }
+}
+
+/// A format that can make new images.
+public protocol CreatableFormat: ImageFormat {
+  static var createOptions: OptionSchema { get }
+  static var supportsBacking: Bool { get }
+  /// Writes an empty image over `file`, whose old content is gone.
+  static func create(on file: any ByteStore, _ request: CreateRequest) throws(EngineError)
+}
+
+/// The formats, in the order in which they are probed. Adding a format adds its row here: explicit, so
+/// that no registration can be forgotten.
+public enum FormatCatalog {
+  public static let all: [any ImageFormat.Type] = [
+    RawFormat.self,
+  ]
+
+  public static func format(named name: String) -> (any ImageFormat.Type)? {
+    all.first { $0.name == name }
+  }
+
+  /// The format with the highest score for a file that begins with `head`.
+  public static func probe(_ head: RawSpan, path: String) -> any ImageFormat.Type {
+    var best: (any ImageFormat.Type, ProbeScore) = (RawFormat.self, .fallback)
+    for format in all {
+      let score = format.probe(head, path: path)
+      if score > best.1 { best = (format, score) }
+    }
+    return best.0
+  }
+
+  /// Bytes of the head that probing looks at.
+  public static let probedByteCount = 2048
+}

@@ -1,0 +1,119 @@
+/// The name of a file that lies below an image, as the image records it.
+public struct BackingReference: Equatable, Sendable {
+  /// As stored: relative to the image's folder unless it is absolute.
+  public var name: String
+  /// The recorded format, or nil where the image leaves it to probing.
+  public var format: String?
+
+  public init(name: String, format: String? = nil) {
+    self.name = name
+    self.format = format
+  }
+}
+
+/// One opened image file. It speaks for its own file only; `ImageChain` stacks layers.
+///
+/// Any thread may call any method at any time.
+public protocol ImageLayer: AnyObject, Sendable {
+  /// Guest bytes.
+  var virtualSize: UInt64 { get }
+  /// Bytes in the unit of allocation; 0 for a format without one (raw).
+  var clusterSize: UInt64 { get }
+  /// The file that lies below, if the image names one.
+  var backing: BackingReference? { get }
+  /// Whether holes of the store are worth asking for: true for raw, and for images whose clusters were
+  /// all set aside in advance. `ImageChain.extent` then looks for them.
+  var storesHoles: Bool { get }
+
+  /// The file that an extent's `store` number means.
+  func store(_ index: UInt16) -> any ByteStore
+
+  /// The longest run of like bytes from `offset` on, at most `limit` long, never empty.
+  /// `offset < virtualSize`, and `limit` ends inside the disk.
+  func extent(at offset: UInt64, limit: UInt64) throws(EngineError) -> Extent
+
+  /// Unpacks the bytes from `offset` on, which lie in a compressed extent, into all of `buffer`.
+  func readCompressed(_ extent: Extent, at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer)
+    throws(EngineError)
+}
+
+/// Room that a layer has set aside for guest bytes that are not yet written.
+///
+/// The writer fills the whole of `guestOffset ..< guestOffset + length`: the caller's bytes, and before
+/// and after them what the guest read there until now. Only then does it `link`.
+public struct Allocation: BitwiseCopyable, Sendable {
+  /// First guest byte, at most the offset that was asked for.
+  public var guestOffset: UInt64
+  /// Guest bytes; reaches beyond the offset that was asked for.
+  public var length: UInt64
+  public var store: UInt16
+  public var hostOffset: UInt64
+  /// False: the guest reads this place already; write into it, there is nothing to fill or to link.
+  public var isNew: Bool
+  /// The room reads as zeros now, so zeros need not be written to it.
+  public var readsAsZeros: Bool
+
+  public init(
+    guestOffset: UInt64, length: UInt64, store: UInt16 = 0, hostOffset: UInt64, isNew: Bool,
+    readsAsZeros: Bool = false
+  ) {
+    self.guestOffset = guestOffset
+    self.length = length
+    self.store = store
+    self.hostOffset = hostOffset
+    self.isNew = isNew
+    self.readsAsZeros = readsAsZeros
+  }
+
+  public var guestEnd: UInt64 { guestOffset + length }
+}
+
+/// A layer that can be changed. The chain's `RangeLock` keeps two changes of the same cluster apart;
+/// the layer's own lock keeps its tables whole.
+public protocol WritableLayer: ImageLayer {
+  /// Room for the guest bytes from `offset` on, at most up to `offset + limit` rounded up to the layer's
+  /// unit, possibly less.
+  func allocate(at offset: UInt64, limit: UInt64) throws(EngineError) -> Allocation
+  /// The room is written: let the guest read it, free what it read before.
+  func link(_ allocation: Allocation) throws(EngineError)
+  /// The room was not written: give it back.
+  func abandon(_ allocation: Allocation)
+  /// Makes guest bytes from `offset` on read as zeros without writing them, and says how many it did:
+  /// 0 where only writing zeros will do (a part of a cluster).
+  func setZeros(at offset: UInt64, limit: UInt64) throws(EngineError) -> UInt64
+  /// Lets go of whole units from `offset` on; they read as `below` or as zeros afterwards. Says how many
+  /// bytes it is done with, more than 0 (what it cannot free, it keeps).
+  func discard(at offset: UInt64, limit: UInt64) throws(EngineError) -> UInt64
+  /// All that was linked before is on disk when it returns.
+  func flush() throws(EngineError)
+}
+
+/// A layer that takes units already packed, and packs them itself: qcow2, streamOptimized VMDK.
+public protocol CompressedWriting: WritableLayer {
+  /// Guest bytes in one packed unit.
+  var compressionUnit: UInt64 { get }
+  /// Whether units must come in ascending order (append-only formats).
+  var needsAscendingOffsets: Bool { get }
+  /// One packer for each thread.
+  func makePacker() throws(EngineError) -> any ClusterPacker
+  /// Stores packed units: `pieces` says how many bytes of `bytes` belong to which unit, in order.
+  func storeCompressed(_ bytes: UnsafeRawBufferPointer, pieces: [PackedPiece]) throws(EngineError)
+}
+
+/// A unit's packed bytes inside a batch.
+public struct PackedPiece: BitwiseCopyable, Sendable {
+  public var guestOffset: UInt64
+  public var byteCount: Int
+
+  public init(guestOffset: UInt64, byteCount: Int) {
+    self.guestOffset = guestOffset
+    self.byteCount = byteCount
+  }
+}
+
+/// Compresses one unit at a time, with contexts that it reuses. Belongs to one thread.
+public protocol ClusterPacker: AnyObject {
+  /// The number of bytes written to `target`, or nil where `source` does not get smaller than it.
+  func pack(_ source: UnsafeRawBufferPointer, into target: UnsafeMutableRawBufferPointer)
+    throws(EngineError) -> Int?
+}

@@ -1,0 +1,39 @@
+/// Names of images as users and images write them.
+public enum ImageName {
+  /// Protocols of QEMU that are not built in; a name that begins so is no file name.
+  static let protocols: Set<String> = [
+    "blkdebug", "blklogwrites", "blkverify", "copy-on-read", "fat", "ftp", "ftps", "fuse", "gluster",
+    "host_cdrom", "host_device", "http", "https", "io_uring", "iscsi", "json", "nbd", "nbd+tcp", "nbd+unix", "nfs",
+    "null-aio", "null-co", "nvme", "quorum", "rbd", "replication", "ssh", "throttle", "virtio-blk-vhost-vdpa",
+  ]
+
+  /// The path that `name` stands for: `file:` is taken off, other protocols are refused by name.
+  public static func plainPath(_ name: String, allowingFilePrefix: Bool = true) throws(EngineError) -> String {
+    guard let prefix = protocolPrefix(of: name) else { return name }
+    if prefix == "file" && allowingFilePrefix { return String(name.dropFirst("file:".count)) }
+    if prefix == "file" || protocols.contains(prefix) {
+      throw .unsupported("Protocol '\(prefix)' is not built in")
+    }
+    throw .unsupported("Unknown protocol '\(prefix)'")
+  }
+
+  /// What stands before the first colon, if that colon comes before any slash.
+  static func protocolPrefix(of name: String) -> String? {
+    guard let colon = name.utf8.firstIndex(of: UInt8(ascii: ":")) else { return nil }
+    let prefix = name[..<colon]
+    return prefix.utf8.contains(UInt8(ascii: "/")) ? nil : String(prefix)
+  }
+
+  /// `name` as it is when absolute, else below the folder that holds `path`.
+  public static func join(_ name: String, toFolderOf path: String) -> String {
+    if name.hasPrefix("/") { return name }
+    guard let slash = path.utf8.lastIndex(of: UInt8(ascii: "/")) else { return name }
+    return String(path[...slash]) + name
+  }
+
+  /// The part after the last slash.
+  public static func lastComponent(of path: String) -> String {
+    guard let slash = path.utf8.lastIndex(of: UInt8(ascii: "/")) else { return path }
+    return String(path[path.utf8.index(after: slash)...])
+  }
+}

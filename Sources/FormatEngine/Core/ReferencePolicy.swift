@@ -1,0 +1,84 @@
+/// Decides whether a file that an image names may be opened. Every such name - backing files, external
+/// data files, extents, parents, bundle members - passes here and nowhere else, because a crafted image
+/// that makes a tool open a file of the host is the worst that image formats have to offer.
+public struct ReferencePolicy: Sendable {
+  /// What the image names the file for.
+  public enum Role: String, Sendable {
+    case backingFile = "backing file"
+    case dataFile = "data file"
+    case extent = "extent"
+    case parent = "parent"
+  }
+
+  public enum Scope: Sendable, Equatable {
+    /// Any regular file or block device: what qemu-img does.
+    case anywhere
+    /// Only what lies below one of these folders once all symbolic links are followed.
+    case folders([String])
+    case nowhere
+  }
+
+  public var scope: Scope
+
+  public init(_ scope: Scope) { self.scope = scope }
+
+  public static let anywhere = ReferencePolicy(.anywhere)
+
+  /// The path to open for `name`, relative to the folder of `path`.
+  ///
+  /// Names with a protocol prefix are refused: only `file:` of a backing file is understood.
+  public func resolve(_ name: String, for role: Role, namedBy path: String) throws(EngineError) -> String {
+    guard !name.isEmpty else { throw .corrupt("The image names a \(role.rawValue) without a name") }
+    guard !name.utf8.contains(0) else {
+      throw .corrupt("The image names a \(role.rawValue) with a NUL byte in its name")
+    }
+    let plain = try ImageName.plainPath(name, allowingFilePrefix: role == .backingFile)
+    let candidate = ImageName.join(plain, toFolderOf: path)
+    switch scope {
+    case .anywhere: return candidate
+    case .nowhere: throw refusal(name, role, path, "no file that an image names is to be opened")
+    case .folders(let folders):
+      let real = try HostFiles.realPath(candidate)
+      for folder in folders {
+        let root = try HostFiles.realPath(folder)
+        if real == root || real.hasPrefix(root.hasSuffix("/") ? root : root + "/") { return real }
+      }
+      throw refusal(name, role, path, "it lies outside the allowed folders")
+    }
+  }
+
+  private func refusal(_ name: String, _ role: Role, _ path: String, _ reason: String) -> EngineError {
+    EngineError(
+      .permissionDenied, "The \(role.rawValue) '\(name)' of '\(path)' is not opened: \(reason)", path: path)
+  }
+}
+
+/// Opens the files that an image names, for the format that found the names.
+public struct ReferenceOpener: Sendable {
+  public var policy: ReferencePolicy
+  public var flushing: FlushMode
+  /// False: no file is opened at all, for commands that must not touch what an image names.
+  public var isEnabled: Bool
+
+  public init(policy: ReferencePolicy = .anywhere, flushing: FlushMode = .durable, isEnabled: Bool = true) {
+    self.policy = policy
+    self.flushing = flushing
+    self.isEnabled = isEnabled
+  }
+
+  /// The file `name` that the image at `path` names, opened.
+  public func open(
+    _ name: String, for role: ReferencePolicy.Role, namedBy path: String, access: FileAccess
+  ) throws(EngineError) -> FileStore {
+    let target = try policy.resolve(name, for: role, namedBy: path)
+    return try FileStore.open(target, access: access, flushing: flushing)
+  }
+
+  /// A new, empty file `name` for the image at `path`.
+  public func create(_ name: String, for role: ReferencePolicy.Role, namedBy path: String)
+    throws(EngineError) -> FileStore
+  {
+    let target = ImageName.join(try ImageName.plainPath(name, allowingFilePrefix: false), toFolderOf: path)
+    return try FileStore.create(target, flushing: flushing)
+  }
+}

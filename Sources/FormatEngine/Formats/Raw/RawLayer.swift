@@ -1,0 +1,43 @@
+/// A raw disk: guest offsets are host offsets.
+final class RawLayer: WritableLayer {
+  let virtualSize: UInt64
+  let clusterSize: UInt64 = 0
+  let backing: BackingReference? = nil
+  let storesHoles = true
+  private let file: any ByteStore
+
+  init(_ file: any ByteStore, virtualSize: UInt64) {
+    self.file = file
+    self.virtualSize = virtualSize
+  }
+
+  func store(_ index: UInt16) -> any ByteStore { file }
+
+  func extent(at offset: UInt64, limit: UInt64) throws(EngineError) -> Extent {
+    Extent(.stored, length: limit, hostOffset: offset)
+  }
+
+  func readCompressed(_ extent: Extent, at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer)
+    throws(EngineError)
+  {
+    throw .corrupt("A raw disk has no compressed data", at: offset)
+  }
+
+  func allocate(at offset: UInt64, limit: UInt64) throws(EngineError) -> Allocation {
+    Allocation(guestOffset: offset, length: limit, hostOffset: offset, isNew: false)
+  }
+
+  func link(_ allocation: Allocation) throws(EngineError) {}
+  func abandon(_ allocation: Allocation) {}
+
+  func setZeros(at offset: UInt64, limit: UInt64) throws(EngineError) -> UInt64 {
+    try file.writeZeros(at: offset, count: limit, freeing: true)
+    return limit
+  }
+
+  func discard(at offset: UInt64, limit: UInt64) throws(EngineError) -> UInt64 {
+    try setZeros(at: offset, limit: limit)
+  }
+
+  func flush() throws(EngineError) { try file.flush() }
+}

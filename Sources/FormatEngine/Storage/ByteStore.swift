@@ -1,0 +1,70 @@
+/// Bytes at fixed places: a file, a block device, memory. Any thread may call any method at any time.
+public protocol ByteStore: AnyObject, Sendable {
+  func byteCount() throws(EngineError) -> UInt64
+  /// Bytes that the store takes on its host, for `disk size`.
+  func allocatedByteCount() throws(EngineError) -> UInt64
+  /// Fills all of `buffer`. Bytes past the end of the store read as zeros.
+  func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(EngineError)
+  /// Writes all of `bytes`; the store grows where they go past its end.
+  func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(EngineError)
+  /// Makes a range read as zeros; `freeing` lets go of its room on the host where that is possible.
+  func writeZeros(at offset: UInt64, count: UInt64, freeing: Bool) throws(EngineError)
+  func resize(to byteCount: UInt64) throws(EngineError)
+  /// What was written before is on disk when it returns.
+  func flush() throws(EngineError)
+  /// The run of data, or of hole, that starts at `offset` (SEEK_DATA, SEEK_HOLE). Past the end: a hole.
+  func run(at offset: UInt64, limit: UInt64) throws(EngineError) -> StoredRun
+  /// A descriptor that FUSE may splice from, if there is one.
+  var spliceDescriptor: CInt? { get }
+  var isWritable: Bool { get }
+}
+
+/// A run of bytes that a store has room for, or has not.
+public struct StoredRun: BitwiseCopyable, Equatable, Sendable {
+  public var isData: Bool
+  /// At most the limit that was asked for, never 0.
+  public var length: UInt64
+
+  public init(isData: Bool, length: UInt64) {
+    self.isData = isData
+    self.length = length
+  }
+}
+
+public enum FileAccess: Sendable, Equatable {
+  case readOnly
+  case readWrite
+}
+
+/// What `flush` means.
+public enum FlushMode: Sendable, Equatable {
+  /// On disk when it returns.
+  case durable
+  /// Nothing: for new images that are thrown away when their making fails (cache mode "unsafe").
+  case never
+}
+
+extension ByteStore {
+  /// `count` bytes as an array: for metadata, not for the data path.
+  public func bytes(at offset: UInt64, count: Int) throws(EngineError) -> [UInt8] {
+    var failure: EngineError?
+    let result = unsafe [UInt8](unsafeUninitializedCapacity: count) { buffer, initialized in
+      do throws(EngineError) {
+        // SAFETY: read(into:) fills the whole buffer or throws.
+        unsafe try read(into: UnsafeMutableRawBufferPointer(buffer), at: offset)
+        initialized = count
+      } catch { failure = error }
+    }
+    if let failure { throw failure }
+    return result
+  }
+
+  /// Writes an array: for metadata, not for the data path.
+  public func write(bytes: [UInt8], at offset: UInt64) throws(EngineError) {
+    var failure: EngineError?
+    unsafe bytes.withUnsafeBytes { raw in
+      do throws(EngineError) { unsafe try write(raw, at: offset) } catch { failure = error }
+    }
+    if let failure { throw failure }
+  }
+}

@@ -1,0 +1,82 @@
+import Glibc
+
+/// Questions about names in the host's file system.
+public enum HostFiles {
+  /// What is at a path.
+  public enum Kind: Sendable { case regular, blockDevice, characterDevice, folder, other }
+
+  /// Device and inode: two names with the same identity are the same file.
+  public struct Identity: Hashable, Sendable {
+    public var device: UInt64
+    public var inode: UInt64
+  }
+
+  /// The path without symbolic links, "." and "..".
+  public static func realPath(_ path: String) throws(EngineError) -> String {
+    guard let resolved = unsafe realpath(path, nil) else {
+      throw .systemCall("Could not open '\(path)'", errno: errno, path: path)
+    }
+    defer { unsafe free(resolved) }
+    return unsafe String(cString: resolved)
+  }
+
+  static func kind(ofMode mode: mode_t) -> Kind {
+    switch mode & S_IFMT {
+    case S_IFREG: .regular
+    case S_IFBLK: .blockDevice
+    case S_IFCHR: .characterDevice
+    case S_IFDIR: .folder
+    default: .other
+    }
+  }
+}
+
+extension EngineError {
+  /// A failed system call: what was tried, and the system's own words for `errno`.
+  public static func systemCall(_ tried: String, errno number: CInt, path: String? = nil) -> EngineError {
+    let words = systemErrorText(number)
+    let code: Code =
+      switch number {
+      case ENOENT: .notFound
+      case EACCES, EPERM: .permissionDenied
+      case EROFS: .readOnly
+      case ENOSPC, EDQUOT: .noSpace
+      case EFBIG: .tooLarge
+      default: .system(errno: number)
+      }
+    return EngineError(code, "\(tried): \(words)", path: path)
+  }
+
+  /// The system's sentence for an error number.
+  public static func systemErrorText(_ number: CInt) -> String {
+    var buffer = [CChar](repeating: 0, count: 256)
+    // SAFETY: strerror_r writes at most the given count into the buffer, or returns a constant string.
+    return unsafe buffer.withUnsafeMutableBufferPointer { raw in
+      guard let base = raw.baseAddress else { return "error \(number)" }
+      return unsafe String(cString: imgfs_strerror(number, base, raw.count))
+    }
+  }
+
+  /// The nearest `errno`, for FUSE replies.
+  public var errno: CInt {
+    switch code {
+    case .system(let number): number
+    case .notFound: ENOENT
+    case .permissionDenied: EACCES
+    case .readOnly: EROFS
+    case .noSpace: ENOSPC
+    case .tooLarge: EFBIG
+    case .locked: EAGAIN
+    case .cancelled: EINTR
+    case .unsupported: EOPNOTSUPP
+    case .invalidArgument: EINVAL
+    case .corrupt, .notThisFormat: EIO
+    }
+  }
+}
+
+/// glibc has two functions called strerror_r; this one returns the text.
+private func imgfs_strerror(_ number: CInt, _ buffer: UnsafeMutablePointer<CChar>, _ size: Int) -> UnsafePointer<CChar> {
+  unsafe strerror_r(number, buffer, size)
+  return unsafe UnsafePointer(buffer)
+}

@@ -1,0 +1,70 @@
+import Synchronization
+
+/// A store in memory: for tests, and for files whose changes must not reach their disk.
+public final class MemoryStore: ByteStore {
+  private let content: Mutex<[UInt8]>
+  public let isWritable = true
+
+  public init(_ bytes: [UInt8] = []) { content = Mutex(bytes) }
+
+  public var spliceDescriptor: CInt? { nil }
+  public var snapshot: [UInt8] { content.withLock { $0 } }
+
+  public func byteCount() throws(EngineError) -> UInt64 { content.withLock { UInt64($0.count) } }
+  public func allocatedByteCount() throws(EngineError) -> UInt64 { try byteCount() }
+
+  public func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(EngineError) {
+    unsafe buffer.initializeMemory(as: UInt8.self, repeating: 0)
+    content.withLock { bytes in
+      guard offset < UInt64(bytes.count) else { return }
+      let count = min(buffer.count, bytes.count - Int(offset))
+      // SAFETY: `count` is bounded by both sides.
+      unsafe bytes.withUnsafeBytes { raw in
+        unsafe buffer.copyMemory(from: UnsafeRawBufferPointer(rebasing: raw[Int(offset)..<Int(offset) + count]))
+      }
+    }
+  }
+
+  public func write(_ source: UnsafeRawBufferPointer, at offset: UInt64) throws(EngineError) {
+    let end = try limit(offset, UInt64(source.count))
+    content.withLock { bytes in
+      if bytes.count < end { bytes.append(contentsOf: repeatElement(0, count: end - bytes.count)) }
+      unsafe bytes.replaceSubrange(Int(offset)..<end, with: source)
+    }
+  }
+
+  public func writeZeros(at offset: UInt64, count: UInt64, freeing: Bool) throws(EngineError) {
+    let end = try limit(offset, count)
+    content.withLock { bytes in
+      if bytes.count < end { bytes.append(contentsOf: repeatElement(0, count: end - bytes.count)) }
+      bytes.replaceSubrange(Int(offset)..<end, with: repeatElement(0, count: Int(count)))
+    }
+  }
+
+  public func resize(to byteCount: UInt64) throws(EngineError) {
+    let end = try limit(byteCount, 0)
+    content.withLock { bytes in
+      if bytes.count > end {
+        bytes.removeLast(bytes.count - end)
+      } else {
+        bytes.append(contentsOf: repeatElement(0, count: end - bytes.count))
+      }
+    }
+  }
+
+  public func flush() throws(EngineError) {}
+
+  public func run(at offset: UInt64, limit: UInt64) throws(EngineError) -> StoredRun {
+    let count = try byteCount()
+    guard offset < count else { return StoredRun(isData: false, length: limit) }
+    return StoredRun(isData: true, length: min(limit, count - offset))
+  }
+
+  /// 4 GiB: enough for any test, and a wrong offset does not eat the machine.
+  private func limit(_ offset: UInt64, _ count: UInt64) throws(EngineError) -> Int {
+    guard offset <= 4 * GiB, count <= 4 * GiB else {
+      throw EngineError(.tooLarge, "A store in memory has at most 4 GiB")
+    }
+    return Int(offset + count)
+  }
+}

@@ -1,0 +1,2 @@
+import FormatEngine
+@main enum Main { static func main() { } }
