@@ -75,6 +75,7 @@ public protocol CreatableFormat: ImageFormat {
 /// that no registration can be forgotten.
 public enum FormatCatalog {
   public static let all: [any ImageFormat.Type] = [
+    Qcow2Format.self,
     RawFormat.self,
   ]
 

@@ -1,0 +1,66 @@
+internal import CDeflate
+internal import CZlib
+
+/// Unpacks raw deflate streams (RFC 1951) whose unpacked size is known. Belongs to one thread at a time.
+@safe final class DeflateUnpacker: @unchecked Sendable {
+  // @unchecked: ContextPool hands it to one thread at a time.
+  private let context: OpaquePointer
+
+  init() throws(EngineError) {
+    guard let context = unsafe libdeflate_alloc_decompressor() else {
+      throw EngineError(.system(errno: 12), "No memory for a deflate context")
+    }
+    unsafe self.context = context
+  }
+
+  deinit { unsafe libdeflate_free_decompressor(context) }
+
+  /// Fills `target` from the stream that begins `source`; what follows the stream is not looked at.
+  func unpack(_ source: UnsafeRawBufferPointer, into target: UnsafeMutableRawBufferPointer) throws(EngineError) {
+    var consumed = 0
+    var produced = 0
+    let result = unsafe libdeflate_deflate_decompress_ex(
+      context, source.baseAddress, source.count, target.baseAddress, target.count, &consumed, &produced)
+    if result == LIBDEFLATE_SUCCESS && produced == target.count { return }
+    // Some writers leave the stream without its end, or let it run on past the cluster.
+    guard unsafe unpackOpenStream(source, into: target) else {
+      throw .corrupt("Compressed cluster is damaged")
+    }
+  }
+
+  /// The same by zlib, which stops as soon as the target is full.
+  private func unpackOpenStream(
+    _ source: UnsafeRawBufferPointer, into target: UnsafeMutableRawBufferPointer
+  ) -> Bool {
+    var stream = unsafe z_stream()
+    guard unsafe inflateInit2_(&stream, -15, ZLIB_VERSION, CInt(MemoryLayout<z_stream>.size)) == Z_OK else { return false }
+    defer { unsafe inflateEnd(&stream) }
+    unsafe stream.next_in = UnsafeMutablePointer(mutating: source.bindMemory(to: UInt8.self).baseAddress)
+    unsafe stream.avail_in = UInt32(source.count)
+    unsafe stream.next_out = target.bindMemory(to: UInt8.self).baseAddress
+    unsafe stream.avail_out = UInt32(target.count)
+    let result = unsafe inflate(&stream, Z_FINISH)
+    return unsafe (result == Z_STREAM_END || result == Z_BUF_ERROR) && stream.avail_out == 0
+  }
+}
+
+/// Packs units as raw deflate streams. Belongs to one thread.
+@safe final class DeflatePacker: ClusterPacker {
+  private let context: OpaquePointer
+
+  /// `level`: 1 (fast) to 12 (small).
+  init(level: Int) throws(EngineError) {
+    guard let context = unsafe libdeflate_alloc_compressor(CInt(level)) else {
+      throw EngineError(.system(errno: 12), "No memory for a deflate context")
+    }
+    unsafe self.context = context
+  }
+
+  deinit { unsafe libdeflate_free_compressor(context) }
+
+  func pack(_ source: UnsafeRawBufferPointer, into target: UnsafeMutableRawBufferPointer) throws(EngineError) -> Int? {
+    let count = unsafe libdeflate_deflate_compress(
+      context, source.baseAddress, source.count, target.baseAddress, target.count)
+    return count == 0 ? nil : count
+  }
+}

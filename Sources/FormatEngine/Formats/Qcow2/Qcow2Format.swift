@@ -1,0 +1,46 @@
+/// QEMU's own format, versions 2 and 3 (docs/interop/qcow2.txt).
+public enum Qcow2Format: ImageFormat {
+  public static let name = "qcow2"
+
+  public static func probe(_ head: RawSpan, path: String) -> ProbeScore {
+    guard let magic = try? head.bigEndian(UInt32.self, at: 0), magic == Qcow2Header.magic,
+      let version = try? head.bigEndian(UInt32.self, at: 4), version >= 2
+    else { return .none }
+    return .certain
+  }
+
+  public static func open(_ file: any ByteStore, _ request: LayerRequest) throws(EngineError) -> any ImageLayer {
+    let prologue = try Qcow2Prologue.read(from: file)
+    guard prologue.header.encryptionMethod == 0 || request.isForInspection else {
+      throw .unsupported("Encrypted qcow2 images are not supported yet")
+    }
+    if request.access == .readWrite {
+      guard !prologue.header.incompatibleFeatures.contains(.corrupt) else {
+        throw .corrupt("qcow2: Image is corrupt; cannot be opened read/write")
+      }
+      guard !prologue.header.incompatibleFeatures.contains(.dirty) else {
+        throw .unsupported("qcow2: Image was not closed properly; it must be repaired before it is written to")
+      }
+    }
+    let dataFile = try openDataFile(prologue, request)
+    return try Qcow2Layer(file: file, prologue: prologue, dataFile: dataFile, request: request)
+  }
+
+  private static func openDataFile(_ prologue: Qcow2Prologue, _ request: LayerRequest) throws(EngineError)
+    -> NamedStore?
+  {
+    guard prologue.header.incompatibleFeatures.contains(.externalDataFile), request.references.isEnabled else {
+      return nil
+    }
+    guard let name = prologue.extensions.text(Qcow2HeaderExtensions.Kind.dataFile) else {
+      throw .invalid("'data-file' is required for this image")
+    }
+    do throws(EngineError) {
+      let store = try request.references.open(
+        name, for: .dataFile, namedBy: request.path, access: request.access)
+      return NamedStore(role: "data-file", path: store.path, store: store)
+    } catch {
+      throw error.whileTrying("Could not open data file")
+    }
+  }
+}

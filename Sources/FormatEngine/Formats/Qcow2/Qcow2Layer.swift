@@ -1,0 +1,117 @@
+import Synchronization
+
+/// An opened qcow2 image: the active disk.
+final class Qcow2Layer: ImageLayer {
+  let virtualSize: UInt64
+  let clusterSize: UInt64
+  let backing: BackingReference?
+  let file: any ByteStore
+  let geometry: Qcow2Geometry
+  let codec: Qcow2ClusterCodec
+  let path: String
+  let dataFile: NamedStore?
+  /// Protects the tables and the header, never data I/O. After `RangeLock`, before `ClusterCache`.
+  let state: Mutex<Qcow2State>
+  private let hasHoles = Mutex<Bool?>(nil)
+
+  init(
+    file: any ByteStore, prologue: Qcow2Prologue, dataFile: NamedStore?, request: LayerRequest
+  ) throws(EngineError) {
+    let header = prologue.header
+    self.file = file
+    self.dataFile = dataFile
+    path = request.path
+    virtualSize = header.virtualSize
+    geometry = header.geometry
+    clusterSize = header.geometry.clusterSize
+    backing = prologue.backing
+    codec = Qcow2ClusterCodec(.init(rawValue: header.compressionType) ?? .deflate, clusterSize: clusterSize)
+    state = Mutex(try Qcow2State(prologue, file: file, dataFile: dataFile?.store))
+  }
+
+  func store(_ index: UInt16) -> any ByteStore {
+    index == 1 ? dataFile?.store ?? file : file
+  }
+
+  func extent(at offset: UInt64, limit: UInt64) throws(EngineError) -> Extent {
+    try state.withLock { (state) throws(EngineError) in
+      try state.mapping.extent(at: offset, limit: limit)
+    }
+  }
+
+  func readCompressed(_ extent: Extent, at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer)
+    throws(EngineError)
+  {
+    let entry = try state.withLock { (state) throws(EngineError) in try state.mapping.entry(at: offset) }
+    unsafe try codec.readCluster(entry, geometry, from: file, at: offset, into: buffer)
+  }
+
+  /// Whether far fewer clusters have room on the host than the image counts as used: then most of it was
+  /// only set aside, and holes are worth asking for. Asked once.
+  var storesHoles: Bool {
+    if let known = hasHoles.withLock({ $0 }) { return known }
+    let answer = (try? state.withLock { (state) throws(EngineError) in try state.hasPreallocatedMetadata() }) ?? false
+    hasHoles.withLock { $0 = answer }
+    return answer
+  }
+}
+
+extension Qcow2ClusterCodec {
+  /// Fills `buffer` with the bytes of a compressed cluster from guest offset `offset` on.
+  func readCluster(
+    _ entry: Qcow2L2Entry, _ geometry: Qcow2Geometry, from file: any ByteStore, at offset: UInt64,
+    into buffer: UnsafeMutableRawBufferPointer
+  ) throws(EngineError) {
+    guard entry.isCompressed else { throw .corrupt("Cluster is no longer compressed", at: offset) }
+    let packed = entry.packed(geometry)
+    let first = Int(geometry.offsetInCluster(offset))
+    if first == 0 && buffer.count == Int(geometry.clusterSize) {
+      return unsafe try unpack(from: file, at: packed.hostOffset, byteCount: packed.byteCount, into: buffer)
+    }
+    // The last cluster of a disk may be cut short, but it is packed whole.
+    let cluster = AlignedBuffer(byteCount: Int(geometry.clusterSize))
+    unsafe try unpack(from: file, at: packed.hostOffset, byteCount: packed.byteCount, into: cluster.bytes)
+    guard first + buffer.count <= cluster.byteCount else {
+      throw .corrupt("Compressed extent is longer than its cluster", at: offset)
+    }
+    unsafe buffer.copyMemory(
+      from: UnsafeRawBufferPointer(rebasing: cluster.bytes[first..<first + buffer.count]))
+  }
+}
+
+extension Qcow2Layer: SelfDescribing {
+  var formatSpecificInfo: [InfoField]? {
+    let prologue = state.withLock { $0.prologue }
+    let header = prologue.header
+    let method = Qcow2ClusterCodec.Method(rawValue: header.compressionType) ?? .deflate
+    guard header.version >= 3 else {
+      return [
+        InfoField("compat", .text("0.10")), InfoField("compression-type", .text(method.name)),
+        InfoField("refcount-bits", .integer(16)),
+      ]
+    }
+    var fields = [
+      InfoField("compat", .text("1.1")), InfoField("compression-type", .text(method.name)),
+      InfoField("lazy-refcounts", .flag(header.compatibleFeatures.contains(.lazyRefcounts))),
+      InfoField("refcount-bits", .integer(1 << Int64(header.refcountOrder))),
+      InfoField("corrupt", .flag(header.incompatibleFeatures.contains(.corrupt))),
+      InfoField("extended-l2", .flag(header.incompatibleFeatures.contains(.extendedL2))),
+    ]
+    if header.incompatibleFeatures.contains(.externalDataFile) {
+      if let name = prologue.extensions.text(Qcow2HeaderExtensions.Kind.dataFile) {
+        fields.append(InfoField("data-file", .text(name)))
+      }
+      fields.append(
+        InfoField("data-file-raw", .flag(header.autoclearFeatures.contains(.rawExternalData))))
+    }
+    return fields
+  }
+
+  var isDirty: Bool? {
+    state.withLock { $0.prologue.header.incompatibleFeatures.contains(.dirty) }
+  }
+
+  var isEncrypted: Bool { state.withLock { $0.prologue.header.encryptionMethod != 0 } }
+  var isCompressedByDefault: Bool { false }
+  var extraFiles: [NamedStore] { dataFile.map { [$0] } ?? [] }
+}

@@ -1,0 +1,105 @@
+import Synchronization
+
+/// An entry of the snapshot table (qcow2.txt, "Snapshots").
+///
+///      0 -  7  L1 table offset      14 - 15  length of name         32 - 35  VM state size
+///      8 - 11  L1 entries           16 - 19  date, seconds          36 - 39  length of extra fields
+///     12 - 13  length of id         20 - 23  date, nanoseconds      40 -     extra: 64-bit VM state size,
+///                                   24 - 31  VM clock                        disk size, instruction count
+struct Qcow2Snapshot: Equatable, Sendable {
+  var l1Offset: UInt64
+  var l1Count: UInt32
+  var record: SnapshotRecord
+  /// Fields after the known ones, kept as they are.
+  var unknownExtra: [UInt8]
+
+  static let fixedLength = 40
+  /// qemu-img's own limit; 24 bytes are in use.
+  static let maximumExtraLength = 1024
+  /// 64 MiB: every snapshot of the largest list can have an id, a name and extra fields of 1 KiB.
+  static let maximumTableBytes = 64 * MiB
+}
+
+extension Qcow2Snapshot {
+  /// Reads the snapshot table of `header`.
+  static func readAll(_ header: Qcow2Header, from file: any ByteStore) throws(EngineError) -> [Qcow2Snapshot] {
+    var result: [Qcow2Snapshot] = []
+    var position = header.snapshotsOffset
+    let tableEnd = try header.snapshotsOffset.adding(maximumTableBytes, orCorrupt: "Snapshot table")
+    let fileEnd = try file.byteCount()
+    for _ in 0..<header.snapshotCount {
+      // The table is only as long as what it says, so a huge count in a small file ends here.
+      guard position < fileEnd else { throw .corrupt("Snapshot table lies past the end of the image file") }
+      guard position < tableEnd else { throw .corrupt("Snapshot table is too large") }
+      let (snapshot, length) = try read(at: position, header, from: file)
+      result.append(snapshot)
+      position += UInt64((length + 7) & ~7)
+    }
+    return result
+  }
+
+  private static func read(at position: UInt64, _ header: Qcow2Header, from file: any ByteStore)
+    throws(EngineError) -> (Qcow2Snapshot, length: Int)
+  {
+    let fixed = try file.bytes(at: position, count: fixedLength)
+    let (idLength, nameLength, extraLength) = try fixed.parsed { (span) throws(EngineError) in
+      (
+        Int(try span.bigEndian(UInt16.self, at: 12)), Int(try span.bigEndian(UInt16.self, at: 14)),
+        Int(try span.bigEndian(UInt32.self, at: 36))
+      )
+    }
+    guard extraLength <= maximumExtraLength else {
+      throw .corrupt("Too much extra metadata in snapshot table entry", at: position)
+    }
+    let length = fixedLength + extraLength + idLength + nameLength
+    let bytes = try file.bytes(at: position, count: length)
+    let snapshot = try bytes.parsed { (span) throws(EngineError) in
+      try parse(span, idLength, nameLength, extraLength, diskSize: header.virtualSize)
+    }
+    return (snapshot, length)
+  }
+
+  private static func parse(
+    _ bytes: RawSpan, _ idLength: Int, _ nameLength: Int, _ extraLength: Int, diskSize: UInt64
+  ) throws(EngineError) -> Qcow2Snapshot {
+    func extra(_ offset: Int) throws(EngineError) -> UInt64? {
+      extraLength >= offset + 8 ? try bytes.bigEndian(UInt64.self, at: fixedLength + offset) : nil
+    }
+    let idStart = fixedLength + extraLength
+    let nameStart = idStart + idLength
+    let shortVMStateSize = try bytes.bigEndian(UInt32.self, at: 32)
+    let vmStateSize = try extra(0)
+    let recordedSize = try extra(8)
+    let instructions = try extra(16)
+    let record = SnapshotRecord(
+      id: try bytes.text(in: idStart..<nameStart),
+      name: try bytes.text(in: nameStart..<nameStart + nameLength),
+      dateSeconds: Int64(try bytes.bigEndian(UInt32.self, at: 16)),
+      dateNanoseconds: try bytes.bigEndian(UInt32.self, at: 20),
+      vmClock: try bytes.bigEndian(UInt64.self, at: 24),
+      vmStateSize: vmStateSize ?? UInt64(shortVMStateSize),
+      virtualSize: recordedSize ?? diskSize,
+      instructionCount: instructions == UInt64.max ? nil : instructions)
+    return Qcow2Snapshot(
+      l1Offset: try bytes.bigEndian(UInt64.self, at: 0), l1Count: try bytes.bigEndian(UInt32.self, at: 8),
+      record: record, unknownExtra: try bytes.bytes(in: fixedLength + min(24, extraLength)..<idStart))
+  }
+}
+
+extension Qcow2Layer: SnapshotKeeping {
+  func snapshots() throws(EngineError) -> [SnapshotRecord] {
+    try snapshotTable().map(\.record)
+  }
+
+  func snapshotTable() throws(EngineError) -> [Qcow2Snapshot] {
+    let header = state.withLock { $0.prologue.header }
+    return try Qcow2Snapshot.readAll(header, from: file)
+  }
+
+  func openSnapshot(_ record: SnapshotRecord) throws(EngineError) -> any ImageLayer {
+    guard let snapshot = try snapshotTable().first(where: { $0.record == record }) else {
+      throw EngineError(.notFound, "Can't find snapshot '\(record.name)'", path: path)
+    }
+    return try Qcow2SnapshotLayer(of: self, snapshot)
+  }
+}

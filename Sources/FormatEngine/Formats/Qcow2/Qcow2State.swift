@@ -1,0 +1,38 @@
+/// What the lock of a qcow2 layer protects.
+struct Qcow2State {
+  var prologue: Qcow2Prologue
+  let order: WriteOrder
+  let refcounts: Qcow2Refcounts
+  let mapping: Qcow2Mapping
+  let file: any ByteStore
+
+  init(_ prologue: Qcow2Prologue, file: any ByteStore, dataFile: (any ByteStore)?) throws(EngineError) {
+    let header = prologue.header
+    self.prologue = prologue
+    self.file = file
+    order = WriteOrder(stores: [file] + (dataFile.map { [$0] } ?? []))
+    refcounts = try Qcow2Refcounts(header, file: file, order: order)
+    let l1 = try ResidentTable(store: file, hostOffset: header.l1Offset, count: Int(header.l1Count))
+    mapping = try Qcow2Mapping(header, l1: l1, file: file, order: order)
+    order.append(refcounts.blocks)
+    order.append(refcounts.table)
+    order.append(mapping.l2)
+    order.append(l1)
+  }
+
+  /// Whether the image counts at least a ninth more clusters than its file has room for.
+  func hasPreallocatedMetadata() throws(EngineError) -> Bool {
+    let clusterSize = mapping.geometry.clusterSize
+    let real = try file.allocatedByteCount() / clusterSize
+    let threshold = max(real * 10 / 9, real + 2)
+    let end = try file.byteCount().dividedRoundingUp(by: clusterSize)
+    var counted: UInt64 = 0
+    var index: UInt64 = 0
+    while index < end {
+      if try refcounts.count(of: index) != 0 { counted += 1 }
+      if counted >= threshold { return true }
+      index += 1
+    }
+    return false
+  }
+}
