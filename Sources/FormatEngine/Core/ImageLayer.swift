@@ -96,6 +96,8 @@ public protocol CompressedWriting: WritableLayer {
   var needsAscendingOffsets: Bool { get }
   /// One packer for each thread.
   func makePacker() throws(EngineError) -> any ClusterPacker
+  /// Called once after the last unit.
+  func finishCompressed() throws(EngineError)
   /// Stores packed units: `pieces` says how many bytes of `bytes` belong to which unit, in order.
   func storeCompressed(_ bytes: UnsafeRawBufferPointer, pieces: [PackedPiece]) throws(EngineError)
 }

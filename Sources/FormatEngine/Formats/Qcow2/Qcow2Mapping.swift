@@ -163,6 +163,9 @@ final class Qcow2Mapping {
     return min(end, next << geometry.l2CoverageBits) - offset
   }
 
+  /// Room up to `hostEnd` is in use, though not all of it may be in the file yet.
+  func noteFileReaches(_ hostEnd: UInt64) { fileEnd = max(fileEnd, hostEnd) }
+
   /// What starts past the end of the file was never written, or was cut off.
   private func requireInsideFile(_ hostOffset: UInt64, _ what: String) throws(EngineError) {
     if hostOffset < fileEnd { return }

@@ -4,6 +4,9 @@ struct Qcow2State {
   let order: WriteOrder
   let refcounts: Qcow2Refcounts
   let mapping: Qcow2Mapping
+  let allocator: Qcow2Allocator
+  let hasDataFile: Bool
+  var isPreparedToWrite = false
   let file: any ByteStore
 
   init(_ prologue: Qcow2Prologue, file: any ByteStore, dataFile: (any ByteStore)?) throws(EngineError) {
@@ -14,10 +17,24 @@ struct Qcow2State {
     refcounts = try Qcow2Refcounts(header, file: file, order: order)
     let l1 = try ResidentTable(store: file, hostOffset: header.l1Offset, count: Int(header.l1Count))
     mapping = try Qcow2Mapping(header, l1: l1, file: file, order: order)
+    hasDataFile = header.incompatibleFeatures.contains(.externalDataFile)
+    allocator = Qcow2Allocator(refcounts, geometry: header.geometry, file: file, order: order)
+    allocator.reserved = [
+      0..<1,
+      Self.clusters(header.l1Offset, UInt64(header.l1Count) * 8, header.geometry),
+      Self.clusters(
+        header.refcountTableOffset, UInt64(header.refcountTableClusters) * header.geometry.clusterSize,
+        header.geometry),
+    ]
     order.append(refcounts.blocks)
     order.append(refcounts.table)
     order.append(mapping.l2)
     order.append(l1)
+  }
+
+  private static func clusters(_ offset: UInt64, _ byteCount: UInt64, _ geometry: Qcow2Geometry) -> Range<UInt64> {
+    let first = offset >> geometry.clusterBits
+    return first..<first + byteCount.dividedRoundingUp(by: geometry.clusterSize)
   }
 
   /// Whether the image counts at least a ninth more clusters than its file has room for.

@@ -1,0 +1,193 @@
+/// Hands out host clusters and takes them back. Lives in its layer's lock.
+///
+/// Invariants: a cluster is counted before it is handed out; one that is given back is handed out again
+/// only after a flush, when nothing on disk refers to it any more.
+final class Qcow2Allocator {
+  let refcounts: Qcow2Refcounts
+  private let geometry: Qcow2Geometry
+  private let file: any ByteStore
+  private let order: WriteOrder
+  /// No cluster below this one is free.
+  private var firstCandidate: UInt64 = 1
+  /// Given back since the last flush: one reference each.
+  private var released: [Range<UInt64>] = []
+  /// Where packed bytes can go on: right behind the last ones.
+  private var packedEnd: UInt64?
+
+  /// Entries hold host offsets of 56 bits.
+  private static let maximumHostOffset: UInt64 = 1 << 56
+  /// Clusters that wait to be freed; more, and the next flush comes by itself.
+  private static let maximumReleased = 1 << 16
+
+  init(_ refcounts: Qcow2Refcounts, geometry: Qcow2Geometry, file: any ByteStore, order: WriteOrder) {
+    self.refcounts = refcounts
+    self.geometry = geometry
+    self.file = file
+    self.order = order
+  }
+
+  /// Metadata that must never be handed out, whatever the counts say: a damaged image counts wrong.
+  var reserved: [Range<UInt64>] = []
+
+  /// A run of neighbouring free clusters, at most `maximum`, now counted once each.
+  func allocate(atMost maximum: UInt64) throws(EngineError) -> Range<UInt64> {
+    while true {
+      let first = try refcounts.firstFree(from: firstCandidate)
+      guard try ensureBlock(for: first) else { continue }
+      var end = first + 1
+      // A cheap look ahead: all neighbours that are free and counted by a block that exists.
+      while end - first < maximum, try isFreeInBlock(end) { end += 1 }
+      guard end <= Self.maximumHostOffset >> geometry.clusterBits else {
+        throw EngineError(.tooLarge, "The image file would be larger than its entries can address")
+      }
+      for range in reserved where range.overlaps(first..<end) {
+        throw .corrupt("Preventing invalid allocation of a metadata cluster at 0x\(hex(first << geometry.clusterBits))")
+      }
+      try refcounts.set(first..<end, to: 1)
+      firstCandidate = end
+      return first..<end
+    }
+  }
+
+  private func isFreeInBlock(_ cluster: UInt64) throws(EngineError) -> Bool {
+    guard try refcounts.blockOffset(of: cluster) != nil else { return false }
+    return try refcounts.count(of: cluster) == 0
+  }
+
+  /// Room for packed bytes: behind the last ones where they fit, else in clusters of their own. Every
+  /// cluster touched gets one more reference.
+  func allocatePacked(byteCount: UInt64) throws(EngineError) -> UInt64 {
+    let size = geometry.clusterSize
+    if let start = packedEnd, try continuePacked(from: start, byteCount: byteCount) {
+      packedEnd = start + byteCount
+      return start
+    }
+    let wanted = byteCount.dividedRoundingUp(by: size)
+    var run = try allocate(atMost: wanted)
+    while UInt64(run.count) < wanted {
+      // Too short: packed bytes must lie in one piece. Its end is where a longer run may begin.
+      release(run)
+      run = try allocate(atMost: wanted)
+    }
+    let start = run.lowerBound << geometry.clusterBits
+    packedEnd = start + byteCount
+    return start
+  }
+
+  private func continuePacked(from start: UInt64, byteCount: UInt64) throws(EngineError) -> Bool {
+    let bits = geometry.clusterBits
+    guard !start.isAligned(to: geometry.clusterSize) else { return false }
+    let first = start >> bits
+    let last = (start + byteCount - 1) >> bits
+    guard try refcounts.count(of: first) < refcounts.maximumCount else { return false }
+    for cluster in (first + 1)..<(last + 1) {
+      guard try isFreeInBlock(cluster), !reserved.contains(where: { $0.contains(cluster) }) else { return false }
+    }
+    try refcounts.increment(first)
+    if last > first { try refcounts.set(first + 1..<last + 1, to: 1) }
+    if firstCandidate > first, firstCandidate <= last { firstCandidate = last + 1 }
+    return true
+  }
+
+  /// Nobody refers to these clusters any more, in memory: one reference each goes with the next flush.
+  func release(_ clusters: Range<UInt64>) {
+    if !clusters.isEmpty { released.append(clusters) }
+  }
+
+  /// Gives back at once what nothing on disk ever referred to.
+  func takeBack(_ clusters: Range<UInt64>) throws(EngineError) {
+    for cluster in clusters where try refcounts.decrement(cluster) == 0 {
+      firstCandidate = min(firstCandidate, cluster)
+    }
+  }
+
+  var wantsFlush: Bool { released.count >= Self.maximumReleased }
+
+  /// Writes all tables in order; then what was released is free.
+  func flush() throws(EngineError) {
+    try order.flush()
+    guard !released.isEmpty else { return }
+    let done = released
+    released = []
+    packedEnd = nil
+    for run in done { try takeBack(run) }
+    // Not urgent, so no second wait for the disk: a crash before it is there leaks clusters.
+    try refcounts.blocks.writeBack()
+  }
+
+  // MARK: Growing
+
+  /// Makes sure that a block counts `cluster`. False where one had to be made, and took the place.
+  private func ensureBlock(for cluster: UInt64) throws(EngineError) -> Bool {
+    let index = cluster >> refcounts.blockCoverageBits
+    if index >= UInt64(refcounts.table.count) {
+      try growTable(toCover: index, at: cluster)
+      return false
+    }
+    if try refcounts.blockOffset(of: cluster) != nil { return true }
+    // The block takes the cluster itself and counts itself: nothing counts anything there yet.
+    for range in reserved where range.contains(cluster) {
+      throw .corrupt("Preventing invalid allocation of a refcount block at 0x\(hex(cluster << geometry.clusterBits))")
+    }
+    try makeBlock(at: cluster)
+    refcounts.table.set(index, to: cluster << geometry.clusterBits)
+    try refcounts.set(cluster..<cluster + 1, to: 1)
+    return false
+  }
+
+  private func makeBlock(at cluster: UInt64) throws(EngineError) {
+    let start = cluster << geometry.clusterBits
+    for offset in stride(from: start, to: start + geometry.clusterSize, by: refcounts.blocks.sliceByteCount) {
+      _ = unsafe try refcounts.blocks.freshSlice(at: offset)
+    }
+  }
+
+  /// Moves the refcount table to a larger place at `start`, the first cluster that it does not cover,
+  /// together with the blocks that count the new place.
+  private func growTable(toCover index: UInt64, at start: UInt64) throws(EngineError) {
+    let entriesInCluster = geometry.clusterSize / 8
+    let oldCount = UInt64(refcounts.table.count)
+    let wanted = max(index + 1, oldCount + oldCount / 2) + 1
+    var tableClusters = wanted.dividedRoundingUp(by: entriesInCluster)
+    var blockCount: UInt64 = 1
+    while true {
+      let last = start + blockCount + tableClusters - 1
+      let needed = (last >> refcounts.blockCoverageBits) - index + 1
+      let neededTable = ((last >> refcounts.blockCoverageBits) + 1).dividedRoundingUp(by: entriesInCluster)
+      if needed <= blockCount && neededTable <= tableClusters { break }
+      blockCount = max(blockCount, needed)
+      tableClusters = max(tableClusters, neededTable)
+    }
+    guard tableClusters * geometry.clusterSize <= Qcow2Header.maximumRefcountTableBytes else {
+      throw EngineError(.tooLarge, "The image file would need too large a refcount table")
+    }
+    try moveTable(to: start + blockCount, clusters: tableClusters, blocks: start..<start + blockCount, from: index)
+  }
+
+  private func moveTable(
+    to tableCluster: UInt64, clusters: UInt64, blocks: Range<UInt64>, from firstIndex: UInt64
+  ) throws(EngineError) {
+    let oldStart = refcounts.table.hostOffset >> geometry.clusterBits
+    let oldClusters = UInt64(refcounts.table.count) * 8 / geometry.clusterSize
+    // All that the old table says is on disk before anything of the new one is.
+    try order.flush()
+    for block in blocks { try makeBlock(at: block) }
+    let entries = Int(clusters * geometry.clusterSize / 8)
+    refcounts.table.relocate(to: tableCluster << geometry.clusterBits, count: entries)
+    for (index, block) in blocks.enumerated() {
+      refcounts.table.set(firstIndex + UInt64(index), to: block << geometry.clusterBits)
+    }
+    try refcounts.set(blocks.lowerBound..<tableCluster + clusters, to: 1)
+    try order.flush()
+    // Offset and length stand side by side (bytes 48 to 59), so one write switches to the new table.
+    var field: [UInt8] = []
+    field.append(bigEndian: refcounts.table.hostOffset)
+    field.append(bigEndian: UInt32(clusters))
+    try file.write(bytes: field, at: 48)
+    try file.flush()
+    reserved.removeAll { $0.lowerBound == oldStart }
+    reserved.append(tableCluster..<tableCluster + clusters)
+    firstCandidate = max(firstCandidate, tableCluster + clusters)
+    release(oldStart..<oldStart + oldClusters)
+  }
+}

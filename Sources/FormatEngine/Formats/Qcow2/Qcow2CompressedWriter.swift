@@ -1,0 +1,75 @@
+import Synchronization
+
+/// Takes clusters already packed, byte behind byte.
+extension Qcow2Layer: CompressedWriting {
+  var compressionUnit: UInt64 { clusterSize }
+  var needsAscendingOffsets: Bool { false }
+
+  func makePacker() throws(EngineError) -> any ClusterPacker {
+    switch codec.method {
+    case .deflate: try DeflatePacker(level: Self.deflateLevel)
+    case .zstandard: try ZstandardPacker(level: Self.zstandardLevel)
+    }
+  }
+
+  /// Smaller output than zlib's default level, which qemu-img uses, in less time.
+  private static let deflateLevel = 6
+  private static let zstandardLevel = 3
+
+  func storeCompressed(_ bytes: UnsafeRawBufferPointer, pieces: [PackedPiece]) throws(EngineError) {
+    guard dataFile == nil else {
+      throw .unsupported("Compressed clusters cannot be stored in an external data file")
+    }
+    let places = try state.withLock { (state) throws(EngineError) -> [UInt64] in
+      try state.prepareToWrite()
+      var places: [UInt64] = []
+      places.reserveCapacity(pieces.count)
+      for piece in pieces {
+        places.append(try state.allocator.allocatePacked(byteCount: UInt64(piece.byteCount)))
+      }
+      return places
+    }
+    unsafe try write(bytes, pieces, at: places)
+    try state.withLock { (state) throws(EngineError) in
+      for (piece, place) in zip(pieces, places) { try state.link(piece, at: place) }
+    }
+  }
+
+  /// Neighbouring pieces go out in one write.
+  private func write(_ bytes: UnsafeRawBufferPointer, _ pieces: [PackedPiece], at places: [UInt64])
+    throws(EngineError)
+  {
+    var start = 0
+    var index = 0
+    while index < pieces.count {
+      var count = pieces[index].byteCount
+      var next = index + 1
+      while next < pieces.count, places[next] == places[index] + UInt64(count) {
+        count += pieces[next].byteCount
+        next += 1
+      }
+      unsafe try file.write(UnsafeRawBufferPointer(rebasing: bytes[start..<start + count]), at: places[index])
+      start += count
+      index = next
+    }
+  }
+
+  /// Fills the file up to whole sectors: readers take packed bytes by sectors.
+  func finishCompressed() throws(EngineError) {
+    let byteCount = try file.byteCount()
+    if !byteCount.isAligned(to: 512) { try file.resize(to: byteCount.aligned(upTo: 512)) }
+  }
+}
+
+extension Qcow2State {
+  fileprivate mutating func link(_ piece: PackedPiece, at hostOffset: UInt64) throws(EngineError) {
+    let byteCount = UInt64(piece.byteCount)
+    guard let new = Qcow2L2Entry.compressed(at: hostOffset, byteCount: byteCount, mapping.geometry) else {
+      throw EngineError(.tooLarge, "The image file is larger than entries of compressed clusters can address")
+    }
+    let table = try writableTable(mapping.geometry.l1Index(piece.guestOffset))
+    let old = try mapping.entry(at: piece.guestOffset, in: table)
+    try mapping.setEntry(at: piece.guestOffset, in: table, to: new)
+    try release(old, unless: nil)
+  }
+}

@@ -1,0 +1,152 @@
+extension Qcow2Format: CreatableFormat {
+  public static let supportsBacking = true
+  public static var createOptions: OptionSchema { Qcow2CreateOptions.schema }
+
+  public static func create(on file: any ByteStore, _ request: CreateRequest) throws(EngineError) {
+    let options = try Qcow2CreateOptions(request)
+    let layout = try Qcow2NewLayout(options, virtualSize: request.virtualSize)
+    let prologue = try Self.prologue(options, layout, request)
+    let head = try prologue.serialised()
+    try file.resize(to: 0)
+    try layout.writeRefcounts(to: file)
+    // The header last: until it is there the file is no image.
+    try file.resize(to: layout.l1Offset + max(layout.l1Count * 8, 1))
+    try file.flush()
+    try file.write(bytes: head, at: 0)
+    try file.flush()
+    let dataFile = try createDataFile(options, request)
+    if options.preallocation != .off {
+      try Qcow2Preallocator(file: file, dataFile: dataFile, options, request).run()
+    }
+  }
+
+  private static func prologue(
+    _ options: Qcow2CreateOptions, _ layout: Qcow2NewLayout, _ request: CreateRequest
+  ) throws(EngineError) -> Qcow2Prologue {
+    var header = Qcow2Header(
+      version: options.version, clusterBits: UInt32(options.geometry.clusterBits),
+      virtualSize: request.virtualSize, l1Count: UInt32(layout.l1Count), l1Offset: layout.l1Offset,
+      refcountTableOffset: options.geometry.clusterSize,
+      refcountTableClusters: UInt32(layout.tableClusters))
+    var extensions = Qcow2HeaderExtensions()
+    guard options.version >= 3 else {
+      header.headerLength = Qcow2Header.version2Length
+      return Qcow2Prologue(header: header, extensions: extensions, backing: request.backing)
+    }
+    header.headerLength = 112
+    header.refcountOrder = options.refcountOrder
+    header.compressionType = options.compression.rawValue
+    if options.compression != .deflate { header.incompatibleFeatures.insert(.compressionType) }
+    if options.geometry.hasSubclusters { header.incompatibleFeatures.insert(.extendedL2) }
+    if options.hasLazyRefcounts { header.compatibleFeatures.insert(.lazyRefcounts) }
+    if let name = options.dataFile {
+      header.incompatibleFeatures.insert(.externalDataFile)
+      if options.isDataFileRaw { header.autoclearFeatures.insert(.rawExternalData) }
+      extensions.set(Qcow2HeaderExtensions.Kind.dataFile, Array(name.utf8))
+    }
+    // Small clusters have no room for the names; the names are a courtesy.
+    if options.geometry.clusterSize >= 4096 {
+      extensions.set(Qcow2HeaderExtensions.Kind.featureNames, Qcow2HeaderExtensions.knownFeatureNames)
+    }
+    return Qcow2Prologue(header: header, extensions: extensions, backing: request.backing)
+  }
+
+  private static func createDataFile(_ options: Qcow2CreateOptions, _ request: CreateRequest)
+    throws(EngineError) -> FileStore?
+  {
+    guard let name = options.dataFile else { return nil }
+    let store = try request.references.create(name, for: .dataFile, namedBy: request.path)
+    if options.isDataFileRaw { try store.resize(to: request.virtualSize) }
+    return store
+  }
+}
+
+/// Where the tables of a new image stand: header, refcount table, refcount blocks, L1 table.
+struct Qcow2NewLayout {
+  let geometry: Qcow2Geometry
+  let refcountOrder: UInt64
+  let tableClusters: UInt64
+  let blockCount: UInt64
+  let l1Count: UInt64
+
+  init(_ options: Qcow2CreateOptions, virtualSize: UInt64) throws(EngineError) {
+    geometry = options.geometry
+    refcountOrder = UInt64(options.refcountOrder)
+    l1Count = geometry.l1Count(forVirtualSize: virtualSize)
+    guard virtualSize <= maximumFileOffset, l1Count * 8 <= Qcow2Header.maximumL1Bytes else {
+      throw EngineError(
+        .tooLarge, "The image size is too large for file format 'qcow2' (try using a larger cluster size)")
+    }
+    let size = geometry.clusterSize
+    let coverageBits = geometry.clusterBits + 3 - refcountOrder
+    let l1Clusters = max(1, (l1Count * 8).dividedRoundingUp(by: size))
+    var tables: UInt64 = 1
+    var blocks: UInt64 = 1
+    while true {
+      let neededBlocks = (1 + tables + blocks + l1Clusters).dividedRoundingUp(by: 1 << coverageBits)
+      let neededTables = (neededBlocks * 8).dividedRoundingUp(by: size)
+      if neededBlocks <= blocks && neededTables <= tables { break }
+      (blocks, tables) = (max(blocks, neededBlocks), max(tables, neededTables))
+    }
+    tableClusters = tables
+    blockCount = blocks
+  }
+
+  var firstBlock: UInt64 { 1 + tableClusters }
+  var l1Offset: UInt64 { (firstBlock + blockCount) << geometry.clusterBits }
+  /// Clusters in use once the image is there.
+  var usedClusters: UInt64 {
+    firstBlock + blockCount + max(1, (l1Count * 8).dividedRoundingUp(by: geometry.clusterSize))
+  }
+
+  func writeRefcounts(to file: any ByteStore) throws(EngineError) {
+    let size = geometry.clusterSize
+    var table: [UInt8] = []
+    for block in 0..<blockCount { table.append(bigEndian: (firstBlock + block) << geometry.clusterBits) }
+    try file.write(bytes: table, at: size)
+    let coverage: UInt64 = 1 << (geometry.clusterBits + 3 - refcountOrder)
+    let buffer = AlignedBuffer(byteCount: Int(size))
+    for block in 0..<blockCount {
+      unsafe buffer.bytes.initializeMemory(as: UInt8.self, repeating: 0)
+      let counts = unsafe Qcow2RefcountSlice(bytes: buffer.bytes, order: refcountOrder)
+      for index in 0..<min(coverage, usedClusters - block * coverage) { counts[index] = 1 }
+      unsafe try file.write(UnsafeRawBufferPointer(buffer.bytes), at: (firstBlock + block) << geometry.clusterBits)
+    }
+  }
+}
+
+/// Sets clusters aside for the whole disk of a new image.
+struct Qcow2Preallocator {
+  private let layer: Qcow2Layer
+  private let preallocation: Preallocation
+
+  init(
+    file: any ByteStore, dataFile: FileStore?, _ options: Qcow2CreateOptions, _ request: CreateRequest
+  ) throws(EngineError) {
+    let named = dataFile.map { NamedStore(role: "data-file", path: $0.path, store: $0) }
+    layer = try Qcow2Layer(
+      file: file, prologue: try Qcow2Prologue.read(from: file), dataFile: named,
+      request: LayerRequest(path: request.path, access: .readWrite, references: request.references))
+    preallocation = options.preallocation
+  }
+
+  func run() throws(EngineError) {
+    var offset: UInt64 = 0
+    var end: UInt64 = 0
+    while offset < layer.virtualSize {
+      let room = try layer.allocate(at: offset, limit: layer.virtualSize - offset)
+      let store = layer.store(room.store)
+      end = max(end, room.hostOffset + room.length)
+      switch preallocation {
+      case .off, .metadata: break
+      case .falloc: try (store as? FileStore)?.reserve(at: room.hostOffset, count: room.length)
+      case .full: try store.writeZeros(at: room.hostOffset, count: room.length, freeing: false)
+      }
+      try layer.setAside(room)
+      offset = room.guestEnd
+    }
+    let store = layer.store(layer.dataFile == nil ? 0 : 1)
+    if try store.byteCount() < end { try store.resize(to: end) }
+    try layer.flush()
+  }
+}

@@ -1,0 +1,73 @@
+extension Qcow2Refcounts {
+  /// Sets the count of each cluster of a run. Every one of them has a block.
+  func set(_ run: Range<UInt64>, to value: UInt64) throws(EngineError) {
+    try change(run) { _ in value }
+  }
+
+  /// Adds a reference to a cluster, which has a block.
+  func increment(_ cluster: UInt64) throws(EngineError) {
+    let old = try count(of: cluster)
+    guard old < maximumCount else {
+      throw EngineError(.tooLarge, "Cluster \(cluster) has as many references as \(1 << order) bits can count")
+    }
+    try change(cluster..<cluster + 1) { $0 + 1 }
+  }
+
+  /// Takes a reference from a cluster and says how many are left. A count of 0 stays as it is: an image
+  /// that counts wrong is for `check` to tell.
+  func decrement(_ cluster: UInt64) throws(EngineError) -> UInt64 {
+    let old = try count(of: cluster)
+    guard old > 0 else { return 0 }
+    try change(cluster..<cluster + 1) { $0 - 1 }
+    return old - 1
+  }
+
+  /// The first cluster from `start` on that nobody uses. Past the last block all are free.
+  func firstFree(from start: UInt64) throws(EngineError) -> UInt64 {
+    var cluster = start
+    let end = UInt64(table.count) << blockCoverageBits
+    while cluster < end {
+      guard let block = try blockOffset(of: cluster) else { return cluster }
+      let place = try place(of: cluster, in: block)
+      let slice = unsafe Qcow2RefcountSlice(bytes: try blocks.slice(at: place.sliceOffset), order: order)
+      var index = place.index
+      while index < place.countInSlice {
+        if slice[index] == 0 { return cluster }
+        index += 1
+        cluster += 1
+      }
+    }
+    return cluster
+  }
+
+  private struct Place {
+    var sliceOffset: UInt64
+    /// Index of the cluster's count in its slice.
+    var index: UInt64
+    var countInSlice: UInt64
+  }
+
+  private func place(of cluster: UInt64, in block: UInt64) throws(EngineError) -> Place {
+    let countInSlice = (UInt64(blocks.sliceByteCount) << 3) >> order
+    let indexInBlock = cluster & ((1 << blockCoverageBits) - 1)
+    let sliceNumber = indexInBlock / countInSlice
+    return Place(
+      sliceOffset: block + sliceNumber * UInt64(blocks.sliceByteCount),
+      index: indexInBlock % countInSlice, countInSlice: countInSlice)
+  }
+
+  private func change(_ run: Range<UInt64>, _ newCount: (UInt64) -> UInt64) throws(EngineError) {
+    var cluster = run.lowerBound
+    while cluster < run.upperBound {
+      guard let block = try blockOffset(of: cluster) else {
+        throw .corrupt("Cluster \(cluster) has no refcount block")
+      }
+      let place = try place(of: cluster, in: block)
+      let slice = unsafe Qcow2RefcountSlice(bytes: try blocks.slice(at: place.sliceOffset), order: order)
+      let last = min(place.countInSlice, place.index + (run.upperBound - cluster))
+      for index in place.index..<last { slice[index] = newCount(slice[index]) }
+      blocks.markDirty(at: place.sliceOffset)
+      cluster += last - place.index
+    }
+  }
+}
