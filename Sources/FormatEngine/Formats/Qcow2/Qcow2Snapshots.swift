@@ -23,8 +23,20 @@ struct Qcow2Snapshot: Equatable, Sendable {
 extension Qcow2Snapshot {
   /// Reads the snapshot table of `header`.
   static func readAll(_ header: Qcow2Header, from file: any ByteStore) throws(EngineError) -> [Qcow2Snapshot] {
+    try readTable(header, from: file).snapshots
+  }
+
+  /// How long the snapshot table is: only reading it tells.
+  static func tableByteCount(_ header: Qcow2Header, from file: any ByteStore) throws(EngineError) -> UInt64 {
+    try readTable(header, from: file).byteCount
+  }
+
+  private static func readTable(_ header: Qcow2Header, from file: any ByteStore) throws(EngineError)
+    -> (snapshots: [Qcow2Snapshot], byteCount: UInt64)
+  {
     var result: [Qcow2Snapshot] = []
     var position = header.snapshotsOffset
+    var end = position
     let tableEnd = try header.snapshotsOffset.adding(maximumTableBytes, orCorrupt: "Snapshot table")
     let fileEnd = try file.byteCount()
     for _ in 0..<header.snapshotCount {
@@ -33,9 +45,10 @@ extension Qcow2Snapshot {
       guard position < tableEnd else { throw .corrupt("Snapshot table is too large") }
       let (snapshot, length) = try read(at: position, header, from: file)
       result.append(snapshot)
-      position += UInt64((length + 7) & ~7)
+      end = position + UInt64(length)
+      position = end.aligned(upTo: 8)
     }
-    return result
+    return (result, end - header.snapshotsOffset)
   }
 
   private static func read(at position: UInt64, _ header: Qcow2Header, from file: any ByteStore)
