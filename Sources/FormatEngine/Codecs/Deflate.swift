@@ -16,7 +16,9 @@ internal import CZlib
   deinit { unsafe libdeflate_free_decompressor(context) }
 
   /// Fills `target` from the stream that begins `source`; what follows the stream is not looked at.
-  func unpack(_ source: UnsafeRawBufferPointer, into target: UnsafeMutableRawBufferPointer) throws(EngineError) {
+  func unpack(_ source: UnsafeRawBufferPointer, into target: UnsafeMutableRawBufferPointer)
+    throws(EngineError)
+  {
     var consumed = 0
     var produced = 0
     let result = unsafe libdeflate_deflate_decompress_ex(
@@ -33,7 +35,9 @@ internal import CZlib
     _ source: UnsafeRawBufferPointer, into target: UnsafeMutableRawBufferPointer
   ) -> Bool {
     var stream = unsafe z_stream()
-    guard unsafe inflateInit2_(&stream, -15, ZLIB_VERSION, CInt(MemoryLayout<z_stream>.size)) == Z_OK else { return false }
+    guard unsafe inflateInit2_(&stream, -15, ZLIB_VERSION, CInt(MemoryLayout<z_stream>.size)) == Z_OK else {
+      return false
+    }
     defer { unsafe inflateEnd(&stream) }
     unsafe stream.next_in = UnsafeMutablePointer(mutating: source.bindMemory(to: UInt8.self).baseAddress)
     unsafe stream.avail_in = UInt32(source.count)
@@ -58,7 +62,9 @@ internal import CZlib
 
   deinit { unsafe libdeflate_free_compressor(context) }
 
-  func pack(_ source: UnsafeRawBufferPointer, into target: UnsafeMutableRawBufferPointer) throws(EngineError) -> Int? {
+  func pack(_ source: UnsafeRawBufferPointer, into target: UnsafeMutableRawBufferPointer) throws(EngineError)
+    -> Int?
+  {
     let count = unsafe libdeflate_deflate_compress(
       context, source.baseAddress, source.count, target.baseAddress, target.count)
     return count == 0 ? nil : count

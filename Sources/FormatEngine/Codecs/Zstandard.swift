@@ -15,7 +15,9 @@ internal import CZstd
   deinit { unsafe _ = ZSTD_freeDCtx(context) }
 
   /// Fills `target` from the frames that begin `source`; what follows them is not looked at.
-  func unpack(_ source: UnsafeRawBufferPointer, into target: UnsafeMutableRawBufferPointer) throws(EngineError) {
+  func unpack(_ source: UnsafeRawBufferPointer, into target: UnsafeMutableRawBufferPointer)
+    throws(EngineError)
+  {
     var consumed = 0
     var produced = 0
     while produced < target.count {
@@ -48,7 +50,9 @@ internal import CZstd
 
   deinit { unsafe _ = ZSTD_freeCCtx(context) }
 
-  func pack(_ source: UnsafeRawBufferPointer, into target: UnsafeMutableRawBufferPointer) throws(EngineError) -> Int? {
+  func pack(_ source: UnsafeRawBufferPointer, into target: UnsafeMutableRawBufferPointer) throws(EngineError)
+    -> Int?
+  {
     let count = unsafe ZSTD_compress2(
       context, target.baseAddress, target.count, source.baseAddress, source.count)
     return ZSTD_isError(count) == 0 && count > 0 ? count : nil

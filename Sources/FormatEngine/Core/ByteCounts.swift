@@ -16,14 +16,18 @@ extension FixedWidthInteger {
   }
 
   @inlinable
-  public func subtracting(_ other: Self, orCorrupt what: @autoclosure () -> String) throws(EngineError) -> Self {
+  public func subtracting(_ other: Self, orCorrupt what: @autoclosure () -> String) throws(EngineError)
+    -> Self
+  {
     let (difference, overflow) = subtractingReportingOverflow(other)
     if overflow { throw .corrupt("\(what()) is out of range") }
     return difference
   }
 
   @inlinable
-  public func multiplied(by other: Self, orCorrupt what: @autoclosure () -> String) throws(EngineError) -> Self {
+  public func multiplied(by other: Self, orCorrupt what: @autoclosure () -> String) throws(EngineError)
+    -> Self
+  {
     let (product, overflow) = multipliedReportingOverflow(by: other)
     if overflow { throw .corrupt("\(what()) is out of range") }
     return product

@@ -47,7 +47,8 @@ extension ImageChain {
       let position = offset + UInt64(done)
       let found = try locate(at: position, limit: UInt64(buffer.count - done))
       // SAFETY: an extent is at most the limit long, so the piece ends inside the buffer.
-      let piece = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[done..<done + Int(found.extent.length)])
+      let piece = unsafe UnsafeMutableRawBufferPointer(
+        rebasing: buffer[done..<done + Int(found.extent.length)])
       unsafe try read(found, at: position, into: piece)
       done += piece.count
     }

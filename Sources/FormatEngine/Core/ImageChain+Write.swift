@@ -20,7 +20,8 @@ extension ImageChain {
         if done == 0 {
           // A part of a cluster: only up to its end, the next one may do without.
           let unit = max(writer.clusterSize, 1)
-          done = unit == 1 ? min(end - position, MiB) : min(end, (position + 1).aligned(upTo: unit)) - position
+          done =
+            unit == 1 ? min(end - position, MiB) : min(end, (position + 1).aligned(upTo: unit)) - position
           try writeStoredZeros(at: position, count: done, writer)
         }
         position += done
@@ -40,7 +41,9 @@ extension ImageChain {
   }
 
   private func writer(for offset: UInt64, _ count: UInt64) throws(EngineError) -> any WritableLayer {
-    guard let writer else { throw EngineError(.readOnly, "The image is opened read-only", path: members[0].path) }
+    guard let writer else {
+      throw EngineError(.readOnly, "The image is opened read-only", path: members[0].path)
+    }
     try check(offset, count)
     return writer
   }

@@ -3,12 +3,14 @@ public enum ImageName {
   /// Protocols of QEMU that are not built in; a name that begins so is no file name.
   static let protocols: Set<String> = [
     "blkdebug", "blklogwrites", "blkverify", "copy-on-read", "fat", "ftp", "ftps", "fuse", "gluster",
-    "host_cdrom", "host_device", "http", "https", "io_uring", "iscsi", "json", "nbd", "nbd+tcp", "nbd+unix", "nfs",
+    "host_cdrom", "host_device", "http", "https", "io_uring", "iscsi", "json", "nbd", "nbd+tcp", "nbd+unix",
+    "nfs",
     "null-aio", "null-co", "nvme", "quorum", "rbd", "replication", "ssh", "throttle", "virtio-blk-vhost-vdpa",
   ]
 
   /// The path that `name` stands for: `file:` is taken off, other protocols are refused by name.
-  public static func plainPath(_ name: String, allowingFilePrefix: Bool = true) throws(EngineError) -> String {
+  public static func plainPath(_ name: String, allowingFilePrefix: Bool = true) throws(EngineError) -> String
+  {
     guard let prefix = protocolPrefix(of: name) else { return name }
     if prefix == "file" && allowingFilePrefix { return String(name.dropFirst("file:".count)) }
     if prefix == "file" || protocols.contains(prefix) {

@@ -28,7 +28,9 @@ public enum ImageOpener {
   public static let maximumDepth = 200
 
   /// Opens the image at `path` and, unless told otherwise, all that lies below it.
-  public static func open(_ path: String, _ options: OpenOptions = OpenOptions()) throws(EngineError) -> ImageChain {
+  public static func open(_ path: String, _ options: OpenOptions = OpenOptions()) throws(EngineError)
+    -> ImageChain
+  {
     let plain = try ImageName.plainPath(path)
     let file = try FileStore.open(plain, access: options.access, flushing: options.flushing)
     var members = [try member(file, path: plain, format: options.format, options.access, options)]
@@ -56,7 +58,8 @@ public enum ImageOpener {
   ) throws(EngineError) -> ChainMember {
     let path = try options.policy.resolve(backing.name, for: .backingFile, namedBy: parent.path)
     guard depth < maximumDepth else {
-      throw EngineError(.tooLarge, "The chain of backing files has more than \(maximumDepth) members", path: path)
+      throw EngineError(
+        .tooLarge, "The chain of backing files has more than \(maximumDepth) members", path: path)
     }
     let file = try FileStore.open(path, access: .readOnly, flushing: options.flushing)
     guard seen.insert(file.identity).inserted else {

@@ -16,7 +16,8 @@ extension RawSpan {
   }
 
   @usableFromInline
-  func field<T: FixedWidthInteger & BitwiseCopyable>(_ type: T.Type, at offset: Int) throws(EngineError) -> T {
+  func field<T: FixedWidthInteger & BitwiseCopyable>(_ type: T.Type, at offset: Int) throws(EngineError) -> T
+  {
     guard offset >= 0, byteCount >= MemoryLayout<T>.size, offset <= byteCount - MemoryLayout<T>.size else {
       throw .corrupt("Structure ends at byte \(byteCount), before its field at \(offset)")
     }

@@ -40,7 +40,8 @@ final class ConvertWorker {
       return try writeZeros(at: targetOffset, count: found.extent.length)
     }
     let bytes = unsafe buffer.prefix(Int(found.extent.length))
-    try reading(at: offset) { () throws(EngineError) in unsafe try source.read(found, at: offset, into: bytes) }
+    try reading(at: offset) { () throws(EngineError) in unsafe try source.read(found, at: offset, into: bytes)
+    }
     unsafe try write(UnsafeRawBufferPointer(bytes), at: targetOffset)
   }
 
@@ -142,7 +143,9 @@ final class ConvertWorker {
 
   // MARK: Words for errors
 
-  private func status(of source: ImageChain, at offset: UInt64, limit: UInt64) throws(EngineError) -> LocatedExtent {
+  private func status(of source: ImageChain, at offset: UInt64, limit: UInt64) throws(EngineError)
+    -> LocatedExtent
+  {
     do throws(EngineError) {
       return try source.extent(at: offset, limit: limit)
     } catch {
@@ -151,10 +154,14 @@ final class ConvertWorker {
   }
 
   private func reading(at offset: UInt64, _ body: () throws(EngineError) -> Void) throws(EngineError) {
-    do throws(EngineError) { try body() } catch { throw error.whileTrying("error while reading at byte \(offset)") }
+    do throws(EngineError) { try body() } catch {
+      throw error.whileTrying("error while reading at byte \(offset)")
+    }
   }
 
   private func writing(at offset: UInt64, _ body: () throws(EngineError) -> Void) throws(EngineError) {
-    do throws(EngineError) { try body() } catch { throw error.whileTrying("error while writing at byte \(offset)") }
+    do throws(EngineError) { try body() } catch {
+      throw error.whileTrying("error while writing at byte \(offset)")
+    }
   }
 }

@@ -116,7 +116,11 @@ final class ConvertWork: Sendable {
       // Only whole segments: what remains shares one with other work.
       let end = cursor.base + cursor.offset + run
       let isLast = cursor.offset + run == source.virtualSize && sources.count == cursor.source + 1
-      let skipped = isLast ? run : (end.aligned(downTo: segmentByteCount) - min(end.aligned(downTo: segmentByteCount), cursor.base + cursor.offset))
+      let skipped =
+        isLast
+        ? run
+        : (end.aligned(downTo: segmentByteCount)
+          - min(end.aligned(downTo: segmentByteCount), cursor.base + cursor.offset))
       guard skipped > 0 else { return }
       cursor.offset += skipped
       try report(skipped)

@@ -63,7 +63,8 @@ public final class FileStore: ByteStore {
         .invalidArgument,
         "A regular file was expected by the 'file' driver, but something else was given", path: path)
     }
-    return FileStore(path: path, descriptor: descriptor, status: status, isWritable: isWritable, flushing: flushing)
+    return FileStore(
+      path: path, descriptor: descriptor, status: status, isWritable: isWritable, flushing: flushing)
   }
 
   public var spliceDescriptor: CInt? { descriptor }
@@ -157,7 +158,8 @@ public final class FileStore: ByteStore {
     var done: UInt64 = 0
     while done < count {
       let piece = min(count - done, UInt64(zeros.count))
-      try write(bytes: piece == UInt64(zeros.count) ? zeros : Array(zeros.prefix(Int(piece))), at: offset + done)
+      try write(
+        bytes: piece == UInt64(zeros.count) ? zeros : Array(zeros.prefix(Int(piece))), at: offset + done)
       done += piece
     }
   }
@@ -189,7 +191,9 @@ public final class FileStore: ByteStore {
   }
 
   public func flush() throws(EngineError) {
-    guard flushing == .durable, hasUnsyncedWrites.exchange(false, ordering: .acquiringAndReleasing) else { return }
+    guard flushing == .durable, hasUnsyncedWrites.exchange(false, ordering: .acquiringAndReleasing) else {
+      return
+    }
     guard retrying({ fdatasync(descriptor) }) == 0 else {
       // Not clean: the next flush must try again, and fail again.
       hasUnsyncedWrites.store(true, ordering: .releasing)

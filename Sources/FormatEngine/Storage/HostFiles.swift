@@ -76,7 +76,9 @@ extension EngineError {
 }
 
 /// glibc has two functions called strerror_r; this one returns the text.
-private func imgfs_strerror(_ number: CInt, _ buffer: UnsafeMutablePointer<CChar>, _ size: Int) -> UnsafePointer<CChar> {
+private func imgfs_strerror(_ number: CInt, _ buffer: UnsafeMutablePointer<CChar>, _ size: Int)
+  -> UnsafePointer<CChar>
+{
   unsafe strerror_r(number, buffer, size)
   return unsafe UnsafePointer(buffer)
 }

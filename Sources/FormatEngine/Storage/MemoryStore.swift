@@ -20,7 +20,8 @@ public final class MemoryStore: ByteStore {
       let count = min(buffer.count, bytes.count - Int(offset))
       // SAFETY: `count` is bounded by both sides.
       unsafe bytes.withUnsafeBytes { raw in
-        unsafe buffer.copyMemory(from: UnsafeRawBufferPointer(rebasing: raw[Int(offset)..<Int(offset) + count]))
+        unsafe buffer.copyMemory(
+          from: UnsafeRawBufferPointer(rebasing: raw[Int(offset)..<Int(offset) + count]))
       }
     }
   }

@@ -42,7 +42,9 @@ public enum ZeroScan {
     var end = start + first
     while end < buffer.count {
       let next = min(block, buffer.count - end)
-      guard unsafe self.isZero(UnsafeRawBufferPointer(rebasing: buffer[end..<end + next])) == isZero else { break }
+      guard unsafe self.isZero(UnsafeRawBufferPointer(rebasing: buffer[end..<end + next])) == isZero else {
+        break
+      }
       end += next
     }
     return (isZero, end - start)

@@ -41,7 +41,8 @@ final class Qcow2Allocator {
         throw EngineError(.tooLarge, "The image file would be larger than its entries can address")
       }
       for range in reserved where range.overlaps(first..<end) {
-        throw .corrupt("Preventing invalid allocation of a metadata cluster at 0x\(hex(first << geometry.clusterBits))")
+        throw .corrupt(
+          "Preventing invalid allocation of a metadata cluster at 0x\(hex(first << geometry.clusterBits))")
       }
       try refcounts.set(first..<end, to: 1)
       firstCandidate = end
@@ -81,7 +82,9 @@ final class Qcow2Allocator {
     let last = (start + byteCount - 1) >> bits
     guard try refcounts.count(of: first) < refcounts.maximumCount else { return false }
     for cluster in (first + 1)..<(last + 1) {
-      guard try isFreeInBlock(cluster), !reserved.contains(where: { $0.contains(cluster) }) else { return false }
+      guard try isFreeInBlock(cluster), !reserved.contains(where: { $0.contains(cluster) }) else {
+        return false
+      }
     }
     try refcounts.increment(first)
     if last > first { try refcounts.set(first + 1..<last + 1, to: 1) }
@@ -127,7 +130,8 @@ final class Qcow2Allocator {
     if try refcounts.blockOffset(of: cluster) != nil { return true }
     // The block takes the cluster itself and counts itself: nothing counts anything there yet.
     for range in reserved where range.contains(cluster) {
-      throw .corrupt("Preventing invalid allocation of a refcount block at 0x\(hex(cluster << geometry.clusterBits))")
+      throw .corrupt(
+        "Preventing invalid allocation of a refcount block at 0x\(hex(cluster << geometry.clusterBits))")
     }
     try makeBlock(at: cluster)
     refcounts.table.set(index, to: cluster << geometry.clusterBits)
@@ -161,7 +165,8 @@ final class Qcow2Allocator {
     guard tableClusters * geometry.clusterSize <= Qcow2Header.maximumRefcountTableBytes else {
       throw EngineError(.tooLarge, "The image file would need too large a refcount table")
     }
-    try moveTable(to: start + blockCount, clusters: tableClusters, blocks: start..<start + blockCount, from: index)
+    try moveTable(
+      to: start + blockCount, clusters: tableClusters, blocks: start..<start + blockCount, from: index)
   }
 
   private func moveTable(

@@ -27,7 +27,8 @@ extension Qcow2Checker {
       let raw = UInt64(bigEndian: unsafe buffer.bytes.load(fromByteOffset: position, as: UInt64.self))
       guard raw != 0 else { continue }
       let entry = Qcow2L2Entry(raw)
-      guard !entry.isCompressed, entry.hostOffset != 0, entry.hostOffset.isAligned(to: geometry.clusterSize) else {
+      guard !entry.isCompressed, entry.hostOffset != 0, entry.hostOffset.isAligned(to: geometry.clusterSize)
+      else {
         continue
       }
       let count = storedCount(entry.hostOffset)
@@ -71,7 +72,8 @@ extension Qcow2Checker {
       let nameLength = Int(try span.bigEndian(UInt16.self, at: position + 18))
       let extraLength = Int(try span.bigEndian(UInt32.self, at: position + 20))
       return (
-        try span.bigEndian(UInt64.self, at: position), UInt64(try span.bigEndian(UInt32.self, at: position + 8)),
+        try span.bigEndian(UInt64.self, at: position),
+        UInt64(try span.bigEndian(UInt32.self, at: position + 8)),
         (24 + nameLength + extraLength + 7) & ~7
       )
     }
@@ -91,8 +93,11 @@ extension Qcow2Checker {
   /// The clusters of an encryption header, whose place an extension names.
   mutating func countEncryptionHeader() {
     guard header.encryptionMethod == 2, let content = extensions[Qcow2HeaderExtensions.Kind.encryption],
-      let offset = try? content.parsed({ (span) throws(EngineError) in try span.bigEndian(UInt64.self, at: 0) }),
-      let byteCount = try? content.parsed({ (span) throws(EngineError) in try span.bigEndian(UInt64.self, at: 8) })
+      let offset = try? content.parsed({ (span) throws(EngineError) in try span.bigEndian(UInt64.self, at: 0)
+        }),
+      let byteCount = try? content.parsed({ (span) throws(EngineError) in
+        try span.bigEndian(UInt64.self, at: 8)
+      })
     else { return }
     countRange(offset, byteCount)
   }

@@ -56,7 +56,9 @@ struct Qcow2Checker {
           + "offset 0x\(hex(offset)) size 0x\(hex(byteCount))")
       return
     }
-    for cluster in (offset >> geometry.clusterBits)...(last >> geometry.clusterBits) { counts.increment(cluster) }
+    for cluster in (offset >> geometry.clusterBits)...(last >> geometry.clusterBits) {
+      counts.increment(cluster)
+    }
   }
 
   /// An L1 table, its L2 tables and all that they refer to.
@@ -120,11 +122,14 @@ struct Qcow2Checker {
       corruption("ERROR found l2 entry with reserved bits set: \(hex(entry.raw))")
     }
     if geometry.hasSubclusters && entry.bitmap & (entry.bitmap >> 32) & 0xffff_ffff != 0 {
-      corruption("ERROR offset=\(hex(entry.hostOffset)): Allocated cluster with corrupted subcluster allocation bitmap")
+      corruption(
+        "ERROR offset=\(hex(entry.hostOffset)): Allocated cluster with corrupted subcluster allocation bitmap"
+      )
     }
     guard entry.hostOffset != 0 || (hasDataFile && entry.isCopied) else { return }
     guard entry.hostOffset.isAligned(to: geometry.clusterSize) else {
-      corruption("ERROR offset=\(hex(entry.hostOffset)): Cluster is not properly aligned; L2 entry corrupted.")
+      corruption(
+        "ERROR offset=\(hex(entry.hostOffset)): Cluster is not properly aligned; L2 entry corrupted.")
       return
     }
     if !hasDataFile { countRange(entry.hostOffset, geometry.clusterSize) }
@@ -137,7 +142,8 @@ struct Qcow2Checker {
   private mutating func checkCompressed(_ entry: Qcow2L2Entry, isActive: Bool) {
     let packed = entry.packed(geometry)
     if entry.isCopied {
-      corruption("ERROR: coffset=0x\(hex(packed.hostOffset)): copied flag must never be set for compressed clusters")
+      corruption(
+        "ERROR: coffset=0x\(hex(packed.hostOffset)): copied flag must never be set for compressed clusters")
     }
     guard !hasDataFile else {
       corruption("ERROR compressed cluster \(hex(packed.hostOffset)) with data file")

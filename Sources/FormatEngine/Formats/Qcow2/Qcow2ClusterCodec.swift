@@ -21,7 +21,8 @@ final class Qcow2ClusterCodec: Sendable {
 
   /// Reads `byteCount` packed bytes at `hostOffset` and fills `target` from them.
   func unpack(
-    from file: any ByteStore, at hostOffset: UInt64, byteCount: UInt64, into target: UnsafeMutableRawBufferPointer
+    from file: any ByteStore, at hostOffset: UInt64, byteCount: UInt64,
+    into target: UnsafeMutableRawBufferPointer
   ) throws(EngineError) {
     let buffer = buffers.take()
     defer { buffers.give(buffer) }
@@ -32,7 +33,8 @@ final class Qcow2ClusterCodec: Sendable {
     case .deflate:
       try deflate.with { (unpacker) throws(EngineError) in unsafe try unpacker.unpack(source, into: target) }
     case .zstandard:
-      try zstandard.with { (unpacker) throws(EngineError) in unsafe try unpacker.unpack(source, into: target) }
+      try zstandard.with { (unpacker) throws(EngineError) in unsafe try unpacker.unpack(source, into: target)
+      }
     }
   }
 }

@@ -12,7 +12,8 @@ struct Qcow2CreateOptions {
   /// In the order in which `create` prints them.
   static let schema = OptionSchema([
     .init("encrypt.format", .text, "Encrypt the image, format choices: 'aes', 'luks'"),
-    .init("encryption", .flag, "Encrypt the image with format 'aes'. (Deprecated in favor of encrypt.format=aes)"),
+    .init(
+      "encryption", .flag, "Encrypt the image with format 'aes'. (Deprecated in favor of encrypt.format=aes)"),
     .init("encrypt.key-secret", .text, "ID of secret providing qcow AES key or LUKS passphrase"),
     .init("encrypt.cipher-alg", .text, "Name of encryption cipher algorithm"),
     .init("encrypt.cipher-mode", .text, "Name of encryption cipher mode"),
@@ -23,7 +24,8 @@ struct Qcow2CreateOptions {
     .init("cluster_size", .size, "qcow2 cluster size", default: "65536"),
     .init("extended_l2", .flag, "Extended L2 tables", default: "off"),
     .init("preallocation", .text, "Preallocation mode (allowed values: off, metadata, falloc, full)"),
-    .init("compression_type", .text, "Compression method used for image cluster compression", default: "zlib"),
+    .init(
+      "compression_type", .text, "Compression method used for image cluster compression", default: "zlib"),
     .init("size", .size, "Virtual disk size"),
     .init("compat", .text, "Compatibility level (v2 [0.10] or v3 [1.1])"),
     .init("data_file", .text, "File name of an external data file"),
@@ -40,14 +42,16 @@ struct Qcow2CreateOptions {
     hasLazyRefcounts = options.flag("lazy_refcounts") ?? false
     dataFile = options.text("data_file")
     isDataFileRaw = options.flag("data_file_raw") ?? false
-    preallocation = try Self.choice("preallocation", options.text("preallocation") ?? "off", Preallocation.init)
+    preallocation = try Self.choice(
+      "preallocation", options.text("preallocation") ?? "off", Preallocation.init)
     compression = try Self.compression(options.text("compression_type") ?? "zlib")
     let clusterSize = options.number("cluster_size") ?? 64 * KiB
     guard clusterSize.nonzeroBitCount == 1, (512...2 * MiB).contains(clusterSize) else {
       throw .invalid("Cluster size must be a power of two between 512 and 2048k")
     }
     geometry = Qcow2Geometry(
-      clusterBits: UInt64(clusterSize.trailingZeroBitCount), hasSubclusters: options.flag("extended_l2") ?? false)
+      clusterBits: UInt64(clusterSize.trailingZeroBitCount),
+      hasSubclusters: options.flag("extended_l2") ?? false)
     let bits = options.number("refcount_bits") ?? 16
     guard bits.nonzeroBitCount == 1, bits <= 64 else {
       throw .invalid("Refcount width must be a power of two and may not exceed 64 bits")
@@ -73,8 +77,12 @@ struct Qcow2CreateOptions {
     }
   }
 
-  private static func choice<T>(_ name: String, _ text: String, _ parse: (String) -> T?) throws(EngineError) -> T {
-    guard let value = parse(text) else { throw .invalid("Parameter '\(name)' does not accept value '\(text)'") }
+  private static func choice<T>(_ name: String, _ text: String, _ parse: (String) -> T?) throws(EngineError)
+    -> T
+  {
+    guard let value = parse(text) else {
+      throw .invalid("Parameter '\(name)' does not accept value '\(text)'")
+    }
     return value
   }
 
@@ -99,7 +107,9 @@ struct Qcow2CreateOptions {
     if hasBacking && isDataFileRaw {
       throw .invalid("Backing file and data-file-raw cannot be used at the same time")
     }
-    if isOld && refcountOrder != 4 { throw needsVersion3("Different refcount widths than 16 bits require", "or") }
+    if isOld && refcountOrder != 4 {
+      throw needsVersion3("Different refcount widths than 16 bits require", "or")
+    }
     if isOld && hasLazyRefcounts { throw needsVersion3("Lazy refcounts only supported with") }
     if isOld && compression != .deflate {
       throw needsVersion3("Non-zlib compression type is only supported with")
@@ -111,7 +121,8 @@ struct Qcow2CreateOptions {
       }
     }
     if hasBacking && preallocation != .off && !geometry.hasSubclusters {
-      throw .invalid("Backing file and preallocation can only be used at the same time if extended_l2 is enabled")
+      throw .invalid(
+        "Backing file and preallocation can only be used at the same time if extended_l2 is enabled")
     }
   }
 }

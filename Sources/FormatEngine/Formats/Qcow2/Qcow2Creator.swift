@@ -110,7 +110,8 @@ struct Qcow2NewLayout {
       unsafe buffer.bytes.initializeMemory(as: UInt8.self, repeating: 0)
       let counts = unsafe Qcow2RefcountSlice(bytes: buffer.bytes, order: refcountOrder)
       for index in 0..<min(coverage, usedClusters - block * coverage) { counts[index] = 1 }
-      unsafe try file.write(UnsafeRawBufferPointer(buffer.bytes), at: (firstBlock + block) << geometry.clusterBits)
+      unsafe try file.write(
+        UnsafeRawBufferPointer(buffer.bytes), at: (firstBlock + block) << geometry.clusterBits)
     }
   }
 }

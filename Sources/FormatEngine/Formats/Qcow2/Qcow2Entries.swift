@@ -57,7 +57,8 @@ struct Qcow2L2Entry: Equatable {
   }
 
   /// The entry of a compressed cluster, or nil where the offset does not fit.
-  static func compressed(at hostOffset: UInt64, byteCount: UInt64, _ geometry: Qcow2Geometry) -> Qcow2L2Entry? {
+  static func compressed(at hostOffset: UInt64, byteCount: UInt64, _ geometry: Qcow2Geometry) -> Qcow2L2Entry?
+  {
     let bits = min(geometry.compressedOffsetBits, 56)
     guard hostOffset >> bits == 0, byteCount > 0 else { return nil }
     let furtherSectors = ((hostOffset + byteCount - 1) >> 9) - (hostOffset >> 9)

@@ -9,7 +9,9 @@ public enum Qcow2Format: ImageFormat {
     return .certain
   }
 
-  public static func open(_ file: any ByteStore, _ request: LayerRequest) throws(EngineError) -> any ImageLayer {
+  public static func open(_ file: any ByteStore, _ request: LayerRequest) throws(EngineError)
+    -> any ImageLayer
+  {
     let prologue = try Qcow2Prologue.read(from: file)
     guard prologue.header.encryptionMethod == 0 || request.isForInspection else {
       throw .unsupported("Encrypted qcow2 images are not supported yet")
@@ -19,7 +21,8 @@ public enum Qcow2Format: ImageFormat {
         throw .corrupt("qcow2: Image is corrupt; cannot be opened read/write")
       }
       guard !prologue.header.incompatibleFeatures.contains(.dirty) else {
-        throw .unsupported("qcow2: Image was not closed properly; it must be repaired before it is written to")
+        throw .unsupported(
+          "qcow2: Image was not closed properly; it must be repaired before it is written to")
       }
     }
     let dataFile = try openDataFile(prologue, request)
@@ -29,7 +32,8 @@ public enum Qcow2Format: ImageFormat {
   private static func openDataFile(_ prologue: Qcow2Prologue, _ request: LayerRequest) throws(EngineError)
     -> NamedStore?
   {
-    guard prologue.header.incompatibleFeatures.contains(.externalDataFile), request.references.isEnabled else {
+    guard prologue.header.incompatibleFeatures.contains(.externalDataFile), request.references.isEnabled
+    else {
       return nil
     }
     guard let name = prologue.extensions.text(Qcow2HeaderExtensions.Kind.dataFile) else {

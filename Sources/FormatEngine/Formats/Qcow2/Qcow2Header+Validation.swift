@@ -37,14 +37,17 @@ extension Qcow2Header {
 
   private func validateFeatures() throws(EngineError) {
     if incompatibleFeatures.contains(.extendedL2), clusterBits < 14 {
-      throw .corrupt("Extended L2 entries need clusters of at least 16 KiB, not \(geometry.clusterSize) bytes")
+      throw .corrupt(
+        "Extended L2 entries need clusters of at least 16 KiB, not \(geometry.clusterSize) bytes")
     }
     let hasCompressionBit = incompatibleFeatures.contains(.compressionType)
     guard hasCompressionBit == (compressionType != 0) else {
       throw .corrupt(
         "Compression type incompatible feature bit must\(hasCompressionBit ? " not" : "") be set")
     }
-    guard compressionType <= 1 else { throw .unsupported("qcow2: unknown compression type: \(compressionType)") }
+    guard compressionType <= 1 else {
+      throw .unsupported("qcow2: unknown compression type: \(compressionType)")
+    }
   }
 
   private func validateTables() throws(EngineError) {

@@ -26,7 +26,9 @@ struct Qcow2HeaderExtensions: Equatable, Sendable {
   var all: [Extension] = []
 
   /// Reads the extensions in `bytes` (the first cluster) from `start` up to `end`.
-  static func parse(_ bytes: RawSpan, from start: Int, to end: Int) throws(EngineError) -> Qcow2HeaderExtensions {
+  static func parse(_ bytes: RawSpan, from start: Int, to end: Int) throws(EngineError)
+    -> Qcow2HeaderExtensions
+  {
     var result = Qcow2HeaderExtensions()
     var position = start
     while position <= end - 8 {

@@ -50,7 +50,8 @@ final class Qcow2Layer: ImageLayer {
   /// only set aside, and holes are worth asking for. Asked once.
   var storesHoles: Bool {
     if let known = hasHoles.withLock({ $0 }) { return known }
-    let answer = (try? state.withLock { (state) throws(EngineError) in try state.hasPreallocatedMetadata() }) ?? false
+    let answer =
+      (try? state.withLock { (state) throws(EngineError) in try state.hasPreallocatedMetadata() }) ?? false
     hasHoles.withLock { $0 = answer }
     return answer
   }

@@ -106,7 +106,8 @@ final class Qcow2Mapping {
     }
     let host = entry.hostOffset
     guard host.isAligned(to: geometry.clusterSize) else {
-      throw .corrupt("Cluster allocation offset 0x\(hex(host)) unaligned (guest offset: 0x\(hex(offset)))", at: offset)
+      throw .corrupt(
+        "Cluster allocation offset 0x\(hex(host)) unaligned (guest offset: 0x\(hex(offset)))", at: offset)
     }
     if geometry.hasSubclusters { return try subclusters(entry, at: inCluster) }
     let hasHost = host != 0 || (hasDataFile && entry.isCopied)

@@ -30,7 +30,8 @@ struct Qcow2Prologue: Equatable, Sendable {
     -> Qcow2HeaderExtensions
   {
     let start = Int(header.headerLength)
-    let hasName = header.backingNameOffset >= UInt64(start) && header.backingNameOffset <= UInt64(cluster.count)
+    let hasName =
+      header.backingNameOffset >= UInt64(start) && header.backingNameOffset <= UInt64(cluster.count)
     let end = hasName ? Int(header.backingNameOffset) : cluster.count
     return try cluster.parsed { (span) throws(EngineError) in
       try Qcow2HeaderExtensions.parse(span, from: start, to: end)
@@ -64,7 +65,8 @@ struct Qcow2Prologue: Equatable, Sendable {
     }
     let bytes = prologue.header.serialised() + tail + name
     guard bytes.count <= Int(header.geometry.clusterSize) else {
-      throw EngineError(.noSpace, "The header, its extensions and the backing file's name need more than one cluster")
+      throw EngineError(
+        .noSpace, "The header, its extensions and the backing file's name need more than one cluster")
     }
     return bytes
   }

@@ -8,7 +8,8 @@ extension Qcow2Refcounts {
   func increment(_ cluster: UInt64) throws(EngineError) {
     let old = try count(of: cluster)
     guard old < maximumCount else {
-      throw EngineError(.tooLarge, "Cluster \(cluster) has as many references as \(1 << order) bits can count")
+      throw EngineError(
+        .tooLarge, "Cluster \(cluster) has as many references as \(1 << order) bits can count")
     }
     try change(cluster..<cluster + 1) { $0 + 1 }
   }

@@ -17,7 +17,9 @@ final class Qcow2Refcounts {
     let count = UInt64(header.refcountTableClusters) * geometry.clusterSize / 8
     table = try ResidentTable(store: file, hostOffset: header.refcountTableOffset, count: Int(count))
     let used = try file.byteCount().dividedRoundingUp(by: geometry.clusterSize)
-    let wanted = (used.dividedRoundingUp(by: 1 << (clusterBits + 3 - UInt64(header.refcountOrder))) + 8) * geometry.clusterSize
+    let wanted =
+      (used.dividedRoundingUp(by: 1 << (clusterBits + 3 - UInt64(header.refcountOrder))) + 8)
+      * geometry.clusterSize
     blocks = TableCache(
       store: file, order: writeOrder, sliceByteCount: Int(min(geometry.clusterSize, 4096)),
       capacity: min(wanted, Self.maximumCacheBytes))
@@ -83,11 +85,14 @@ final class Qcow2Refcounts {
         let old = unsafe bytes.load(fromByteOffset: (i << order) >> 3, as: UInt8.self)
         let new = (old & ~mask) | (UInt8(truncatingIfNeeded: newValue) << shift & mask)
         unsafe bytes.storeBytes(of: new, toByteOffset: (i << order) >> 3, as: UInt8.self)
-      case 3: unsafe bytes.storeBytes(of: UInt8(truncatingIfNeeded: newValue), toByteOffset: i, as: UInt8.self)
+      case 3:
+        unsafe bytes.storeBytes(of: UInt8(truncatingIfNeeded: newValue), toByteOffset: i, as: UInt8.self)
       case 4:
-        unsafe bytes.storeBytes(of: UInt16(truncatingIfNeeded: newValue).bigEndian, toByteOffset: i * 2, as: UInt16.self)
+        unsafe bytes.storeBytes(
+          of: UInt16(truncatingIfNeeded: newValue).bigEndian, toByteOffset: i * 2, as: UInt16.self)
       case 5:
-        unsafe bytes.storeBytes(of: UInt32(truncatingIfNeeded: newValue).bigEndian, toByteOffset: i * 4, as: UInt32.self)
+        unsafe bytes.storeBytes(
+          of: UInt32(truncatingIfNeeded: newValue).bigEndian, toByteOffset: i * 4, as: UInt32.self)
       default: unsafe bytes.storeBytes(of: newValue.bigEndian, toByteOffset: i * 8, as: UInt64.self)
       }
     }

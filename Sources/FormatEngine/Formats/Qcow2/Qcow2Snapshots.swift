@@ -22,7 +22,8 @@ struct Qcow2Snapshot: Equatable, Sendable {
 
 extension Qcow2Snapshot {
   /// Reads the snapshot table of `header`.
-  static func readAll(_ header: Qcow2Header, from file: any ByteStore) throws(EngineError) -> [Qcow2Snapshot] {
+  static func readAll(_ header: Qcow2Header, from file: any ByteStore) throws(EngineError) -> [Qcow2Snapshot]
+  {
     try readTable(header, from: file).snapshots
   }
 

@@ -37,7 +37,9 @@ extension Qcow2State {
     let copy = AlignedBuffer(byteCount: size)
     for offset in stride(from: 0, to: mapping.geometry.clusterSize, by: size) {
       // Two slices cannot be held at once: the second may take the first one's place.
-      if let old { unsafe copy.bytes.copyMemory(from: UnsafeRawBufferPointer(try mapping.l2.slice(at: old + offset))) }
+      if let old {
+        unsafe copy.bytes.copyMemory(from: UnsafeRawBufferPointer(try mapping.l2.slice(at: old + offset)))
+      }
       let slice = unsafe try mapping.l2.freshSlice(at: table + offset)
       if old != nil { unsafe slice.copyMemory(from: UnsafeRawBufferPointer(copy.bytes)) }
     }

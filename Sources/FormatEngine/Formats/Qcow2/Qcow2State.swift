@@ -32,7 +32,9 @@ struct Qcow2State {
     order.append(l1)
   }
 
-  private static func clusters(_ offset: UInt64, _ byteCount: UInt64, _ geometry: Qcow2Geometry) -> Range<UInt64> {
+  private static func clusters(_ offset: UInt64, _ byteCount: UInt64, _ geometry: Qcow2Geometry) -> Range<
+    UInt64
+  > {
     let first = offset >> geometry.clusterBits
     return first..<first + byteCount.dividedRoundingUp(by: geometry.clusterSize)
   }

@@ -147,7 +147,8 @@ extension Qcow2State {
     let unit = plan == .newRoom ? geometry.subclusterSize : size
     let start = offset.aligned(downTo: unit)
     return Allocation(
-      guestOffset: start, length: min(runEnd, end.aligned(upTo: unit)) - start, hostOffset: host + (start - firstCluster),
+      guestOffset: start, length: min(runEnd, end.aligned(upTo: unit)) - start,
+      hostOffset: host + (start - firstCluster),
       isNew: true, readsAsZeros: try isPastEnd(host))
   }
 
@@ -177,7 +178,8 @@ extension Qcow2State {
   }
 
   /// The subcluster bitmap of a cluster of which `allocation` has stored a part.
-  private func bitmap(after allocation: Allocation, inClusterAt guest: UInt64, _ old: Qcow2L2Entry) -> UInt64 {
+  private func bitmap(after allocation: Allocation, inClusterAt guest: UInt64, _ old: Qcow2L2Entry) -> UInt64
+  {
     let first = (max(allocation.guestOffset, guest) - guest) / geometry.subclusterSize
     let last = (min(allocation.guestEnd, guest + geometry.clusterSize) - guest) / geometry.subclusterSize
     let stored: UInt64 = ((1 << last) - 1) & ~((1 << first) - 1)

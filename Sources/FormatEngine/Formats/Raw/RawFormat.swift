@@ -11,7 +11,9 @@ public enum RawFormat: CreatableFormat {
   /// Everything can be read as raw, so every other claim wins.
   public static func probe(_ head: RawSpan, path: String) -> ProbeScore { .fallback }
 
-  public static func open(_ file: any ByteStore, _ request: LayerRequest) throws(EngineError) -> any ImageLayer {
+  public static func open(_ file: any ByteStore, _ request: LayerRequest) throws(EngineError)
+    -> any ImageLayer
+  {
     // Sectors of 512 bytes, as a guest's disk has; the last one is filled up with zeros.
     let byteCount = try file.byteCount()
     return RawLayer(file, virtualSize: byteCount.aligned(upTo: 512))
