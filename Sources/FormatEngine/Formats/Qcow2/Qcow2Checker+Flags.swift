@@ -6,21 +6,22 @@ extension Qcow2Checker {
     let l1 = try ResidentTable(store: file, hostOffset: header.l1Offset, count: Int(header.l1Count))
     let size = geometry.clusterSize
     let buffer = AlignedBuffer(byteCount: Int(size))
+    var stored = Qcow2RefcountReader(refcounts)
     for index in 0..<UInt64(l1.count) {
       let entry = Qcow2L1Entry(l1[index])
       guard entry.tableOffset != 0, entry.tableOffset.isAligned(to: size) else { continue }
-      let count = storedCount(entry.tableOffset)
+      let count = stored.count(of: entry.tableOffset >> geometry.clusterBits)
       if (count == 1) != entry.isCopied {
         corruption(
           "ERROR OFLAG_COPIED L2 cluster: l1_index=\(index) l1_entry=\(hex(entry.raw)) refcount=\(count)")
       }
       guard entry.tableOffset >> geometry.clusterBits < counts.clusterCount else { continue }
       unsafe try file.read(into: buffer.bytes, at: entry.tableOffset)
-      checkCopiedFlags(inTable: buffer)
+      checkCopiedFlags(inTable: buffer, &stored)
     }
   }
 
-  private mutating func checkCopiedFlags(inTable buffer: AlignedBuffer) {
+  private mutating func checkCopiedFlags(inTable buffer: AlignedBuffer, _ stored: inout Qcow2RefcountReader) {
     guard !header.incompatibleFeatures.contains(.externalDataFile) else { return }
     for position in stride(from: 0, to: buffer.byteCount, by: Int(geometry.entryByteCount)) {
       // SAFETY: a whole number of entries fills the buffer.
@@ -31,15 +32,11 @@ extension Qcow2Checker {
       else {
         continue
       }
-      let count = storedCount(entry.hostOffset)
+      let count = stored.count(of: entry.hostOffset >> geometry.clusterBits)
       if (count == 1) != entry.isCopied {
         corruption("ERROR OFLAG_COPIED data cluster: l2_entry=\(hex(raw)) refcount=\(count)")
       }
     }
-  }
-
-  private func storedCount(_ hostOffset: UInt64) -> UInt64 {
-    (try? refcounts.count(of: hostOffset >> geometry.clusterBits)) ?? 0
   }
 
   /// Bitmaps: directory, tables and their clusters (qcow2.txt, "Bitmaps").
@@ -93,13 +90,11 @@ extension Qcow2Checker {
   /// The clusters of an encryption header, whose place an extension names.
   mutating func countEncryptionHeader() {
     guard header.encryptionMethod == 2, let content = extensions[Qcow2HeaderExtensions.Kind.encryption],
-      let offset = try? content.parsed({ (span) throws(EngineError) in try span.bigEndian(UInt64.self, at: 0)
-        }),
-      let byteCount = try? content.parsed({ (span) throws(EngineError) in
-        try span.bigEndian(UInt64.self, at: 8)
+      let place = try? content.parsed({ (span) throws(EngineError) in
+        (try span.bigEndian(UInt64.self, at: 0), try span.bigEndian(UInt64.self, at: 8))
       })
     else { return }
-    countRange(offset, byteCount)
+    countRange(place.0, place.1)
   }
 }
 

@@ -39,7 +39,7 @@ struct Qcow2Checker {
     countEncryptionHeader()
     countRange(header.refcountTableOffset, UInt64(header.refcountTableClusters) * geometry.clusterSize)
     try checkBlocks()
-    try compareCounts()
+    compareCounts()
     try checkCopiedFlags()
     return report
   }
@@ -61,13 +61,22 @@ struct Qcow2Checker {
     }
   }
 
+  /// Counts one reference to the cluster that starts at `offset`.
+  private mutating func countCluster(_ offset: UInt64) {
+    let cluster = offset >> geometry.clusterBits
+    if cluster < counts.clusterCount {
+      counts.increment(cluster)
+    } else {
+      countRange(offset, geometry.clusterSize)
+    }
+  }
+
   /// An L1 table, its L2 tables and all that they refer to.
   private mutating func walkTable(at l1Offset: UInt64, count: UInt64, isActive: Bool) throws(EngineError) {
     guard count > 0 else { return }
     countRange(l1Offset, count * 8)
     guard l1Offset <= fileEnd else { return }
     let l1 = try ResidentTable(store: file, hostOffset: l1Offset, count: Int(count))
-    var fragments = FragmentCount()
     for index in 0..<count {
       let entry = Qcow2L1Entry(l1[index])
       if entry.raw & Qcow2L1Entry.reservedMask != 0 {
@@ -76,7 +85,7 @@ struct Qcow2Checker {
       guard entry.tableOffset != 0 else { continue }
       countRange(entry.tableOffset, geometry.clusterSize)
       if entry.tableOffset.isAligned(to: geometry.clusterSize) {
-        try walkL2(at: entry.tableOffset, isActive: isActive, &fragments)
+        try walkL2(at: entry.tableOffset, isActive: isActive)
       } else {
         corruption(
           "ERROR l2_offset=\(hex(entry.tableOffset)): Table is not cluster aligned; L1 entry corrupted")
@@ -85,13 +94,10 @@ struct Qcow2Checker {
     }
   }
 
-  /// Where the next guest cluster would be if the file were in one piece.
-  private struct FragmentCount { var expected: UInt64 = 0 }
-
-  private mutating func walkL2(at table: UInt64, isActive: Bool, _ fragments: inout FragmentCount)
-    throws(EngineError)
-  {
+  private mutating func walkL2(at table: UInt64, isActive: Bool) throws(EngineError) {
     guard table < fileEnd else { return }
+    // Where the next guest cluster would be if those of this table were in one piece.
+    var expected: UInt64 = 0
     do throws(EngineError) {
       unsafe try file.read(into: l2Buffer.bytes, at: table)
     } catch {
@@ -101,7 +107,7 @@ struct Qcow2Checker {
     }
     for index in 0..<geometry.l2Count {
       let entry = loadedEntry(index)
-      if entry.raw != 0 || entry.bitmap != 0 { check(entry, isActive: isActive, &fragments) }
+      if entry.raw != 0 || entry.bitmap != 0 { check(entry, isActive: isActive, &expected) }
     }
   }
 
@@ -116,7 +122,7 @@ struct Qcow2Checker {
       bitmap: UInt64(bigEndian: unsafe l2Buffer.bytes.load(fromByteOffset: position + 8, as: UInt64.self)))
   }
 
-  private mutating func check(_ entry: Qcow2L2Entry, isActive: Bool, _ fragments: inout FragmentCount) {
+  private mutating func check(_ entry: Qcow2L2Entry, isActive: Bool, _ expected: inout UInt64) {
     if entry.isCompressed { return checkCompressed(entry, isActive: isActive) }
     if entry.raw & Qcow2L2Entry.reservedMask != 0 {
       corruption("ERROR found l2 entry with reserved bits set: \(hex(entry.raw))")
@@ -132,11 +138,11 @@ struct Qcow2Checker {
         "ERROR offset=\(hex(entry.hostOffset)): Cluster is not properly aligned; L2 entry corrupted.")
       return
     }
-    if !hasDataFile { countRange(entry.hostOffset, geometry.clusterSize) }
+    if !hasDataFile { countCluster(entry.hostOffset) }
     guard isActive else { return }
     report.allocatedClusters += 1
-    if fragments.expected != 0 && entry.hostOffset != fragments.expected { report.fragmentedClusters += 1 }
-    fragments.expected = entry.hostOffset + geometry.clusterSize
+    if expected != 0 && entry.hostOffset != expected { report.fragmentedClusters += 1 }
+    expected = entry.hostOffset + geometry.clusterSize
   }
 
   private mutating func checkCompressed(_ entry: Qcow2L2Entry, isActive: Bool) {
@@ -207,17 +213,12 @@ struct Qcow2Checker {
     }
   }
 
-  private mutating func compareCounts() throws(EngineError) {
+  private mutating func compareCounts() {
+    var stored = Qcow2RefcountReader(refcounts)
     var highest: UInt64 = 0
     for cluster in 0..<counts.clusterCount {
       let used = counts[cluster]
-      let counted: UInt64
-      do throws(EngineError) {
-        counted = try refcounts.count(of: cluster)
-      } catch {
-        // A block that cannot be used was told of above; its clusters count as free.
-        counted = 0
-      }
+      let counted = stored.count(of: cluster)
       if used == counted {
         if used > 0 { highest = cluster + 1 }
         continue

@@ -41,6 +41,16 @@ extension Qcow2Refcounts {
     return cluster
   }
 
+  /// The slice that counts `cluster`, and which clusters it counts; nil where no block counts it.
+  func window(of cluster: UInt64) throws(EngineError) -> (clusters: Range<UInt64>, slice: Qcow2RefcountSlice)?
+  {
+    guard let block = try blockOffset(of: cluster) else { return nil }
+    let place = try place(of: cluster, in: block)
+    let first = cluster - place.index
+    let slice = unsafe Qcow2RefcountSlice(bytes: try blocks.slice(at: place.sliceOffset), order: order)
+    return (first..<first + place.countInSlice, slice)
+  }
+
   private struct Place {
     var sliceOffset: UInt64
     /// Index of the cluster's count in its slice.
@@ -69,6 +79,33 @@ extension Qcow2Refcounts {
       for index in place.index..<last { slice[index] = newCount(slice[index]) }
       blocks.markDirty(at: place.sliceOffset)
       cluster += last - place.index
+    }
+  }
+}
+
+/// Reads counts one after the other. Neighbours come from the same slice without another look-up, so nothing
+/// else may use the counts while one of these is at work.
+struct Qcow2RefcountReader {
+  private let refcounts: Qcow2Refcounts
+  private var window: Range<UInt64> = 0..<0
+  /// Nil where no block counts the window.
+  private var slice: Qcow2RefcountSlice?
+
+  init(_ refcounts: Qcow2Refcounts) { self.refcounts = refcounts }
+
+  /// The count of a cluster. One whose block cannot be used counts as free.
+  mutating func count(of cluster: UInt64) -> UInt64 {
+    if !window.contains(cluster) { move(to: cluster) }
+    return slice?[cluster - window.lowerBound] ?? 0
+  }
+
+  private mutating func move(to cluster: UInt64) {
+    if let found = try? refcounts.window(of: cluster) {
+      (window, slice) = (found.clusters, found.slice)
+    } else {
+      // No block: so it is up to the end of what one would count.
+      let coverage: UInt64 = 1 << refcounts.blockCoverageBits
+      (window, slice) = (cluster..<(cluster + 1).aligned(upTo: coverage), nil)
     }
   }
 }
