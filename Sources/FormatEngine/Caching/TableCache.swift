@@ -7,11 +7,15 @@
   let sliceByteCount: Int
   private let store: any ByteStore
   private let order: WriteOrder
-  private let setCount: Int
+  /// The number of sets, a power of two, less one.
+  private let setMask: UInt64
+  private let sliceBits: UInt64
+  private let slotCount: Int
   private let memory: UnsafeMutableRawPointer
-  /// Host offset of the slice in each slot; `vacant` where there is none.
-  private var offsets: [UInt64]
-  private var lastUse: [UInt64]
+  /// Host offset of the slice in each slot; `vacant` where there is none. Plain memory, as `lastUse`: every
+  /// look-up of every read comes by here.
+  private let offsets: UnsafeMutablePointer<UInt64>
+  private let lastUse: UnsafeMutablePointer<UInt64>
   private var dirty: [Bool]
   private var dirtyCount = 0
   private var clock: UInt64 = 0
@@ -25,16 +29,24 @@
     self.store = store
     self.order = order
     self.sliceByteCount = sliceByteCount
-    let slots = max(1, capacity.dividedRoundingUp(by: UInt64(sliceByteCount)))
-    setCount = Int(slots.dividedRoundingUp(by: UInt64(Self.ways)))
-    let slotCount = setCount * Self.ways
+    sliceBits = UInt64(sliceByteCount.trailingZeroBitCount)
+    let wanted = max(1, capacity.dividedRoundingUp(by: UInt64(sliceByteCount * Self.ways)))
+    let setCount = wanted == 1 ? 1 : UInt64(1) << UInt64(UInt64.bitWidth - (wanted - 1).leadingZeroBitCount)
+    setMask = setCount - 1
+    slotCount = Int(setCount) * Self.ways
     unsafe memory = .allocate(byteCount: slotCount * sliceByteCount, alignment: 4096)
-    offsets = Array(repeating: Self.vacant, count: slotCount)
-    lastUse = Array(repeating: 0, count: slotCount)
+    unsafe offsets = .allocate(capacity: slotCount)
+    unsafe offsets.initialize(repeating: Self.vacant, count: slotCount)
+    unsafe lastUse = .allocate(capacity: slotCount)
+    unsafe lastUse.initialize(repeating: 0, count: slotCount)
     dirty = Array(repeating: false, count: slotCount)
   }
 
-  deinit { unsafe memory.deallocate() }
+  deinit {
+    unsafe memory.deallocate()
+    unsafe offsets.deallocate()
+    unsafe lastUse.deallocate()
+  }
 
   var isDirty: Bool { dirtyCount > 0 }
 
@@ -63,14 +75,14 @@
     for position in stride(from: hostOffset, to: hostOffset + count, by: sliceByteCount) {
       guard let slot = find(position) else { continue }
       clean(slot: slot)
-      offsets[slot] = Self.vacant
+      unsafe offsets[slot] = Self.vacant
     }
   }
 
   func writeBack() throws(EngineError) {
     guard dirtyCount > 0 else { return }
     // In the order of the file: neighbours merge in the host's page cache.
-    let slots = offsets.indices.filter { dirty[$0] }.sorted { offsets[$0] < offsets[$1] }
+    let slots = (0..<slotCount).filter { dirty[$0] }.sorted { unsafe offsets[$0] < offsets[$1] }
     for slot in slots {
       unsafe try store.write(UnsafeRawBufferPointer(slotBytes(slot)), at: offsets[slot])
       clean(slot: slot)
@@ -80,14 +92,14 @@
   private func slot(for hostOffset: UInt64, reading: Bool) throws(EngineError) -> Int {
     clock += 1
     if let slot = find(hostOffset) {
-      lastUse[slot] = clock
+      unsafe lastUse[slot] = clock
       return slot
     }
     let slot = try victim(in: set(of: hostOffset))
-    offsets[slot] = Self.vacant
+    unsafe offsets[slot] = Self.vacant
     if reading { unsafe try store.read(into: slotBytes(slot), at: hostOffset) }
-    offsets[slot] = hostOffset
-    lastUse[slot] = clock
+    unsafe offsets[slot] = hostOffset
+    unsafe lastUse[slot] = clock
     return slot
   }
 
@@ -98,23 +110,23 @@
     var best = slots.lowerBound
     var bestUse = UInt64.max
     for slot in slots where !dirty[slot] {
-      if offsets[slot] == Self.vacant { return slot }
-      if lastUse[slot] < bestUse { (best, bestUse) = (slot, lastUse[slot]) }
+      if unsafe offsets[slot] == Self.vacant { return slot }
+      if unsafe lastUse[slot] < bestUse { (best, bestUse) = unsafe (slot, lastUse[slot]) }
     }
     return best
   }
 
   private func find(_ hostOffset: UInt64) -> Int? {
     let first = set(of: hostOffset) * Self.ways
-    for slot in first..<first + Self.ways where offsets[slot] == hostOffset { return slot }
+    for slot in first..<first + Self.ways where unsafe offsets[slot] == hostOffset { return slot }
     return nil
   }
 
   /// Neighbouring slices go to neighbouring sets; the upper bits are folded in so that tables a power of
   /// two apart do not all meet in one set.
   private func set(of hostOffset: UInt64) -> Int {
-    let number = hostOffset / UInt64(sliceByteCount)
-    return Int((number ^ (number >> 17)) % UInt64(setCount))
+    let number = hostOffset >> sliceBits
+    return Int((number ^ (number >> 17)) & setMask)
   }
 
   private func slotBytes(_ slot: Int) -> UnsafeMutableRawBufferPointer {

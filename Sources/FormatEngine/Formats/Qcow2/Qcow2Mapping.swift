@@ -32,19 +32,58 @@ final class Qcow2Mapping {
     guard let table = try tableOffset(l1Index) else {
       return Extent(.below, length: emptyRun(from: l1Index, offset, limit))
     }
-    let tableEnd = (l1Index + 1) << geometry.l2CoverageBits
-    let end = min(offset + limit, tableEnd)
+    let end = min(offset + limit, (l1Index + 1) << geometry.l2CoverageBits)
     var run = try piece(at: offset, in: table)
-    if run.source != .compressed {
-      var position = (offset + run.length)
-      while position < end, run.length >= 1 {
-        // A damaged neighbour ends the run; reading it is what fails.
-        guard let next = try? piece(at: position, in: table), Self.continues(run, next) else { break }
-        run.length += next.length
-        position += next.length
-      }
+    guard run.source != .compressed, run.length < end - offset else { return run.clamped(to: end - offset) }
+    if geometry.hasSubclusters || hasDataFile {
+      extend(&run, from: offset, to: end, in: table)
+    } else {
+      try extendByClusters(&run, from: offset, to: end, in: table)
     }
     return run.clamped(to: end - offset)
+  }
+
+  /// Adds the pieces behind a run that continue it. A damaged one ends the run; reading it is what fails.
+  private func extend(_ run: inout Extent, from offset: UInt64, to end: UInt64, in table: UInt64) {
+    while offset + run.length < end {
+      guard let next = try? piece(at: offset + run.length, in: table), Self.continues(run, next) else {
+        return
+      }
+      run.length += next.length
+    }
+  }
+
+  /// The same for standard entries, slice by slice: like entries differ by the cluster size or not at all.
+  private func extendByClusters(_ run: inout Extent, from offset: UInt64, to end: UInt64, in table: UInt64)
+    throws(EngineError)
+  {
+    let mask = Qcow2L2Entry.offsetMask | Qcow2L2Entry.compressedBit | Qcow2L2Entry.zeroBit
+    let step = run.hostOffset == nil ? 0 : geometry.clusterSize
+    var expected = (run.hostOffset.map { $0 + run.length } ?? 0)
+    if run.source == .zeros { expected |= Qcow2L2Entry.zeroBit }
+    var position = offset + run.length
+    scan: while position < end {
+      let entryPosition = geometry.l2Index(position) * 8
+      let first = Int(entryPosition) & (l2.sliceByteCount - 1)
+      let slice = unsafe try l2.slice(at: table + (entryPosition - UInt64(first)))
+      for index in stride(from: first, to: l2.sliceByteCount, by: 8) {
+        // SAFETY: `index` is the place of a whole entry in the slice.
+        let raw = UInt64(bigEndian: unsafe slice.load(fromByteOffset: index, as: UInt64.self))
+        guard raw & mask == expected else { break scan }
+        expected += step
+        position += geometry.clusterSize
+        if position >= end { break }
+      }
+    }
+    run.length = position - offset
+    if run.source == .stored { try clampToFile(&run) }
+  }
+
+  /// A run of stored clusters ends where they start past the end of the file; its first cluster does not.
+  private func clampToFile(_ run: inout Extent) throws(EngineError) {
+    guard let host = run.hostOffset, host + run.length > fileEnd else { return }
+    fileEnd = max(fileEnd, try file.byteCount())
+    run.length = min(run.length, fileEnd.aligned(upTo: geometry.clusterSize) - host)
   }
 
   /// The L2 entry for a guest offset; nothing where there is no table.
@@ -170,7 +209,7 @@ final class Qcow2Mapping {
   /// What starts past the end of the file was never written, or was cut off.
   private func requireInsideFile(_ hostOffset: UInt64, _ what: String) throws(EngineError) {
     if hostOffset < fileEnd { return }
-    fileEnd = try file.byteCount()
+    fileEnd = max(fileEnd, try file.byteCount())
     guard hostOffset < fileEnd else {
       throw .corrupt("\(what) at 0x\(hex(hostOffset)) lies past the end of the image file", at: hostOffset)
     }
