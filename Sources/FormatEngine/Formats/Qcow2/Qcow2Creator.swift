@@ -10,7 +10,7 @@ extension Qcow2Format: CreatableFormat {
     try file.resize(to: 0)
     try layout.writeRefcounts(to: file)
     // The header last: until it is there the file is no image.
-    try file.resize(to: layout.l1Offset + max(layout.l1Count * 8, 1))
+    try file.resize(to: layout.byteCount)
     try file.flush()
     try file.write(bytes: head, at: 0)
     try file.flush()
@@ -25,7 +25,7 @@ extension Qcow2Format: CreatableFormat {
   ) throws(EngineError) -> Qcow2Prologue {
     var header = Qcow2Header(
       version: options.version, clusterBits: UInt32(options.geometry.clusterBits),
-      virtualSize: request.virtualSize, l1Count: UInt32(layout.l1Count), l1Offset: layout.l1Offset,
+      virtualSize: request.virtualSize, l1Count: UInt32(layout.l1Count), l1Offset: layout.l1Count == 0 ? 0 : layout.l1Offset,
       refcountTableOffset: options.geometry.clusterSize,
       refcountTableClusters: UInt32(layout.tableClusters))
     var extensions = Qcow2HeaderExtensions()
@@ -79,7 +79,7 @@ struct Qcow2NewLayout {
     }
     let size = geometry.clusterSize
     let coverageBits = geometry.clusterBits + 3 - refcountOrder
-    let l1Clusters = max(1, (l1Count * 8).dividedRoundingUp(by: size))
+    let l1Clusters = (l1Count * 8).dividedRoundingUp(by: size)
     var tables: UInt64 = 1
     var blocks: UInt64 = 1
     while true {
@@ -94,9 +94,10 @@ struct Qcow2NewLayout {
 
   var firstBlock: UInt64 { 1 + tableClusters }
   var l1Offset: UInt64 { (firstBlock + blockCount) << geometry.clusterBits }
+  var byteCount: UInt64 { l1Offset + l1Count * 8 }
   /// Clusters in use once the image is there.
   var usedClusters: UInt64 {
-    firstBlock + blockCount + max(1, (l1Count * 8).dividedRoundingUp(by: geometry.clusterSize))
+    firstBlock + blockCount + (l1Count * 8).dividedRoundingUp(by: geometry.clusterSize)
   }
 
   func writeRefcounts(to file: any ByteStore) throws(EngineError) {

@@ -80,6 +80,18 @@ extension Qcow2Header {
     }
   }
 
+  /// The tables that every image has must be in the file; what is cut off would read as zeros.
+  func requireTables(insideFileOf byteCount: UInt64) throws(EngineError) {
+    let end = byteCount.aligned(upTo: geometry.clusterSize)
+    // `validate` has seen to it that neither sum overflows.
+    guard l1Count == 0 || l1Offset + UInt64(l1Count) * 8 <= end else {
+      throw .corrupt("Active L1 table lies past the end of the image file", at: l1Offset)
+    }
+    guard refcountTableOffset + UInt64(refcountTableClusters) * geometry.clusterSize <= end else {
+      throw .corrupt("Reference count table lies past the end of the image file", at: refcountTableOffset)
+    }
+  }
+
   private func validateBackingName() throws(EngineError) {
     guard backingNameOffset != 0 else { return }
     guard backingNameOffset <= geometry.clusterSize else { throw .corrupt("Invalid backing file offset") }

@@ -10,6 +10,8 @@ final class Qcow2Layer: ImageLayer {
   let codec: Qcow2ClusterCodec
   let path: String
   let dataFile: NamedStore?
+  /// Opened for inspection only: guest data is somewhere else.
+  private let lacksDataFile: Bool
   /// Protects the tables and the header, never data I/O. After `RangeLock`, before `ClusterCache`.
   let state: Mutex<Qcow2State>
   private let hasHoles = Mutex<Bool?>(nil)
@@ -20,6 +22,7 @@ final class Qcow2Layer: ImageLayer {
     let header = prologue.header
     self.file = file
     self.dataFile = dataFile
+    lacksDataFile = dataFile == nil && header.incompatibleFeatures.contains(.externalDataFile)
     path = request.path
     virtualSize = header.virtualSize
     geometry = header.geometry
@@ -34,7 +37,8 @@ final class Qcow2Layer: ImageLayer {
   }
 
   func extent(at offset: UInt64, limit: UInt64) throws(EngineError) -> Extent {
-    try state.withLock { (state) throws(EngineError) in
+    guard !lacksDataFile else { throw .unsupported("The image's data file is not open") }
+    return try state.withLock { (state) throws(EngineError) in
       try state.mapping.extent(at: offset, limit: limit)
     }
   }
