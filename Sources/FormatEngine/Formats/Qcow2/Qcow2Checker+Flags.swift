@@ -100,7 +100,7 @@ extension Qcow2Checker {
 
 extension Qcow2Layer: Checkable {
   func check(progress: Progress) throws(EngineError) -> CheckReport {
-    let prologue = state.withLock { $0.prologue }
+    let prologue = state.withLock { $0.currentPrologue }
     var checker = try Qcow2Checker(prologue, file: file, progress: progress)
     return try checker.run()
   }

@@ -25,7 +25,8 @@ extension Qcow2Format: CreatableFormat {
   ) throws(EngineError) -> Qcow2Prologue {
     var header = Qcow2Header(
       version: options.version, clusterBits: UInt32(options.geometry.clusterBits),
-      virtualSize: request.virtualSize, l1Count: UInt32(layout.l1Count), l1Offset: layout.l1Count == 0 ? 0 : layout.l1Offset,
+      virtualSize: request.virtualSize, l1Count: UInt32(layout.l1Count),
+      l1Offset: layout.l1Count == 0 ? 0 : layout.l1Offset,
       refcountTableOffset: options.geometry.clusterSize,
       refcountTableClusters: UInt32(layout.tableClusters))
     var extensions = Qcow2HeaderExtensions()

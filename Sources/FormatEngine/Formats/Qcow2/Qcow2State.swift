@@ -33,6 +33,15 @@ struct Qcow2State {
     order.append(l1)
   }
 
+  /// The prologue as it stands in the file: the refcount table may have moved since it was read.
+  var currentPrologue: Qcow2Prologue {
+    var current = prologue
+    current.header.refcountTableOffset = refcounts.table.hostOffset
+    current.header.refcountTableClusters = UInt32(
+      UInt64(refcounts.table.count) * 8 / mapping.geometry.clusterSize)
+    return current
+  }
+
   private static func clusters(_ offset: UInt64, _ byteCount: UInt64, _ geometry: Qcow2Geometry) -> Range<
     UInt64
   > {
