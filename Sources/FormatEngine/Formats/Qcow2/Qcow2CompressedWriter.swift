@@ -12,8 +12,10 @@ extension Qcow2Layer: CompressedWriting {
     }
   }
 
-  /// Smaller output than zlib's default level, which qemu-img uses, in less time.
-  private static let deflateLevel = 6
+  /// The fastest level whose output is clearly smaller than qemu-img's (zlib's level 6 with a window of
+  /// 4 KiB): 1 to 12 % on programs, documents and text, in a quarter of the time.
+  private static let deflateLevel = 2
+  /// zstd's own default, and qemu-img's.
   private static let zstandardLevel = 3
 
   func storeCompressed(_ bytes: UnsafeRawBufferPointer, pieces: [PackedPiece]) throws(EngineError) {
