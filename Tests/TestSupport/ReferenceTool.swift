@@ -1,0 +1,92 @@
+import Foundation
+
+/// Debian's qemu-img and qemu-io: the judge of what an image holds.
+public enum ReferenceTool: String, Sendable {
+  case qemuImg = "qemu-img"
+  case qemuIO = "qemu-io"
+  case storageDaemon = "qemu-storage-daemon"
+
+  public var path: String { "/usr/bin/\(rawValue)" }
+  public var isInstalled: Bool { Files.exists(path) }
+
+  /// Runs it, whatever its exit status.
+  public func run(_ arguments: [String], folder: String? = nil, timeout: Double = 60) throws -> ProcessResult {
+    guard isInstalled else {
+      throw TestFailure("\(path) is not installed: these tests need Debian's qemu-utils and qemu-system-common")
+    }
+    return try TestProcess.run([path] + arguments, environment: ["LC_ALL": "C"], folder: folder, timeout: timeout)
+  }
+
+  /// Runs it; another exit status than 0 is a failure that shows what was printed.
+  @discardableResult
+  public func callAsFunction(_ arguments: String..., folder: String? = nil) throws -> ProcessResult {
+    try run(arguments, folder: folder).expecting(0)
+  }
+
+  /// Runs qemu-io commands on an image; a command that fails is a failure.
+  @discardableResult
+  public static func io(
+    _ commands: [String], on image: String, format: String, folder: String? = nil
+  ) throws -> ProcessResult {
+    let arguments = ["-f", format] + commands.flatMap { ["-c", $0] } + [image]
+    let result = try ReferenceTool.qemuIO.run(arguments, folder: folder).expecting(0)
+    if result.stdoutText.contains("failed") || !result.stderr.isEmpty {
+      throw TestFailure("\(result.command)\n\(result.stdoutText)\(result.stderrText)")
+    }
+    return result
+  }
+
+  /// What the judge reads of the whole disk.
+  public static func content(of image: String, format: String, in folder: TemporaryFolder) throws -> [UInt8] {
+    let raw = folder.file("judge-\(UUID().uuidString).raw")
+    defer { try? FileManager.default.removeItem(atPath: raw) }
+    try ReferenceTool.qemuImg("convert", "-f", format, "-O", "raw", image, raw)
+    return try Files.read(raw)
+  }
+
+  /// What `qemu-img check` says of a qcow2 image.
+  public struct Verdict: Sendable, Equatable {
+    public var corruptions: Int
+    public var leaks: Int
+    public var checkErrors: Int
+    /// All it printed.
+    public var text: String
+  }
+
+  public static func check(_ image: String, format: String = "qcow2") throws -> Verdict {
+    let result = try ReferenceTool.qemuImg.run(["check", "-f", format, "--output=json", image])
+    guard let top = try? JSONSerialization.jsonObject(with: Foundation.Data(result.stdout)) as? [String: Any] else {
+      throw TestFailure("\(result.command): \(result.stdoutText)\(result.stderrText)")
+    }
+    func number(_ key: String) -> Int { (top[key] as? NSNumber)?.intValue ?? 0 }
+    return Verdict(
+      corruptions: number("corruptions"), leaks: number("leaks"), checkErrors: number("check-errors"),
+      text: result.stdoutText + result.stderrText)
+  }
+
+  /// One line of `qemu-img map --output=json`.
+  public struct MapEntry: Sendable, Equatable {
+    public var start: UInt64
+    public var length: UInt64
+    public var depth: Int
+    public var isPresent: Bool
+    public var isZero: Bool
+    public var isData: Bool
+    public var offset: UInt64?
+  }
+
+  public static func map(_ image: String, format: String) throws -> [MapEntry] {
+    let result = try ReferenceTool.qemuImg("map", "-f", format, "--output=json", image)
+    guard let list = try JSONSerialization.jsonObject(with: Foundation.Data(result.stdout)) as? [[String: Any]] else {
+      throw TestFailure("\(result.command): \(result.stdoutText)")
+    }
+    return list.map { line in
+      func number(_ key: String) -> NSNumber? { line[key] as? NSNumber }
+      return MapEntry(
+        start: number("start")?.uint64Value ?? 0, length: number("length")?.uint64Value ?? 0,
+        depth: number("depth")?.intValue ?? -1, isPresent: number("present")?.boolValue ?? true,
+        isZero: number("zero")?.boolValue ?? false, isData: number("data")?.boolValue ?? false,
+        offset: number("offset")?.uint64Value)
+    }
+  }
+}

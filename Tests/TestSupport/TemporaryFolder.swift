@@ -1,0 +1,66 @@
+import Foundation
+
+/// A folder for one test, removed when the test is over, also when it failed.
+public struct TemporaryFolder: Sendable {
+  public let path: String
+
+  /// Where temporary folders are made: TMPDIR, else /tmp.
+  public static let base: String = {
+    let folder = ProcessInfo.processInfo.environment["TMPDIR"] ?? "/tmp"
+    return folder.hasSuffix("/") && folder.count > 1 ? String(folder.dropLast()) : folder
+  }()
+
+  /// Removes what test processes left that were killed before they could.
+  private static let staleOnesAreRemoved: Void = {
+    for name in (try? FileManager.default.contentsOfDirectory(atPath: base)) ?? [] {
+      guard name.hasPrefix("imgfs-test-") else { continue }
+      let owner = name.dropFirst("imgfs-test-".count).prefix { $0 != "-" }
+      if Int(owner) != nil && !FileManager.default.fileExists(atPath: "/proc/\(owner)") {
+        try? FileManager.default.removeItem(atPath: "\(base)/\(name)")
+      }
+    }
+  }()
+
+  /// Runs `body` with a new, empty folder.
+  public static func with<T>(_ body: (TemporaryFolder) throws -> T) throws -> T {
+    _ = staleOnesAreRemoved
+    let folder = TemporaryFolder(
+      path: "\(base)/imgfs-test-\(ProcessInfo.processInfo.processIdentifier)-\(UUID().uuidString.prefix(13))")
+    try FileManager.default.createDirectory(atPath: folder.path, withIntermediateDirectories: true)
+    defer { try? FileManager.default.removeItem(atPath: folder.path) }
+    return try body(folder)
+  }
+
+  /// The path of a name in it.
+  public func file(_ name: String) -> String { "\(path)/\(name)" }
+
+  /// Writes a file in it and gives its path.
+  @discardableResult
+  public func write(_ bytes: [UInt8], to name: String) throws -> String {
+    try Files.write(bytes, to: file(name))
+    return file(name)
+  }
+
+  public func makeFolder(_ name: String) throws -> String {
+    try FileManager.default.createDirectory(atPath: file(name), withIntermediateDirectories: true)
+    return file(name)
+  }
+}
+
+/// Whole files, for tests.
+public enum Files {
+  public static func read(_ path: String) throws -> [UInt8] {
+    guard let bytes = FileManager.default.contents(atPath: path) else {
+      throw TestFailure("Could not read '\(path)'")
+    }
+    return [UInt8](bytes)
+  }
+
+  public static func write(_ bytes: [UInt8], to path: String) throws {
+    guard FileManager.default.createFile(atPath: path, contents: Foundation.Data(bytes)) else {
+      throw TestFailure("Could not write '\(path)'")
+    }
+  }
+
+  public static func exists(_ path: String) -> Bool { FileManager.default.fileExists(atPath: path) }
+}
