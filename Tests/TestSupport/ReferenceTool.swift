@@ -28,7 +28,7 @@ public enum ReferenceTool: String, Sendable {
   public static func io(
     _ commands: [String], on image: String, format: String, folder: String? = nil
   ) throws -> ProcessResult {
-    let arguments = ["-f", format] + commands.flatMap { ["-c", $0] } + [image]
+    let arguments = ["-f", format, "-d", "unmap"] + commands.flatMap { ["-c", $0] } + [image]
     let result = try ReferenceTool.qemuIO.run(arguments, folder: folder).expecting(0)
     if result.stdoutText.contains("failed") || !result.stderr.isEmpty {
       throw TestFailure("\(result.command)\n\(result.stdoutText)\(result.stderrText)")

@@ -64,3 +64,8 @@ public enum Files {
 
   public static func exists(_ path: String) -> Bool { FileManager.default.fileExists(atPath: path) }
 }
+
+extension TemporaryFolder {
+  /// Names of the files in it.
+  public func names() throws -> [String] { try FileManager.default.contentsOfDirectory(atPath: path).sorted() }
+}

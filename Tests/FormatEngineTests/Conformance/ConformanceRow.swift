@@ -1,0 +1,138 @@
+import FormatEngine
+import Synchronization
+import TestSupport
+import Testing
+
+/// One kind of image that every promise of the engine is held to.
+struct ConformanceRow: Sendable, CustomTestStringConvertible {
+  enum Maker: Sendable {
+    /// Our own `create` with these options, then our own writes.
+    case engine(options: [String: String], baseSize: Int?)
+    case judge(JudgeImage)
+  }
+
+  var name: String
+  var format: String
+  var size: Int
+  var maker: Maker
+  /// Whether the engine can change such an image.
+  var isWritable: Bool
+
+  var testDescription: String { name }
+
+  var formatType: any ImageFormat.Type {
+    get throws {
+      guard let type = FormatCatalog.format(named: format) else { throw TestFailure("No format '\(format)'") }
+      return type
+    }
+  }
+}
+
+/// An image of a row on disk, and what it must read like.
+struct Fixture {
+  var row: ConformanceRow
+  var path: String
+  var model: ModelDisk
+  /// What lies below the top file.
+  var below: ModelDisk?
+  var folder: TemporaryFolder
+
+  func open(_ access: FileAccess = .readOnly) throws(EngineError) -> ImageChain {
+    try ImageOpener.open(path, OpenOptions(format: row.format, access: access))
+  }
+
+  /// The top file alone, over bytes in memory.
+  func openAlone(_ store: any ByteStore, _ access: FileAccess = .readOnly) throws -> ImageChain {
+    try ImageChain.over(store, format: try row.formatType, access: access, path: path)
+  }
+
+  /// What the top file alone reads like.
+  func modelAlone() throws -> ModelDisk {
+    below == nil ? model : ModelDisk(try openAlone(try MemoryStore(Files.read(path))).readAll())
+  }
+}
+
+extension ConformanceRow {
+  /// Files of fixtures that were made before, so that each is made once in a run.
+  private static let made = Mutex<[String: [String: [UInt8]]]>([:])
+
+  /// Runs `body` with an image of this row in a folder of its own.
+  func withFixture<T>(_ body: (Fixture) throws -> T) throws -> T {
+    let files = try files()
+    return try TemporaryFolder.with { folder in
+      for (name, bytes) in files where !name.hasPrefix("model") { try folder.write(bytes, to: name) }
+      let model = ModelDisk(files["model"] ?? [])
+      return try body(
+        Fixture(
+          row: self, path: folder.file("image"), model: model, below: files["model-below"].map { ModelDisk($0) },
+          folder: folder))
+    }
+  }
+
+  private func files() throws -> [String: [UInt8]] {
+    if let known = Self.made.withLock({ $0[name] }) { return known }
+    let files = try TemporaryFolder.with { folder in
+      var random = SeededRandom.fromEnvironment(or: 2026)
+      switch maker {
+      case .judge(let recipe): _ = try recipe.make("image", in: folder, random: &random)
+      case .engine(let options, let baseSize):
+        try EngineImage(format: format, size: size, options: options, baseSize: baseSize).make(in: folder, &random)
+      }
+      return try collect(folder)
+    }
+    Self.made.withLock { $0[name] = files }
+    return files
+  }
+
+  /// All files that were made, and what the judge reads of them.
+  private func collect(_ folder: TemporaryFolder) throws -> [String: [UInt8]] {
+    var files: [String: [UInt8]] = [:]
+    let model = try ReferenceTool.content(of: folder.file("image"), format: format, in: folder)
+    for name in try folder.names() { files[name] = try Files.read(folder.file(name)) }
+    if let backing = try ImageOpener.open(folder.file("image"), OpenOptions(format: format)).members.dropFirst().first {
+      files["model-below"] = try ReferenceTool.content(of: backing.path, format: backing.formatName, in: folder)
+    }
+    files["model"] = model
+    return files
+  }
+}
+
+/// An image that our own engine makes and fills.
+struct EngineImage {
+  var format: String
+  var size: Int
+  var options: [String: String]
+  var baseSize: Int?
+
+  func make(in folder: TemporaryFolder, _ random: inout SeededRandom) throws {
+    let path = folder.file("image")
+    guard let type = FormatCatalog.format(named: format) as? any CreatableFormat.Type else {
+      throw TestFailure("\(format) cannot be created")
+    }
+    var values = OptionValues(type.createOptions)
+    for (name, text) in options { try values.set(name, to: text) }
+    var backing: BackingReference?
+    if let baseSize {
+      try folder.write(random.bytes(baseSize), to: "base.raw")
+      backing = BackingReference(name: "base.raw", format: "raw")
+    }
+    let request = CreateRequest(
+      path: path, virtualSize: UInt64(size), backing: backing, options: values, references: ReferenceOpener())
+    let file = try FileStore.create(path, flushing: .never)
+    try type.create(on: file, request)
+    var open = OpenOptions(format: format, access: .readWrite)
+    open.flushing = .never
+    let chain = try ImageOpener.open(path, open)
+    let unit = max(Int(chain.top.clusterSize), 4096)
+    for _ in 0..<24 {
+      let range = random.range(in: size, most: max(3 * unit, 96 * 1024), unit: unit)
+      switch random.below(8) {
+      case 0, 1: try chain.writeZeros(at: UInt64(range.lowerBound), count: UInt64(range.count))
+      case 2: try chain.discard(at: UInt64(range.lowerBound), count: UInt64(range.count))
+      case 3: try chain.writeBytes(random.bytes(range.count), at: UInt64(range.lowerBound))
+      default: try chain.writeBytes(random.fill(range.count), at: UInt64(range.lowerBound))
+      }
+    }
+    try chain.flush()
+  }
+}

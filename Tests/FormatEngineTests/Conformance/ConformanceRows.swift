@@ -1,0 +1,52 @@
+import FormatEngine
+
+private let mebibyte = 1 << 20
+
+extension ConformanceRow {
+  /// Every kind of image. A new format adds its rows here.
+  static let all: [ConformanceRow] = raw + judgeQcow2
+
+  /// Those that the engine can change.
+  static let writable = all.filter { $0.isWritable }
+
+  private static let raw = [
+    ConformanceRow(
+      name: "raw", format: "raw", size: 3 * mebibyte + 512, maker: .engine(options: [:], baseSize: nil),
+      isWritable: true)
+  ]
+
+  private static let judgeQcow2 = [
+    qcow2("512 B clusters", 512, mebibyte / 2 + 1536),
+    qcow2("4 KiB clusters", 4096, mebibyte + 512),
+    qcow2("64 KiB clusters", 65536, 4 * mebibyte + 70 * 512),
+    qcow2("2 MiB clusters", 2 * mebibyte, 9 * mebibyte),
+    qcow2("version 2, 512 B clusters", 512, mebibyte / 2, ["compat=0.10"]),
+    qcow2("version 2, 64 KiB clusters", 65536, 4 * mebibyte, ["compat=0.10"]),
+    qcow2("1-bit refcounts", 4096, mebibyte, ["refcount_bits=1"]),
+    qcow2("64-bit refcounts", 65536, 2 * mebibyte, ["refcount_bits=64"]),
+    qcow2("lazy refcounts", 65536, 2 * mebibyte, ["lazy_refcounts=on"]),
+    qcow2("preallocated metadata", 65536, 2 * mebibyte, ["preallocation=metadata"]),
+    qcow2("subclusters, 16 KiB", 16384, 2 * mebibyte, ["extended_l2=on"]),
+    qcow2("subclusters, 64 KiB", 65536, 4 * mebibyte + 512, ["extended_l2=on"]),
+    qcow2("data file", 65536, 2 * mebibyte, ["data_file=image.data"]),
+    qcow2("raw data file", 65536, 2 * mebibyte, ["data_file=image.data", "data_file_raw=on"]),
+    qcow2("data file, subclusters", 65536, 2 * mebibyte, ["data_file=image.data", "extended_l2=on"]),
+    qcow2("deflate, 512 B clusters", 512, mebibyte / 4) { $0.writesCompressed = true },
+    qcow2("deflate, 64 KiB clusters", 65536, 4 * mebibyte + 512) { $0.writesCompressed = true },
+    qcow2("zstd, 64 KiB clusters", 65536, 4 * mebibyte, ["compression_type=zstd"]) { $0.writesCompressed = true },
+    qcow2("deflate, subclusters", 65536, 4 * mebibyte, ["extended_l2=on"]) { $0.writesCompressed = true },
+    qcow2("backing, short raw", 65536, 2 * mebibyte) { $0.hasShortRawBase = true },
+    qcow2("backing, version 2", 4096, mebibyte, ["compat=0.10"]) { $0.hasShortRawBase = true },
+    qcow2("backing, subclusters", 65536, 2 * mebibyte, ["extended_l2=on"]) { $0.hasShortRawBase = true },
+    qcow2("backing, four deep", 65536, 2 * mebibyte) { $0.depth = 3 },
+    qcow2("snapshots", 4096, mebibyte) { $0.snapshotCount = 3 },
+  ]
+
+  private static func qcow2(
+    _ name: String, _ cluster: Int, _ size: Int, _ options: [String] = [], _ change: (inout JudgeImage) -> Void = { _ in }
+  ) -> ConformanceRow {
+    var recipe = JudgeImage(size: size, options: ["cluster_size=\(cluster)"] + options, cluster: cluster)
+    change(&recipe)
+    return ConformanceRow(name: "qcow2, \(name)", format: "qcow2", size: size, maker: .judge(recipe), isWritable: false)
+  }
+}

@@ -1,0 +1,73 @@
+import FormatEngine
+import TestSupport
+
+/// A recipe for an image that the judge makes, with random content of every kind in it.
+struct JudgeImage: Sendable {
+  var format = "qcow2"
+  var size: Int
+  /// As `qemu-img create -o` takes them.
+  var options: [String] = []
+  /// Bytes of its cluster, for the shapes of the writes.
+  var cluster: Int
+  /// How many files lie below it; each with a cluster size of its own.
+  var depth = 0
+  /// The file at the bottom is raw, and shorter than the disk.
+  var hasShortRawBase = false
+  var writesCompressed = false
+  /// Internal snapshots, taken between writes.
+  var snapshotCount = 0
+  var operationCount = 24
+
+  /// Makes `name` in a folder (and the files that it needs) and gives its path.
+  func make(_ name: String, in folder: TemporaryFolder, random: inout SeededRandom) throws -> String {
+    var base: (name: String, format: String)?
+    if hasShortRawBase {
+      try folder.write(random.bytes(size / 2) + random.fill(1024), to: "base.raw")
+      base = ("base.raw", "raw")
+    }
+    for level in stride(from: depth, to: 0, by: -1) {
+      let lower = JudgeImage(size: size, options: ["cluster_size=\(level % 2 == 0 ? 4096 : 65536)"], cluster: 65536)
+      base = (try lower.makeOne("layer\(level).qcow2", in: folder, base, &random), "qcow2")
+    }
+    return folder.file(try makeOne(name, in: folder, base, &random))
+  }
+
+  private func makeOne(
+    _ name: String, in folder: TemporaryFolder, _ base: (name: String, format: String)?, _ random: inout SeededRandom
+  ) throws -> String {
+    var arguments = ["create", "-q", "-f", format]
+    if !options.isEmpty { arguments += ["-o", options.joined(separator: ",")] }
+    if let base { arguments += ["-b", base.name, "-F", base.format] }
+    arguments += [name, String(size)]
+    try ReferenceTool.qemuImg.run(arguments, folder: folder.path).expecting(0)
+    for round in 0...snapshotCount {
+      let commands = (0..<operationCount).map { _ in command(&random) }
+      try ReferenceTool.io(commands, on: folder.file(name), format: format)
+      if round < snapshotCount {
+        try ReferenceTool.qemuImg("snapshot", "-c", "snap \(round)", folder.file(name))
+      }
+    }
+    return name
+  }
+
+  /// One random qemu-io command.
+  private func command(_ random: inout SeededRandom) -> String {
+    let range = random.range(in: size, most: max(3 * cluster, 96 * 1024), unit: cluster)
+    let start = range.lowerBound
+    let pattern = 1 + random.below(255)
+    switch random.below(writesCompressed ? 14 : 10) {
+    case 0, 1: return "write -q -z \(start) \(range.count)"
+    case 2: return "write -q -z -u \(start) \(range.count)"
+    case 3: return "discard -q \(start) \(range.count)"
+    case 4:
+      // Whole clusters of zeros, and freed ones: the shapes that only a map shows.
+      let first = start - start % cluster
+      let count = min(cluster * (1 + random.below(3)), size - first)
+      return random.oneIn(2) ? "discard -q \(first) \(count)" : "write -q -z \(first) \(count)"
+    case 5...9: return "write -q -P \(pattern) \(start) \(range.count)"
+    default:
+      let first = start - start % cluster
+      return "write -q -c -P \(pattern) \(first) \(min(cluster, size - first))"
+    }
+  }
+}
