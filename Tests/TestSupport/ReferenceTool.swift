@@ -40,7 +40,7 @@ public enum ReferenceTool: String, Sendable {
   public static func content(of image: String, format: String, in folder: TemporaryFolder) throws -> [UInt8] {
     let raw = folder.file("judge-\(UUID().uuidString).raw")
     defer { try? FileManager.default.removeItem(atPath: raw) }
-    try ReferenceTool.qemuImg("convert", "-f", format, "-O", "raw", image, raw)
+    try ReferenceTool.qemuImg("convert", "-f", format, "-O", "raw", image, raw, folder: folder.path)
     return try Files.read(raw)
   }
 

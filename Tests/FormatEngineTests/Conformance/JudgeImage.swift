@@ -41,10 +41,12 @@ struct JudgeImage: Sendable {
     arguments += [name, String(size)]
     try ReferenceTool.qemuImg.run(arguments, folder: folder.path).expecting(0)
     for round in 0...snapshotCount {
-      let commands = (0..<operationCount).map { _ in command(&random) }
-      try ReferenceTool.io(commands, on: folder.file(name), format: format)
+      let packed = writesCompressed && round == 0 ? compressedWrites(&random) : []
+      let commands = packed + (0..<operationCount).map { _ in command(&random) }
+      // In its folder: the judge takes a data file's name as relative to where it runs.
+      try ReferenceTool.io(commands, on: name, format: format, folder: folder.path)
       if round < snapshotCount {
-        try ReferenceTool.qemuImg("snapshot", "-c", "snap \(round)", folder.file(name))
+        try ReferenceTool.qemuImg("snapshot", "-c", "snap \(round)", name, folder: folder.path)
       }
     }
     return name
@@ -55,7 +57,7 @@ struct JudgeImage: Sendable {
     let range = random.range(in: size, most: max(3 * cluster, 96 * 1024), unit: cluster)
     let start = range.lowerBound
     let pattern = 1 + random.below(255)
-    switch random.below(writesCompressed ? 14 : 10) {
+    switch random.below(10) {
     case 0, 1: return "write -q -z \(start) \(range.count)"
     case 2: return "write -q -z -u \(start) \(range.count)"
     case 3: return "discard -q \(start) \(range.count)"
@@ -64,10 +66,17 @@ struct JudgeImage: Sendable {
       let first = start - start % cluster
       let count = min(cluster * (1 + random.below(3)), size - first)
       return random.oneIn(2) ? "discard -q \(first) \(count)" : "write -q -z \(first) \(count)"
-    case 5...9: return "write -q -P \(pattern) \(start) \(range.count)"
-    default:
-      let first = start - start % cluster
-      return "write -q -c -P \(pattern) \(first) \(min(cluster, size - first))"
+    default: return "write -q -P \(pattern) \(start) \(range.count)"
+    }
+  }
+
+  /// Writes of packed clusters: only where nothing is yet, so they come first.
+  private func compressedWrites(_ random: inout SeededRandom) -> [String] {
+    var clusters = Set<Int>()
+    for _ in 0..<16 { clusters.insert(random.below((size + cluster - 1) / cluster)) }
+    return clusters.sorted().map { index in
+      let start = index * cluster
+      return "write -q -c -P \(1 + random.below(255)) \(start) \(min(cluster, size - start))"
     }
   }
 }
