@@ -53,8 +53,8 @@ public enum ReferenceTool: String, Sendable {
     public var text: String
   }
 
-  public static func check(_ image: String, format: String = "qcow2") throws -> Verdict {
-    let result = try ReferenceTool.qemuImg.run(["check", "-f", format, "--output=json", image])
+  public static func check(_ image: String, format: String = "qcow2", folder: String? = nil) throws -> Verdict {
+    let result = try ReferenceTool.qemuImg.run(["check", "-f", format, "--output=json", image], folder: folder)
     guard let top = try? JSONSerialization.jsonObject(with: Foundation.Data(result.stdout)) as? [String: Any] else {
       throw TestFailure("\(result.command): \(result.stdoutText)\(result.stderrText)")
     }
@@ -75,8 +75,8 @@ public enum ReferenceTool: String, Sendable {
     public var offset: UInt64?
   }
 
-  public static func map(_ image: String, format: String) throws -> [MapEntry] {
-    let result = try ReferenceTool.qemuImg("map", "-f", format, "--output=json", image)
+  public static func map(_ image: String, format: String, folder: String? = nil) throws -> [MapEntry] {
+    let result = try ReferenceTool.qemuImg("map", "-f", format, "--output=json", image, folder: folder)
     guard let list = try JSONSerialization.jsonObject(with: Foundation.Data(result.stdout)) as? [[String: Any]] else {
       throw TestFailure("\(result.command): \(result.stdoutText)")
     }

@@ -4,7 +4,7 @@ private let mebibyte = 1 << 20
 
 extension ConformanceRow {
   /// Every kind of image. A new format adds its rows here.
-  static let all: [ConformanceRow] = raw + judgeQcow2
+  static let all: [ConformanceRow] = raw + engineQcow2 + judgeQcow2
 
   /// Those that the engine can change.
   static let writable = all.filter { $0.isWritable }
@@ -14,6 +14,29 @@ extension ConformanceRow {
       name: "raw", format: "raw", size: 3 * mebibyte + 512, maker: .engine(options: [:], baseSize: nil),
       isWritable: true)
   ]
+
+  private static let engineQcow2 = [
+    made("512 B clusters", mebibyte / 2 + 512, ["cluster_size": "512"]),
+    made("64 KiB clusters", 4 * mebibyte + 512, [:]),
+    made("2 MiB clusters", 9 * mebibyte, ["cluster_size": "2M"]),
+    made("version 2", 2 * mebibyte, ["compat": "0.10"]),
+    made("version 2, backing", 2 * mebibyte, ["compat": "0.10", "cluster_size": "4k"], baseSize: mebibyte + 512),
+    made("backing", 2 * mebibyte, ["cluster_size": "16k"], baseSize: mebibyte + 512),
+    made("subclusters", 4 * mebibyte, ["extended_l2": "on"]),
+    made("subclusters, backing", 2 * mebibyte, ["extended_l2": "on"], baseSize: mebibyte + 512),
+    made("data file", 2 * mebibyte, ["data_file": "image.data"]),
+    made("raw data file", 2 * mebibyte, ["data_file": "image.data", "data_file_raw": "on"]),
+    made("preallocated metadata", 2 * mebibyte, ["preallocation": "metadata"]),
+    made("1-bit refcounts", mebibyte, ["cluster_size": "4k", "refcount_bits": "1"]),
+  ]
+
+  private static func made(_ name: String, _ size: Int, _ options: [String: String], baseSize: Int? = nil)
+    -> ConformanceRow
+  {
+    ConformanceRow(
+      name: "our qcow2, \(name)", format: "qcow2", size: size,
+      maker: .engine(options: options, baseSize: baseSize), isWritable: true)
+  }
 
   private static let judgeQcow2 = [
     qcow2("512 B clusters", 512, mebibyte / 2 + 1536),
@@ -47,6 +70,6 @@ extension ConformanceRow {
   ) -> ConformanceRow {
     var recipe = JudgeImage(size: size, options: ["cluster_size=\(cluster)"] + options, cluster: cluster)
     change(&recipe)
-    return ConformanceRow(name: "qcow2, \(name)", format: "qcow2", size: size, maker: .judge(recipe), isWritable: false)
+    return ConformanceRow(name: "qcow2, \(name)", format: "qcow2", size: size, maker: .judge(recipe), isWritable: true)
   }
 }

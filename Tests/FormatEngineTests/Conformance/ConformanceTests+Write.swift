@@ -1,0 +1,85 @@
+import FormatEngine
+import TestSupport
+import Testing
+
+extension ConformanceTests {
+  @Test(arguments: ConformanceRow.writable)
+  func randomChangesEqualTheModel(_ row: ConformanceRow) throws {
+    try row.withFixture { fixture in
+      var writer: DiskWriter?
+      for round in 0..<4 {
+        let chain = try fixture.open(.readWrite)
+        var current = writer ?? DiskWriter(fixture, seed: 21, unit: chain.top.clusterSize)
+        for _ in 0..<20 { try current.step(current.nextStep(), on: chain) }
+        try current.verify(chain, "round \(round), before the flush")
+        try chain.flush()
+        if round % 2 == 1 { try current.verify(chain, "round \(round), after the flush") }
+        writer = current
+      }
+      let last = try #require(writer)
+      try last.verify(try fixture.open(), "reopened")
+      try Self.judge(fixture, last.model, allowingLeaks: false)
+    }
+  }
+
+  @Test(arguments: ConformanceRow.writable)
+  func smallWritesBesideEachOtherEqualTheModel(_ row: ConformanceRow) throws {
+    try row.withFixture { fixture in
+      let threadCount = 3
+      let stripe = 1536
+      let model = Stripes(fixture.model)
+      do {
+        let chain = try fixture.open(.readWrite)
+        let wrong = Threads.run(threadCount) { number in
+          var random = SeededRandom(seed: UInt64(number))
+          // Each thread has stripes of its own, but clusters are shared by all.
+          let stripes = fixture.model.byteCount / stripe
+          for _ in 0..<40 {
+            let index = random.below(stripes / threadCount) * threadCount + number
+            let bytes = random.fill(stripe)
+            do {
+              try chain.writeBytes(bytes, at: UInt64(index * stripe))
+              if random.oneIn(8) { try chain.flush() }
+              model.set(bytes, at: index * stripe)
+              if try chain.readBytes(at: UInt64(index * stripe), count: stripe) != bytes { return "stripe \(index)" }
+            } catch { return "\(error)" }
+          }
+          return nil
+        }
+        #expect(wrong.isEmpty)
+        try chain.flush()
+        #expect(ModelDisk.firstDifference(try chain.readAll(), model.disk.bytes) == nil)
+      }
+      try Self.judge(fixture, model.disk, allowingLeaks: false)
+    }
+  }
+
+  /// What the judge says of a changed image.
+  static func judge(_ fixture: Fixture, _ model: ModelDisk, allowingLeaks: Bool) throws {
+    if fixture.row.format != "raw" {
+      let verdict = try ReferenceTool.check(fixture.path, format: fixture.row.format, folder: fixture.folder.path)
+      #expect(verdict.corruptions == 0 && verdict.checkErrors == 0, "\(verdict.text)")
+      if !allowingLeaks { #expect(verdict.leaks == 0, "\(verdict.text)") }
+    }
+    let content = try ReferenceTool.content(of: fixture.path, format: fixture.row.format, in: fixture.folder)
+    #expect(ModelDisk.firstDifference(content, model.bytes) == nil, "the judge reads something else")
+  }
+
+  @Test(arguments: ConformanceRow.writable)
+  func writePastTheEndIsRefused(_ row: ConformanceRow) throws {
+    try row.withFixture { fixture in
+      let before = try Files.read(fixture.path)
+      do {
+        let chain = try fixture.open(.readWrite)
+        let end = chain.virtualSize
+        #expect(throws: EngineError.self) { try chain.writeBytes([1, 2], at: end - 1) }
+        #expect(throws: EngineError.self) { try chain.writeBytes([1], at: UInt64.max) }
+        #expect(throws: EngineError.self) { try chain.writeZeros(at: end, count: 1) }
+        #expect(throws: EngineError.self) { try chain.writeZeros(at: 0, count: UInt64.max) }
+        #expect(throws: EngineError.self) { try chain.discard(at: 1, count: end) }
+        try chain.flush()
+      }
+      #expect(try Files.read(fixture.path) == before)
+    }
+  }
+}
