@@ -45,10 +45,10 @@ public final class CrashStore: ByteStore {
     switch event {
     case .write(let offset, let source):
       grow(&bytes, to: offset + source.count)
-      bytes.replaceSubrange(offset..<offset + source.count, with: source)
+      bytes.overwrite(at: offset, with: source)
     case .zeros(let offset, let count):
       grow(&bytes, to: offset + count)
-      bytes.replaceSubrange(offset..<offset + count, with: repeatElement(0, count: count))
+      bytes.overwriteWithZeros(at: offset, count: count)
     case .resize(let count):
       if bytes.count > count { bytes.removeLast(bytes.count - count) } else { grow(&bytes, to: count) }
     case .flush: break
@@ -56,7 +56,7 @@ public final class CrashStore: ByteStore {
   }
 
   private static func grow(_ bytes: inout [UInt8], to count: Int) {
-    if bytes.count < count { bytes.append(contentsOf: repeatElement(0, count: count - bytes.count)) }
+    if bytes.count < count { bytes.append(contentsOf: [UInt8](repeating: 0, count: count - bytes.count)) }
   }
 
   public func byteCount() throws(EngineError) -> UInt64 { state.withLock { UInt64($0.now.count) } }

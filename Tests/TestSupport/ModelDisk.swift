@@ -1,3 +1,5 @@
+import Glibc
+
 /// A disk as plain bytes: what every image must read like, whatever its format does inside.
 public struct ModelDisk: Equatable, Sendable {
   public private(set) var bytes: [UInt8]
@@ -11,25 +13,22 @@ public struct ModelDisk: Equatable, Sendable {
 
   public func read(at offset: Int, count: Int) -> [UInt8] { Array(bytes[offset..<offset + count]) }
 
-  public mutating func write(_ source: [UInt8], at offset: Int) {
-    bytes.replaceSubrange(offset..<offset + source.count, with: source)
-  }
+  public mutating func write(_ source: [UInt8], at offset: Int) { bytes.overwrite(at: offset, with: source) }
 
-  public mutating func writeZeros(at offset: Int, count: Int) {
-    bytes.replaceSubrange(offset..<offset + count, with: repeatElement(0, count: count))
-  }
+  public mutating func writeZeros(at offset: Int, count: Int) { bytes.overwriteWithZeros(at: offset, count: count) }
 
   /// Takes over what an image reads after a discard, when that is allowed: each block of 512 bytes reads
   /// as before, as zeros, or as `below` does. Says where it is not.
   public mutating func discard(at offset: Int, reading now: [UInt8], below: ModelDisk?) -> Int? {
+    let zeros = [UInt8](repeating: 0, count: 512)
     var position = offset
     let end = offset + now.count
     while position < end {
       let next = Swift.min(end, (position / 512 + 1) * 512)
-      let block = now[position - offset..<next - offset]
+      let (start, count) = (position - offset, next - position)
       let isAllowed =
-        block == bytes[position..<next] || block.allSatisfy { $0 == 0 }
-        || below.map { block == $0.padded(position..<next)[...] } == true
+        now.equals(bytes, from: start, to: position, count: count) || now.equals(zeros, from: start, to: 0, count: count)
+        || below.map { now.equals($0.padded(position..<next), from: start, to: 0, count: count) } == true
       guard isAllowed else { return position }
       position = next
     }
@@ -45,8 +44,47 @@ public struct ModelDisk: Equatable, Sendable {
 
   /// The first byte at which two pieces of a disk differ, for messages; nil where they are equal.
   public static func firstDifference(_ a: [UInt8], _ b: [UInt8]) -> Int? {
-    if a == b { return nil }
+    if a.count == b.count && a.equals(b, from: 0, to: 0, count: a.count) { return nil }
     for index in 0..<Swift.min(a.count, b.count) where a[index] != b[index] { return index }
     return Swift.min(a.count, b.count)
   }
+}
+
+// By the C library: tests are built without optimization, where a loop over bytes takes its time.
+extension [UInt8] {
+  /// Replaces bytes; they must be there.
+  mutating func overwrite(at offset: Int, with source: [UInt8]) {
+    precondition(offset >= 0 && offset + source.count <= count)
+    guard !source.isEmpty else { return }
+    // SAFETY: in bounds by the precondition.
+    unsafe withUnsafeMutableBytes { raw in
+      unsafe source.withUnsafeBytes { from in
+        unsafe UnsafeMutableRawBufferPointer(rebasing: raw[offset...]).copyMemory(from: from)
+      }
+    }
+  }
+
+  mutating func overwriteWithZeros(at offset: Int, count zeroCount: Int) {
+    precondition(offset >= 0 && offset + zeroCount <= count)
+    guard zeroCount > 0 else { return }
+    // SAFETY: in bounds by the precondition.
+    unsafe withUnsafeMutableBytes { raw in
+      if let base = raw.baseAddress { _ = unsafe memset(base + offset, 0, zeroCount) }
+    }
+  }
+
+  /// Whether `count` bytes from `from` on equal those of `other` from `to` on.
+  func equals(_ other: [UInt8], from: Int, to: Int, count length: Int) -> Bool {
+    guard from >= 0, to >= 0, from + length <= count, to + length <= other.count else { return false }
+    // SAFETY: in bounds by the guard.
+    return unsafe withUnsafeBytes { a in
+      unsafe other.withUnsafeBytes { b in
+        guard let left = a.baseAddress, let right = b.baseAddress else { return true }
+        return unsafe memcmp(left + from, right + to, length) == 0
+      }
+    }
+  }
+
+  /// Whether all bytes are zeros.
+  public var isZero: Bool { equals([UInt8](repeating: 0, count: count), from: 0, to: 0, count: count) }
 }

@@ -34,14 +34,15 @@ public struct SeededRandom: RandomNumberGenerator, CustomStringConvertible, Send
 
   /// Bytes that do not compress.
   public mutating func bytes(_ count: Int) -> [UInt8] {
-    var result: [UInt8] = []
-    result.reserveCapacity(count + 8)
-    while result.count < count {
-      let word = next()
-      for shift in stride(from: UInt64(0), to: 64, by: 8) { result.append(UInt8(truncatingIfNeeded: word >> shift)) }
+    unsafe [UInt8](unsafeUninitializedCapacity: count) { buffer, initialized in
+      let raw = UnsafeMutableRawBufferPointer(buffer)
+      // SAFETY: whole words first, then single bytes, all below `count`.
+      for offset in stride(from: 0, to: count & ~7, by: 8) {
+        unsafe raw.storeBytes(of: next(), toByteOffset: offset, as: UInt64.self)
+      }
+      for offset in count & ~7..<count { unsafe raw[offset] = UInt8(truncatingIfNeeded: next()) }
+      initialized = count
     }
-    result.removeLast(result.count - count)
-    return result
   }
 
   /// Bytes of one value, never 0: easy to see in a dump, and they compress.

@@ -14,6 +14,7 @@ public final class FaultStore: ByteStore {
     var failing: Int?
     var isForEver = false
     var calls = Set(StoreCall.allCases)
+    var isPaused = false
   }
 
   private let base: any ByteStore
@@ -29,9 +30,15 @@ public final class FaultStore: ByteStore {
     state.withLock { $0 = State(callCount: 0, failing: number, isForEver: forEver, calls: calls) }
   }
 
+  /// While it is true, nothing fails and nothing counts.
+  public var isPaused: Bool {
+    get { state.withLock { $0.isPaused } }
+    set { state.withLock { $0.isPaused = newValue } }
+  }
+
   private func count(_ call: StoreCall) throws(EngineError) {
     let fails = state.withLock { state in
-      guard state.calls.contains(call) else { return false }
+      guard !state.isPaused, state.calls.contains(call) else { return false }
       let number = state.callCount
       state.callCount += 1
       guard let failing = state.failing else { return false }

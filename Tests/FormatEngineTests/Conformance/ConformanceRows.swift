@@ -9,6 +9,9 @@ extension ConformanceRow {
   /// Those that the engine can change.
   static let writable = all.filter { $0.isWritable }
 
+  /// Those whose bytes are damaged: the judge's images have everything that ours have, and more.
+  static let hostile = raw + judgeQcow2
+
   private static let raw = [
     ConformanceRow(
       name: "raw", format: "raw", size: 3 * mebibyte + 512, maker: .engine(options: [:], baseSize: nil),

@@ -2,15 +2,14 @@ import FormatEngine
 import TestSupport
 import Testing
 
-/// Rows over which bytes are damaged: one of each kind is enough, and small files make many rounds.
 extension ConformanceTests {
-  @Test(arguments: ConformanceRow.all)
+  @Test(arguments: ConformanceRow.hostile)
   func damagedBytesGiveErrorsOnly(_ row: ConformanceRow) throws {
     var random = SeededRandom.fromEnvironment(or: 31)
     try row.withFixture { fixture in
       let good = try Files.read(fixture.path)
       let places = try Self.metadata(of: fixture, good)
-      for round in 0..<120 {
+      for round in 0..<Effort.rounds(row.size > 5 << 20 ? 12 : 40) {
         var bytes = good
         var changes: [String] = []
         for _ in 0...random.below(3) {
@@ -31,13 +30,13 @@ extension ConformanceTests {
     }
   }
 
-  @Test(arguments: ConformanceRow.all)
+  @Test(arguments: ConformanceRow.hostile)
   func truncatedFilesGiveErrorsOnly(_ row: ConformanceRow) throws {
     var random = SeededRandom.fromEnvironment(or: 32)
     try row.withFixture { fixture in
       let good = try Files.read(fixture.path)
-      var lengths = Array(stride(from: 0, through: min(good.count, 24 * 1024), by: 512)) + [1, 71, 103, 511]
-      for _ in 0..<24 { lengths.append(random.below(good.count)) }
+      var lengths = Array(stride(from: 0, through: min(good.count, 24 * 1024), by: row.size > 1 << 20 ? 1536 : 512)) + [1, 71, 103, 511]
+      for _ in 0..<Effort.rounds(8) { lengths.append(random.below(good.count)) }
       for length in lengths {
         try Deadline.within(seconds: 30, "\(row.name) cut at \(length)") {
           try Self.useEverything(fixture, Array(good.prefix(length)))
@@ -46,7 +45,7 @@ extension ConformanceTests {
     }
   }
 
-  @Test(arguments: ConformanceRow.all)
+  @Test(arguments: ConformanceRow.hostile)
   func anyFailedReadGivesAnErrorOrTheRightBytes(_ row: ConformanceRow) throws {
     try row.withFixture { fixture in
       let model = try fixture.modelAlone()
@@ -56,7 +55,7 @@ extension ConformanceTests {
       _ = try fixture.openAlone(store).readAll()
       let callCount = store.callCount
       #expect(callCount > 0)
-      for number in stride(from: 0, to: callCount, by: max(1, callCount / 60)) {
+      for number in stride(from: 0, to: callCount, by: max(1, callCount / Effort.rounds(30))) {
         store.arm(failing: number)
         guard let chain = try? fixture.openAlone(store) else { continue }
         let first = try? Self.readInPieces(chain)

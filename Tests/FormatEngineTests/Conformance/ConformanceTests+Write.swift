@@ -7,10 +7,10 @@ extension ConformanceTests {
   func randomChangesEqualTheModel(_ row: ConformanceRow) throws {
     try row.withFixture { fixture in
       var writer: DiskWriter?
-      for round in 0..<4 {
+      for round in 0..<Effort.rounds(3) {
         let chain = try fixture.open(.readWrite)
         var current = writer ?? DiskWriter(fixture, seed: 21, unit: chain.top.clusterSize)
-        for _ in 0..<20 { try current.step(current.nextStep(), on: chain) }
+        for _ in 0..<15 { try current.step(current.nextStep(), on: chain) }
         try current.verify(chain, "round \(round), before the flush")
         try chain.flush()
         if round % 2 == 1 { try current.verify(chain, "round \(round), after the flush") }

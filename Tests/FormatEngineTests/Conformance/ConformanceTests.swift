@@ -12,7 +12,7 @@ import Testing
       #expect(chain.virtualSize == UInt64(fixture.model.byteCount))
       for (start, located) in try chain.allExtents() {
         let expected = fixture.model.read(at: Int(start), count: Int(located.extent.length))
-        if located.readsAsZeros { #expect(expected.allSatisfy { $0 == 0 }, "zeros at \(start)") }
+        if located.readsAsZeros { #expect(expected.isZero, "zeros at \(start)") }
         if located.extent.source == .stored {
           let host = try #require(located.extent.hostOffset)
           let store = chain.members[located.depth].layer.store(located.extent.store)

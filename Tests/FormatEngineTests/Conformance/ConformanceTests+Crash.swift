@@ -1,0 +1,161 @@
+import FormatEngine
+import TestSupport
+import Testing
+
+extension ConformanceTests {
+  /// Rows whose whole image is one file.
+  static let oneFileRows = ConformanceRow.writable.filter { row in
+    switch row.maker {
+    case .engine(let options, _): options["data_file"] == nil
+    case .judge(let recipe): !recipe.options.contains { $0.hasPrefix("data_file") }
+    }
+  }
+
+  /// Small disks of every kind: each power cut leaves several states, and each is read whole.
+  static let powerCutRows = oneFileRows.filter { $0.size <= 1 << 20 || $0.name.contains("ubclusters") && $0.size <= 2 << 20 }
+
+  /// Every call of a run of changes fails once. What was not touched stays, what was is old or new, the
+  /// image stays sound, and the next change works.
+  @Test(arguments: oneFileRows)
+  func anyFailedCallWhileWritingLeavesASoundImage(_ row: ConformanceRow) throws {
+    try row.withFixture { fixture in
+      let good = try Files.read(fixture.path)
+      let store = FaultStore(MemoryStore(good))
+      _ = try Self.changeAll(fixture, store, armed: nil)
+      let callCount = store.callCount
+      #expect(callCount >= 12)
+      for number in stride(from: 0, to: callCount, by: max(1, callCount / Effort.rounds(8))) {
+        let memory = MemoryStore(good)
+        let model = try Self.changeAll(fixture, FaultStore(memory), armed: number)
+        try Self.expectSound(fixture, memory.snapshot, model, "after call \(number) failed")
+      }
+    }
+  }
+
+  /// The file system is full from one call on: errors, and a sound image.
+  @Test(arguments: oneFileRows)
+  func aFullHostLeavesASoundImage(_ row: ConformanceRow) throws {
+    try row.withFixture { fixture in
+      let good = try Files.read(fixture.path)
+      for number in [0, 1, 2, 3, 5, 9, 15] {
+        let memory = MemoryStore(good)
+        let store = FaultStore(memory)
+        do {
+          let chain = try Self.overLower(fixture, store)
+          var writer = DiskWriter(fixture, seed: 42, unit: chain.top.clusterSize)
+          store.arm(failing: number, forEver: true, of: [.write, .writeZeros, .resize])
+          for _ in 0..<8 { try? DiskWriter.apply(writer.nextStep(), to: chain) }
+          try? chain.flush()
+        }
+        try Self.expectSound(fixture, memory.snapshot, nil, "full after call \(number)")
+      }
+    }
+  }
+
+  private static let changingCalls: Set<StoreCall> = [.write, .writeZeros, .resize, .flush, .read]
+
+  /// The fixture's chain with `store` in the place of its top file.
+  private static func overLower(_ fixture: Fixture, _ store: any ByteStore) throws -> ImageChain {
+    let lower = try fixture.open().members.dropFirst()
+    let top = try fixture.openAlone(store, .readWrite).members
+    return ImageChain(members: top + lower, access: .readWrite)
+  }
+
+  /// A run of changes of which the call `armed` fails; gives what the disk must read like.
+  private static func changeAll(_ fixture: Fixture, _ store: FaultStore, armed: Int?) throws -> ModelDisk {
+    let chain = try overLower(fixture, store)
+    var writer = DiskWriter(fixture, seed: 41, unit: chain.top.clusterSize)
+    store.arm(failing: armed, of: changingCalls)
+    for number in 0..<12 {
+      let step = writer.nextStep()
+      var failed = false
+      do throws(EngineError) { try DiskWriter.apply(step, to: chain) } catch { failed = true }
+      // Looking at the result is not part of the run.
+      store.isPaused = true
+      if failed { try writer.followFailed(step, on: chain) } else { try writer.follow(step, on: chain) }
+      store.isPaused = false
+      if number % 4 == 3 { try? chain.flush() }
+    }
+    store.isPaused = true
+    try writer.verify(chain, "after all changes, call \(armed ?? -1) failed")
+    try chain.flush()
+    return writer.model
+  }
+
+  /// Our own check and the judge's find no damage, and the disk reads like the model.
+  static func expectSound(_ fixture: Fixture, _ bytes: [UInt8], _ model: ModelDisk?, _ moment: String) throws {
+    let path = try fixture.folder.write(bytes, to: "image")
+    if let model {
+      let content = try fixture.open().readAll()
+      #expect(ModelDisk.firstDifference(content, model.bytes) == nil, "reopened, \(moment)")
+    }
+    guard fixture.row.format != "raw" else { return }
+    let verdict = try ReferenceTool.check(path, format: fixture.row.format, folder: fixture.folder.path)
+    #expect(verdict.corruptions == 0 && verdict.checkErrors == 0, "\(moment): \(verdict.text)")
+  }
+
+  /// Power cut after any write: whatever of the unsynced writes is on disk, the image is sound and all
+  /// that was flushed before is whole.
+  @Test(arguments: powerCutRows)
+  func powerCutAtAnyWriteKeepsWhatWasFlushed(_ row: ConformanceRow) throws {
+    try row.withFixture { fixture in
+      let store = CrashStore(try Files.read(fixture.path))
+      let history = try History(fixture, store)
+      var random = SeededRandom.fromEnvironment(or: 52)
+      let seed = "\(random)"
+      var judged = 0
+      let cuts = stride(from: 0, through: store.eventCount, by: max(1, store.eventCount / Effort.rounds(30)))
+      try store.forEachCrashState(cuts: cuts, random: &random, randomCount: 2) { state in
+        let moment = "cut after \(state.cut) of \(store.eventCount), \(state.story), \(seed)"
+        let memory = MemoryStore(state.bytes)
+        let chain = try Self.overLower(fixture, memory)
+        try history.expectFlushed(chain, state.cut, moment)
+        if let checkable = chain.top as? any Checkable {
+          let report = try checkable.check(progress: .none)
+          #expect(report.corruptions == 0, "\(moment): \(report.findings.prefix(3))")
+        }
+        judged += 1
+        if judged % 12 == 0 { try Self.expectSound(fixture, state.bytes, nil, moment) }
+      }
+    }
+  }
+
+  /// What was flushed when, in a run of changes.
+  private struct History {
+    struct Flush {
+      var eventCount: Int
+      var model: ModelDisk
+      var stepCount: Int
+    }
+
+    var flushes: [Flush]
+    var touched: [Range<Int>]
+
+    init(_ fixture: Fixture, _ store: CrashStore) throws {
+      let chain = try overLower(fixture, store)
+      var writer = DiskWriter(fixture, seed: 51, unit: chain.top.clusterSize)
+      var flushes = [Flush(eventCount: 0, model: fixture.model, stepCount: 0)]
+      for number in 0..<20 {
+        try writer.step(writer.nextStep(), on: chain)
+        guard number % 5 == 4 else { continue }
+        try chain.flush()
+        flushes.append(Flush(eventCount: store.eventCount, model: writer.model, stepCount: number + 1))
+      }
+      self.flushes = flushes
+      touched = writer.touched
+    }
+
+    /// Every byte that no later change touched reads as it was when it was flushed.
+    func expectFlushed(_ chain: ImageChain, _ cut: Int, _ moment: String) throws {
+      guard let flush = flushes.last(where: { $0.eventCount <= cut }) else { return }
+      var expected = flush.model
+      var now = ModelDisk(try chain.readAll())
+      // Changes after the flush may be there or not; all else must be.
+      for range in touched[flush.stepCount...] {
+        expected.writeZeros(at: range.lowerBound, count: range.count)
+        now.writeZeros(at: range.lowerBound, count: range.count)
+      }
+      #expect(ModelDisk.firstDifference(now.bytes, expected.bytes) == nil, "\(moment)")
+    }
+  }
+}
