@@ -199,7 +199,11 @@ final class Qcow2Mapping {
   private func emptyRun(from l1Index: UInt64, _ offset: UInt64, _ limit: UInt64) -> UInt64 {
     let end = offset + limit
     var next = l1Index + 1
-    while next << geometry.l2CoverageBits < end, Qcow2L1Entry(l1[next]).tableOffset == 0 { next += 1 }
+    while next << geometry.l2CoverageBits < end, Qcow2L1Entry(l1[next]).tableOffset == 0 {
+      // A snapshot may claim a disk far larger than its table describes: there is nothing more to ask.
+      guard next < UInt64(l1.count) else { return limit }
+      next += 1
+    }
     return min(end, next << geometry.l2CoverageBits) - offset
   }
 
