@@ -27,7 +27,8 @@ let package = Package(
 
     .target(
       name: "FormatEngine", dependencies: ["CDeflate", "CLinux", "CZlib", "CZstd"], swiftSettings: strict),
-    .executableTarget(name: "qemu-img", dependencies: ["FormatEngine"], swiftSettings: strict),
+    .executableTarget(
+      name: "qemu-img", dependencies: ["CLinux", "FormatEngine"], swiftSettings: strict),
     .executableTarget(name: "imgfs", dependencies: ["FormatEngine", "CFuse"], swiftSettings: strict),
 
     .target(

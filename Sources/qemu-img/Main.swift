@@ -1,2 +1,44 @@
 import FormatEngine
-@main enum Main { static func main() { } }
+import Glibc
+
+@main enum Main {
+  static func main() {
+    let status = run(CommandLine.arguments)
+    exit(Console.close() ? status : max(status, 1))
+  }
+
+  /// Runs one command and says with what status the process is to end.
+  static func run(_ arguments: [String]) -> CInt {
+    do throws(VerbFailure) {
+      guard arguments.count > 1 else { throw .usage("Not enough arguments") }
+      let parsed = OptionParser.parse(arguments, globalOptions, stoppingAtFirstOperand: true)
+      for option in parsed.options {
+        switch option.key {
+        case "help": return showHelp()
+        case "version": return showVersion()
+        case "trace": Console.error("warning: tracing is not built in")
+        default: throw option.failure
+        }
+      }
+      guard let name = parsed.operands.first else { throw .usage("Not enough arguments") }
+      guard let verb = VerbTable.verb(named: name) else { throw .usage("Command not found: \(name)") }
+      return try verb.run(parsed.operands)
+    } catch {
+      return Console.report(error)
+    }
+  }
+
+  private static let globalOptions = [
+    OptionRule("help", "h"), OptionRule("version", "V"), OptionRule("trace", "T", takesValue: true),
+  ]
+
+  static func showHelp() -> CInt {
+    Console.write(HelpText.whole)
+    return 0
+  }
+
+  private static func showVersion() -> CInt {
+    Console.write(HelpText.version)
+    return 0
+  }
+}

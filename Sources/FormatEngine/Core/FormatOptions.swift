@@ -13,14 +13,17 @@ public struct OptionSchema: Sendable {
     public var help: String
     /// Shown by `create` when the option is not given, as qemu-img shows it.
     public var defaultText: String?
+    /// Belongs to the file below the format: listed by `-o help` only when a file is named.
     public var isHidden: Bool
 
-    public init(_ name: String, _ kind: Kind, _ help: String, default defaultText: String? = nil) {
+    public init(
+      _ name: String, _ kind: Kind, _ help: String, default defaultText: String? = nil, isHidden: Bool = false
+    ) {
       self.name = name
       self.kind = kind
       self.help = help
       self.defaultText = defaultText
-      self.isHidden = false
+      self.isHidden = isHidden
     }
   }
 

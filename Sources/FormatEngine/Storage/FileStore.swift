@@ -35,13 +35,15 @@ public final class FileStore: ByteStore {
     return try adopt(retrying { unsafe Glibc.open(path, flags) }, path, access == .readWrite, flushing)
   }
 
-  /// Makes a new file, or empties an existing one.
-  public static func create(_ path: String, flushing: FlushMode = .durable) throws(EngineError) -> FileStore {
+  /// Makes a new file, or opens an existing one, emptied unless told otherwise.
+  public static func create(
+    _ path: String, emptying: Bool = true, flushing: FlushMode = .durable
+  ) throws(EngineError) -> FileStore {
     let flags = O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK
     let descriptor = retrying { unsafe Glibc.open(path, flags, 0o644) }
     guard descriptor >= 0 else { throw .systemCall("Could not create '\(path)'", errno: errno, path: path) }
     let store = try adopt(descriptor, path, true, flushing)
-    if store.kind == .regular { try store.resize(to: 0) }
+    if emptying && store.kind == .regular { try store.resize(to: 0) }
     return store
   }
 
@@ -61,7 +63,7 @@ public final class FileStore: ByteStore {
       close(descriptor)
       throw EngineError(
         .invalidArgument,
-        "A regular file was expected by the 'file' driver, but something else was given", path: path)
+        "'file' driver requires '\(path)' to be a regular file", path: path)
     }
     return FileStore(
       path: path, descriptor: descriptor, status: status, isWritable: isWritable, flushing: flushing)

@@ -20,6 +20,16 @@ public enum HostFiles {
     return unsafe String(cString: resolved)
   }
 
+  /// Which file the path leads to, nil where it leads to none.
+  public static func identity(of path: String) -> Identity? {
+    var status = stat()
+    guard unsafe stat(path, &status) == 0 else { return nil }
+    return Identity(device: UInt64(status.st_dev), inode: UInt64(status.st_ino))
+  }
+
+  /// Takes away a file that was not finished; that it cannot be is no further error.
+  static func remove(_ path: String) { _ = unsafe unlink(path) }
+
   static func kind(ofMode mode: mode_t) -> Kind {
     switch mode & S_IFMT {
     case S_IFREG: .regular

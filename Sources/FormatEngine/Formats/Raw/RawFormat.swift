@@ -5,7 +5,7 @@ public enum RawFormat: CreatableFormat {
   public static let createOptions = OptionSchema([
     .init("size", .size, "Virtual disk size"),
     .init(
-      "preallocation", .text, "Preallocation mode (allowed values: off, falloc, full)"),
+      "preallocation", .text, "Preallocation mode (allowed values: off, falloc, full)", isHidden: true),
   ])
 
   /// Everything can be read as raw, so every other claim wins.
@@ -20,12 +20,10 @@ public enum RawFormat: CreatableFormat {
   }
 
   public static func create(on file: any ByteStore, _ request: CreateRequest) throws(EngineError) {
+    let mode = request.options.text("preallocation") ?? "off"
+    guard ["off", "falloc", "full"].contains(mode) else { throw .invalid("invalid parameter value: \(mode)") }
     try file.resize(to: 0)
     try file.resize(to: request.virtualSize)
-    switch request.options.text("preallocation") ?? "off" {
-    case "off": break
-    case "falloc", "full": try (file as? FileStore)?.reserve(at: 0, count: request.virtualSize)
-    case let mode: throw .invalid("Unsupported preallocation mode '\(mode)'")
-    }
+    if mode != "off" { try (file as? FileStore)?.reserve(at: 0, count: request.virtualSize) }
   }
 }

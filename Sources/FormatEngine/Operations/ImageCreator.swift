@@ -1,0 +1,124 @@
+/// Makes new images: what `create` and `convert` have in common.
+public enum ImageCreator {
+  /// Options of the file below the format, in the order in which `create` prints them after the format's.
+  private static let fileOptions: [OptionSchema.Option] = [
+    .init("size", .size, "Virtual disk size"),
+    .init("nocow", .flag, "Turn off copy-on-write (valid only on btrfs)"),
+    .init("preallocation", .text, "Preallocation mode (allowed values: off, falloc, full)"),
+    .init("extent_size_hint", .size, "Extent size hint for the image file, 0 to disable"),
+  ]
+
+  /// The format called `name`, in qemu-img's words where there is none or it makes no images.
+  public static func creatableFormat(_ name: String) throws(EngineError) -> any CreatableFormat.Type {
+    guard let format = FormatCatalog.format(named: name) else {
+      throw .invalid("Unknown file format '\(name)'")
+    }
+    guard let creatable = format as? any CreatableFormat.Type else {
+      throw .unsupported("Format driver '\(name)' does not support image creation")
+    }
+    return creatable
+  }
+
+  /// What `-o` takes for a new image of this format in a file.
+  public static func options(of format: any CreatableFormat.Type) -> OptionSchema {
+    var options = format.createOptions.options
+    for option in fileOptions where !options.contains(where: { $0.name == option.name }) {
+      options.append(option)
+    }
+    return OptionSchema(options)
+  }
+
+  /// What `-o` takes whatever the image lies in.
+  public static func formatOptions(of format: any CreatableFormat.Type) -> OptionSchema {
+    OptionSchema(format.createOptions.options.filter { !$0.isHidden })
+  }
+
+  /// The backing file that the options name.
+  public static func backing(in options: OptionValues) -> BackingReference? {
+    guard options.isGiven("backing_file"), let name = options.text("backing_file") else { return nil }
+    return BackingReference(name: name, format: options.isGiven("backing_fmt") ? options.text("backing_fmt") : nil)
+  }
+
+  /// Checks what the options say of a backing file, and completes the size from it where none is given.
+  ///
+  /// `opening`: false where the backing file need not be there.
+  public static func resolve(
+    _ options: inout OptionValues, for path: String, policy: ReferencePolicy = .anywhere, opening: Bool
+  ) throws(EngineError) {
+    if let backing = backing(in: options) {
+      guard !backing.name.isEmpty else { throw .invalid("Expected backing file name, got empty string") }
+      guard backing.name != path else {
+        throw .invalid("Error: Trying to create an image with the same filename as the backing file")
+      }
+      if opening {
+        let found = try openBacking(backing, of: path, policy)
+        if !options.isGiven("size") { options.set("size", to: .number(found.virtualSize)) }
+        guard backing.format != nil else {
+          throw .invalid(
+            "Backing file specified without backing format\nDetected format of \(found.members[0].formatName).")
+        }
+      } else if backing.format == nil {
+        throw .invalid("Backing file specified without backing format")
+      }
+    }
+    guard options.isGiven("size") else { throw .invalid("Image creation needs a size parameter") }
+  }
+
+  private static func openBacking(
+    _ backing: BackingReference, of path: String, _ policy: ReferencePolicy
+  ) throws(EngineError) -> ImageChain {
+    do throws(EngineError) {
+      var options = OpenOptions(format: backing.format)
+      options.policy = policy
+      return try ImageOpener.open(
+        policy.resolve(backing.name, for: .backingFile, namedBy: path), options)
+    } catch {
+      var failure = error
+      failure.message += "\nCould not open backing image."
+      throw failure
+    }
+  }
+
+  /// Makes the image. `options` hold the size; a file that could not be finished is taken away again
+  /// where it was not there before.
+  public static func create(
+    _ path: String, format: any CreatableFormat.Type, options: OptionValues, flushing: FlushMode = .durable,
+    policy: ReferencePolicy = .anywhere
+  ) throws(EngineError) {
+    let plain = try ImageName.plainPath(path)
+    let backing = backing(in: options)
+    if let recorded = backing?.format, FormatCatalog.format(named: recorded) == nil {
+      throw .invalid("unrecognized backing format '\(recorded)'")
+    }
+    guard backing != nil || !options.isGiven("backing_fmt") else {
+      throw .invalid("Backing format cannot be used without backing file")
+    }
+    try refuseFileOptions(options)
+    let existed = HostFiles.identity(of: plain) != nil
+    // Its old content stays until the format has found nothing wrong with the options.
+    let file = try FileStore.create(plain, emptying: false, flushing: flushing)
+    let request = CreateRequest(
+      path: plain, virtualSize: try wholeSectors(options.number("size") ?? 0), backing: backing,
+      options: options, references: ReferenceOpener(policy: policy, flushing: flushing))
+    do throws(EngineError) {
+      try format.create(on: file, request)
+    } catch {
+      if !existed { HostFiles.remove(plain) }
+      throw error
+    }
+  }
+
+  private static func wholeSectors(_ size: UInt64) throws(EngineError) -> UInt64 {
+    guard size <= maximumFileOffset - 511 else {
+      throw EngineError(.tooLarge, "Image size is too large")
+    }
+    return size.aligned(upTo: 512)
+  }
+
+  private static func refuseFileOptions(_ options: OptionValues) throws(EngineError) {
+    if options.flag("nocow") == true { throw .unsupported("The option 'nocow' is not supported yet") }
+    if let hint = options.number("extent_size_hint"), hint != 0 {
+      throw .unsupported("The option 'extent_size_hint' is not supported yet")
+    }
+  }
+}

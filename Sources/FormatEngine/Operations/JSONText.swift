@@ -1,0 +1,72 @@
+/// JSON as qemu-img prints it: members in the order of QEMU's dictionaries, four spaces a level, ASCII only.
+public enum JSONText {
+  /// The value over several lines, without a line feed at its end.
+  public static func pretty(_ value: InfoValue) -> String {
+    var text = ""
+    append(value, depth: 0, to: &text)
+    return text
+  }
+
+  /// The text between quotation marks. What is not ASCII becomes \uXXXX, as UTF-16 has it.
+  public static func quoted(_ text: String) -> String {
+    var result = "\""
+    for unit in text.utf16 {
+      switch unit {
+      case 0x22: result += "\\\""
+      case 0x5C: result += "\\\\"
+      case 0x08: result += "\\b"
+      case 0x0C: result += "\\f"
+      case 0x0A: result += "\\n"
+      case 0x0D: result += "\\r"
+      case 0x09: result += "\\t"
+      case 0x20..<0x7F: result.unicodeScalars.append(Unicode.Scalar(UInt8(unit)))
+      default:
+        let digits = String(unit, radix: 16, uppercase: true)
+        result += "\\u" + String(repeating: "0", count: 4 - digits.count) + digits
+      }
+    }
+    return result + "\""
+  }
+
+  /// The fields in the order in which QEMU's dictionaries are walked: by hash bucket, in a bucket the
+  /// last one put in comes first.
+  public static func ordered(_ fields: [InfoField]) -> [InfoField] {
+    fields.enumerated().sorted { a, b in
+      let (first, second) = (bucket(of: a.element.key), bucket(of: b.element.key))
+      return first == second ? a.offset > b.offset : first < second
+    }.map(\.element)
+  }
+
+  private static func bucket(of key: String) -> UInt32 {
+    var value = 0x238F_13AF &* UInt32(truncatingIfNeeded: key.utf8.count)
+    for (index, byte) in key.utf8.enumerated() { value = value &+ (UInt32(byte) &<< UInt32(index * 5 % 24)) }
+    return (1_103_515_243 &* value &+ 12345) % 512
+  }
+
+  private static func append(_ value: InfoValue, depth: Int, to text: inout String) {
+    switch value {
+    case .text(let words): text += quoted(words)
+    case .integer(let number): text += String(number)
+    case .flag(let flag): text += flag ? "true" : "false"
+    case .list(let items):
+      appendBlock("[", items.map { (nil, $0) }, "]", depth, to: &text)
+    case .record(let fields):
+      appendBlock("{", ordered(fields).map { ($0.key, $0.value) }, "}", depth, to: &text)
+    }
+  }
+
+  private static func appendBlock(
+    _ opening: String, _ items: [(key: String?, value: InfoValue)], _ closing: String, _ depth: Int,
+    to text: inout String
+  ) {
+    text += opening + "\n"
+    let margin = String(repeating: "    ", count: depth)
+    for (index, item) in items.enumerated() {
+      text += margin + "    "
+      if let key = item.key { text += quoted(key) + ": " }
+      append(item.value, depth: depth + 1, to: &text)
+      text += index + 1 < items.count ? ",\n" : "\n"
+    }
+    text += margin + closing
+  }
+}

@@ -1,0 +1,49 @@
+import FormatEngine
+
+/// Readings of option values that several commands share, with qemu-img's words where they are wrong.
+enum CommonArguments {
+  enum OutputFormat { case human, json }
+
+  static func outputFormat(_ text: String) throws(VerbFailure) -> OutputFormat {
+    switch text {
+    case "human": return .human
+    case "json": return .json
+    default: throw VerbFailure("--output must be used with human or json as argument.")
+    }
+  }
+
+  /// A size or an offset of at most 2^63 - 1.
+  static func size(_ text: String, what: String) throws(VerbFailure) -> UInt64 {
+    do throws(SizeText.Failure) {
+      let size = try SizeText.parse(text)
+      if size <= UInt64(Int64.max) { return size }
+    } catch {
+      guard error == .outOfRange else {
+        throw VerbFailure(
+          "Invalid \(what) specified. You may use k, M, G, T, P or E suffixes for",
+          "kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.")
+      }
+    }
+    throw VerbFailure("Invalid \(what) specified. Must be between 0 and \(Int64.max).")
+  }
+
+  /// A cache mode; what it means for flushing.
+  static func cacheMode(_ text: String, what: String, exitStatus: CInt = 1) throws(VerbFailure) -> FlushMode {
+    switch text {
+    case "none", "off", "writeback", "writethrough", "directsync": return .durable
+    case "unsafe": return .never
+    default: throw VerbFailure("Invalid \(what) option: \(text)", exitStatus: exitStatus)
+    }
+  }
+
+  /// Options of QEMU that this qemu-img does not have yet.
+  static func unsupported(_ option: String) -> VerbFailure { VerbFailure("\(option) is not supported yet") }
+
+  static func open(
+    _ name: String, _ options: OpenOptions, exitStatus: CInt = 1
+  ) throws(VerbFailure) -> ImageChain {
+    try attempt("Could not open '\(name)': ", exitStatus: exitStatus) { () throws(EngineError) in
+      try ImageOpener.open(name, options)
+    }
+  }
+}

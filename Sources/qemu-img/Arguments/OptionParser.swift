@@ -1,0 +1,92 @@
+import CLinux
+import Glibc
+
+/// One option that a command takes.
+struct OptionRule: Sendable {
+  /// What the command calls it: its long name where it has one, else the letter.
+  let key: String
+  let letter: Character?
+  let takesValue: Bool
+
+  /// A long name and perhaps a letter for it.
+  init(_ key: String, _ letter: Character? = nil, takesValue: Bool = false) {
+    self.key = key
+    self.letter = letter
+    self.takesValue = takesValue
+  }
+
+  /// A letter alone.
+  init(letter: Character, takesValue: Bool = false) {
+    key = String(letter)
+    self.letter = letter
+    self.takesValue = takesValue
+  }
+}
+
+/// An option as it was given, or why the command line is wrong from there on.
+struct GivenOption {
+  let key: String
+  let value: String
+  let failure: VerbFailure
+}
+
+/// Takes command lines apart by the rules of glibc's getopt_long: options anywhere, letters joined, long
+/// names cut short, `--` at the end.
+enum OptionParser {
+  /// The first argument is the command's name. A wrong option comes as one that no command knows, with
+  /// the failure to throw.
+  static func parse(
+    _ arguments: [String], _ rules: [OptionRule], stoppingAtFirstOperand: Bool = false
+  ) -> (options: [GivenOption], operands: [String]) {
+    var argv = unsafe copies(of: arguments)
+    unsafe argv.append(nil)
+    let names = unsafe copies(of: rules.map(\.key))
+    defer {
+      unsafe argv.forEach { unsafe free($0) }
+      unsafe names.forEach { unsafe free($0) }
+    }
+    // Letters have their own codes; long names get what lies above all letters.
+    var table: [CLinux.option] = unsafe []
+    for (index, rule) in rules.enumerated() where rule.key.utf8.count > 1 {
+      let code = CInt(firstLongCode + index)
+      unsafe table.append(CLinux.option(name: names[index], has_arg: rule.takesValue ? 1 : 0, flag: nil, val: code))
+    }
+    unsafe table.append(CLinux.option())
+    let letters = rules.compactMap { rule in rule.letter.map { "\($0)\(rule.takesValue ? ":" : "")" } }
+    let short = (stoppingAtFirstOperand ? "+:" : ":") + letters.joined()
+
+    // SAFETY: argv and the table end with a null entry, as getopt_long wants it; the strings live until
+    // the end of this function. getopt_long moves entries of argv but keeps all of them.
+    var given: [GivenOption] = []
+    imgfs_getopt_restart()
+    while true {
+      let code = unsafe getopt_long(CInt(arguments.count), &argv, short, table, nil)
+      if code == -1 { break }
+      let last = unsafe argv[max(Int(imgfs_getopt_next()) - 1, 0)].map { unsafe String(cString: $0) } ?? ""
+      let value = unsafe imgfs_getopt_value().map { unsafe String(cString: $0) } ?? ""
+      given.append(option(code, rules, value: value, last: last))
+    }
+    // Operands were moved behind the options.
+    let operands = unsafe argv[Int(imgfs_getopt_next())..<arguments.count].compactMap { unsafe $0.map { unsafe String(cString: $0) } }
+    return (given, operands)
+  }
+
+  private static func copies(of texts: [String]) -> [UnsafeMutablePointer<CChar>?] {
+    unsafe texts.map { unsafe strdup($0) }
+  }
+
+  private static let firstLongCode = 1000
+
+  private static func option(_ code: CInt, _ rules: [OptionRule], value: String, last: String) -> GivenOption {
+    let unknown = VerbFailure.usage("unrecognized option '\(last)'")
+    if code == CInt(UInt8(ascii: ":")) {
+      return GivenOption(key: "", value: "", failure: .usage("missing argument for option '\(last)'"))
+    }
+    let index = Int(code) - firstLongCode
+    let rule =
+      rules.indices.contains(index)
+      ? rules[index]
+      : rules.first { $0.letter?.asciiValue.map(CInt.init) == code && code != CInt(UInt8(ascii: "?")) }
+    return GivenOption(key: rule?.key ?? "", value: value, failure: unknown)
+  }
+}

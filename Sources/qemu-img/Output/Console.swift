@@ -1,0 +1,105 @@
+import FormatEngine
+import Glibc
+import Synchronization
+
+/// Standard output and standard error. All that qemu-img prints passes here.
+enum Console {
+  private struct Pending {
+    var bytes: [UInt8] = []
+    var hasFailed = false
+  }
+
+  /// Output waits here, as C's stdio has it, unless a terminal reads it.
+  private static let pending = Mutex(Pending())
+  private static let isTerminal = isatty(1) == 1
+  private static let bufferByteCount = 64 << 10
+
+  static func write(_ text: String) { write(bytes: Array(text.utf8)) }
+
+  static func write(bytes: [UInt8]) {
+    pending.withLock { pending in
+      pending.bytes.append(contentsOf: bytes)
+      if isTerminal || pending.bytes.count >= bufferByteCount { drain(&pending) }
+    }
+  }
+
+  static func flush() { pending.withLock { drain(&$0) } }
+
+  /// Writes what still waits. False where output was lost; that has then been said.
+  static func close() -> Bool {
+    flush()
+    let hasFailed = pending.withLock { $0.hasFailed }
+    if hasFailed { error("Could not write to standard output") }
+    return !hasFailed
+  }
+
+  private static func drain(_ pending: inout Pending) {
+    if !writeAll(pending.bytes, to: 1) { pending.hasFailed = true }
+    pending.bytes.removeAll(keepingCapacity: true)
+  }
+
+  /// One message; its further lines are printed as they are.
+  static func error(_ message: String) { _ = writeAll(Array("qemu-img: \(message)\n".utf8), to: 2) }
+
+  /// Lines on standard error without a name before them: what `check` finds.
+  static func note(_ line: String) { _ = writeAll(Array("\(line)\n".utf8), to: 2) }
+
+  /// Says what went wrong and gives the exit status.
+  static func report(_ failure: VerbFailure) -> CInt {
+    for message in failure.messages { error(message) }
+    if failure.pointsToHelp { note("Try 'qemu-img --help' for more information") }
+    return failure.exitStatus
+  }
+
+  private static func writeAll(_ bytes: [UInt8], to descriptor: CInt) -> Bool {
+    unsafe bytes.withUnsafeBytes { raw in
+      var done = 0
+      while done < raw.count {
+        // SAFETY: `done` stays below the buffer's count.
+        let rest = unsafe UnsafeRawBufferPointer(rebasing: raw[done...])
+        let count = unsafe Glibc.write(descriptor, rest.baseAddress, rest.count)
+        if count < 0 && errno == EINTR { continue }
+        guard count > 0 else { return false }
+        done += count
+      }
+      return true
+    }
+  }
+}
+
+/// Why a command ends early, and with which exit status.
+struct VerbFailure: Error {
+  var messages: [String]
+  var exitStatus: CInt = 1
+  /// Ends with a line that names `--help`.
+  var pointsToHelp = false
+
+  init(_ messages: String..., exitStatus: CInt = 1) {
+    self.messages = messages
+    self.exitStatus = exitStatus
+  }
+
+  /// The engine's error, after words of the command.
+  init(_ error: EngineError, prefix: String = "", exitStatus: CInt = 1) {
+    messages = [prefix + error.message]
+    self.exitStatus = exitStatus
+  }
+
+  /// The command line is wrong.
+  static func usage(_ message: String) -> VerbFailure {
+    var failure = VerbFailure(message)
+    failure.pointsToHelp = true
+    return failure
+  }
+}
+
+/// Runs what may fail in the engine, and turns its error into the command's.
+func attempt<T>(
+  _ prefix: String = "", exitStatus: CInt = 1, _ body: () throws(EngineError) -> T
+) throws(VerbFailure) -> T {
+  do throws(EngineError) {
+    return try body()
+  } catch {
+    throw VerbFailure(error, prefix: prefix, exitStatus: exitStatus)
+  }
+}

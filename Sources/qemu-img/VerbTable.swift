@@ -1,0 +1,22 @@
+/// One of qemu-img's commands.
+struct Verb: Sendable {
+  let name: String
+  /// What follows the name in the help.
+  let usage: String
+  /// The first argument is the name itself. Returns the exit status.
+  let run: @Sendable ([String]) throws(VerbFailure) -> CInt
+}
+
+enum VerbTable {
+  /// By name, as the help lists them.
+  static let all = [
+    Verb(name: "check", usage: CheckVerb.usage, run: CheckVerb.run),
+    Verb(name: "compare", usage: CompareVerb.usage, run: CompareVerb.run),
+    Verb(name: "convert", usage: ConvertVerb.usage, run: ConvertVerb.run),
+    Verb(name: "create", usage: CreateVerb.usage, run: CreateVerb.run),
+    Verb(name: "info", usage: InfoVerb.usage, run: InfoVerb.run),
+    Verb(name: "map", usage: MapVerb.usage, run: MapVerb.run),
+  ]
+
+  static func verb(named name: String) -> Verb? { all.first { $0.name == name } }
+}

@@ -1,0 +1,114 @@
+import FormatEngine
+
+/// `create`: a new, empty image.
+enum CreateVerb {
+  static let usage =
+    "[--object objectdef] [-q] [-f fmt] [-b backing_file [-F backing_fmt]] [-u] [-o options] filename [size]"
+
+  private static let rules = [
+    OptionRule("help", "h"), OptionRule(letter: "f", takesValue: true), OptionRule(letter: "F", takesValue: true),
+    OptionRule(letter: "b", takesValue: true), OptionRule(letter: "o", takesValue: true),
+    OptionRule(letter: "q"), OptionRule(letter: "u"), OptionRule("object", takesValue: true),
+  ]
+
+  static func run(_ arguments: [String]) throws(VerbFailure) -> CInt {
+    let parsed = OptionParser.parse(arguments, rules)
+    var format = "raw"
+    var backing: (file: String?, format: String?)
+    var list = OptionList()
+    var (isQuiet, opensBacking) = (false, true)
+    for option in parsed.options {
+      switch option.key {
+      case "help": return Main.showHelp()
+      case "f": format = option.value
+      case "F": backing.format = option.value
+      case "b": backing.file = option.value
+      case "o": try list.add(option.value)
+      case "q": isQuiet = true
+      case "u": opensBacking = false
+      case "object": throw CommonArguments.unsupported("--object")
+      default: throw option.failure
+      }
+    }
+    let operands = parsed.operands
+    if list.asksForHelp { return try CreateOptionsHelp.show(format: format, hasFileName: !operands.isEmpty) }
+    guard let name = operands.first else { throw .usage("Expecting image file name") }
+    let sizeText = operands.dropFirst().first
+    let size = try sizeText.map { (text) throws(VerbFailure) in
+      try CommonArguments.size(text, what: "image size")
+    }
+    if operands.count > 2 { throw .usage("Unexpected argument: \(operands[2])") }
+    try attempt("\(name): ") { () throws(EngineError) in
+      let target = try ImageCreator.creatableFormat(format)
+      var options = OptionValues(ImageCreator.options(of: target))
+      try list.apply(to: &options)
+      if let size {
+        guard !options.isGiven("size") else { throw .invalid("The image size must be specified only once") }
+        options.set("size", to: .number(size))
+      }
+      try CreateOptionsHelp.record(backing.file, backing.format, in: &options, of: format)
+      try ImageCreator.resolve(&options, for: name, opening: opensBacking)
+      if !isQuiet {
+        Console.write("Formatting '\(name)', fmt=\(format)\(CreateOptionsHelp.shown(options))\n")
+        Console.flush()
+      }
+      try ImageCreator.create(name, format: target, options: options)
+    }
+    return 0
+  }
+}
+
+/// What `create` and `convert` do with the options of a new image.
+enum CreateOptionsHelp {
+  /// Puts `-b` and `-F` among the options.
+  static func record(
+    _ file: String?, _ backingFormat: String?, in options: inout OptionValues, of format: String
+  ) throws(EngineError) {
+    if let file {
+      guard options.schema.option(named: "backing_file") != nil else {
+        throw .unsupported("Backing file not supported for file format '\(format)'")
+      }
+      options.set("backing_file", to: .text(file))
+    }
+    if let backingFormat {
+      guard options.schema.option(named: "backing_fmt") != nil else {
+        throw .unsupported("Backing format not supported for file format '\(format)'")
+      }
+      options.set("backing_fmt", to: .text(backingFormat))
+    }
+  }
+
+  /// The options as `create` prints them, commas doubled.
+  static func shown(_ options: OptionValues) -> String {
+    options.shown.map { option in
+      " \(option.name)=" + option.value.split(separator: ",", omittingEmptySubsequences: false).joined(separator: ",,")
+    }.joined()
+  }
+
+  /// `-o help`. A file name adds the options of the file that the image lies in.
+  static func show(format: String, hasFileName: Bool) throws(VerbFailure) -> CInt {
+    let target = try attempt { () throws(EngineError) in try ImageCreator.creatableFormat(format) }
+    if hasFileName {
+      Console.write("Supported options:\n" + list(ImageCreator.options(of: target)))
+    } else {
+      Console.write(
+        "Supported \(format) options:\n" + list(ImageCreator.formatOptions(of: target))
+          + "\nThe protocol level may support further options.\n"
+          + "Specify the target filename to include those options.\n")
+    }
+    return 0
+  }
+
+  private static func list(_ schema: OptionSchema) -> String {
+    schema.options.sorted { $0.name < $1.name }.map { option in
+      let kind =
+        switch option.kind {
+        case .text: "str"
+        case .size: "size"
+        case .number: "num"
+        case .flag: "bool (on/off)"
+        }
+      return "  " + NumberText.left("\(option.name)=<\(kind)>", 22) + " - \(option.help)\n"
+    }.joined()
+  }
+}

@@ -1,0 +1,67 @@
+import FormatEngine
+
+/// `map`: where the guest's bytes are.
+enum MapVerb {
+  static let usage =
+    "[--object objectdef] [--image-opts] [-f fmt] [--start-offset=offset] [--max-length=len] [--output=ofmt]"
+    + " [-U] filename"
+
+  private static let rules = [
+    OptionRule("help", "h"), OptionRule("format", "f", takesValue: true),
+    OptionRule("output", takesValue: true), OptionRule("object", takesValue: true),
+    OptionRule("image-opts"), OptionRule("force-share", "U"),
+    OptionRule("start-offset", "s", takesValue: true), OptionRule("max-length", "l", takesValue: true),
+  ]
+
+  static func run(_ arguments: [String]) throws(VerbFailure) -> CInt {
+    let parsed = OptionParser.parse(arguments, rules)
+    var options = OpenOptions()
+    var output = "human"
+    var start: UInt64 = 0
+    var length: UInt64?
+    for option in parsed.options {
+      switch option.key {
+      case "help": return Main.showHelp()
+      case "format": options.format = option.value
+      case "output": output = option.value
+      case "start-offset": start = try CommonArguments.size(option.value, what: "start offset")
+      case "max-length": length = try CommonArguments.size(option.value, what: "max length")
+      case "force-share": break
+      case "object", "image-opts": throw CommonArguments.unsupported("--\(option.key)")
+      default: throw option.failure
+      }
+    }
+    guard parsed.operands.count == 1 else { throw .usage("Expecting one image file name") }
+    let outputFormat = try CommonArguments.outputFormat(output)
+    let chain = try CommonArguments.open(parsed.operands[0], options)
+    let range = start..<start + min(length ?? UInt64(Int64.max), UInt64.max - start)
+    try attempt { () throws(EngineError) in
+      switch outputFormat {
+      case .json:
+        try Mapper.writeJSON(chain, in: range) { (bytes) throws(EngineError) in Console.write(bytes: bytes) }
+      case .human: try printTable(chain, range)
+      }
+    }
+    return 0
+  }
+
+  /// Only what can be read straight from a file has a row.
+  private static func printTable(_ chain: ImageChain, _ range: Range<UInt64>) throws(EngineError) {
+    func row(_ a: String, _ b: String, _ c: String, _ file: String) -> String {
+      NumberText.left(a, 16) + NumberText.left(b, 16) + NumberText.left(c, 16) + file + "\n"
+    }
+    Console.write(row("Offset", "Length", "Mapped to", "File"))
+    try Mapper.walk(chain, in: range) { (entry) throws(EngineError) in
+      guard entry.isData && entry.length > 0 else { return }
+      guard let offset = entry.offset else {
+        throw .unsupported("File contains external, encrypted or compressed clusters.")
+      }
+      guard !entry.isZero else { return }
+      let member = chain.members[entry.depth]
+      let file = (member.layer.store(entry.store) as? FileStore)?.path ?? member.path
+      Console.write(
+        NumberText.hexadecimalColumn(entry.start) + NumberText.hexadecimalColumn(entry.length)
+          + NumberText.hexadecimalColumn(offset) + file + "\n")
+    }
+  }
+}
