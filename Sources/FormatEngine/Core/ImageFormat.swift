@@ -67,6 +67,8 @@ public struct CreateRequest: Sendable {
 public protocol CreatableFormat: ImageFormat {
   static var createOptions: OptionSchema { get }
   static var supportsBacking: Bool { get }
+  /// Whether opened layers of it are `CompressedWriting`.
+  static var supportsCompression: Bool { get }
   /// Writes an empty image over `file`, whose old content is gone.
   static func create(on file: any ByteStore, _ request: CreateRequest) throws(EngineError)
 }

@@ -1,2 +1,145 @@
 import FormatEngine
-enum ConvertVerb { static let usage = ""; static func run(_ a: [String]) throws(VerbFailure) -> CInt { 1 } }
+
+/// `convert`: copies disks into another image.
+enum ConvertVerb {
+  static let usage =
+    "[--object objectdef] [--image-opts] [--target-image-opts] [--target-is-zero] [--bitmaps] [-U] [-C] [-c] [-p]"
+    + " [-q] [-n] [-f fmt] [-t cache] [-T src_cache] [-O output_fmt] [-B backing_file [-F backing_fmt]]"
+    + " [-o options] [-l snapshot_param] [-S sparse_size] [-r rate_limit] [-m num_coroutines] [-W] [--salvage]"
+    + " filename [filename2 [...]] output_filename"
+
+  static func run(_ arguments: [String]) throws(VerbFailure) -> CInt {
+    switch try ConvertArguments.read(arguments) {
+    case .help: return Main.showHelp()
+    case .optionsHelp(let format, let hasFileName):
+      return try CreateOptionsHelp.show(format: format, hasFileName: hasFileName)
+    case .convert(let arguments):
+      try convert(arguments)
+      return 0
+    }
+  }
+
+  private static func convert(_ arguments: ConvertArguments) throws(VerbFailure) {
+    var opening = OpenOptions(format: arguments.sourceFormat)
+    opening.flushing = .never
+    var sources: [ImageChain] = []
+    for name in arguments.sources { sources.append(try CommonArguments.open(name, opening)) }
+    if let choice = arguments.snapshot {
+      guard sources.count == 1 else { throw VerbFailure("No support for concatenating multiple snapshot") }
+      sources[0] = try snapshot(choice, of: sources[0])
+    }
+    var byteCount: UInt64 = 0
+    for source in sources {
+      let (sum, overflow) = byteCount.addingReportingOverflow(source.virtualSize)
+      guard !overflow, sum <= maximumFileOffset else { throw VerbFailure("The images are too large to be put together") }
+      byteCount = sum
+    }
+    let line = ProgressLine(isShown: arguments.showsProgress && !arguments.isQuiet, step: 1)
+    defer { line.end() }
+    let target = try openTarget(arguments, sources, byteCount)
+    try copy(sources, to: target, arguments, line.progress())
+    line.show(100)
+  }
+
+  private static func snapshot(_ choice: ConvertArguments.SnapshotChoice, of chain: ImageChain)
+    throws(VerbFailure) -> ImageChain
+  {
+    try attempt("Failed to load snapshot: ") { () throws(EngineError) in
+      guard let keeper = chain.top as? any SnapshotKeeping else {
+        throw .unsupported(
+          "Block format '\(chain.members[0].formatName)' used by device '' does not support temporarily"
+            + " loading internal snapshots")
+      }
+      guard let record = try keeper.snapshots().first(where: choice.matches) else {
+        throw .invalid("Can't find snapshot")
+      }
+      return chain.replacing(layerAt: 0, with: try keeper.openSnapshot(record))
+    }
+  }
+
+  private static func openTarget(_ arguments: ConvertArguments, _ sources: [ImageChain], _ byteCount: UInt64)
+    throws(VerbFailure) -> ImageChain
+  {
+    let name = arguments.target
+    var opening = OpenOptions(format: arguments.targetFormat, access: .readWrite)
+    opening.flushing = arguments.flushing
+    if arguments.createsTarget { try create(arguments, sources, byteCount) }
+    let target = try CommonArguments.open(name, opening)
+    guard target.isWritable else {
+      throw VerbFailure("Could not open '\(name)': Format '\(arguments.targetFormat)' cannot be written")
+    }
+    guard target.virtualSize >= byteCount else { throw VerbFailure("output file is smaller than input file") }
+    if arguments.compresses && !(target.top is any CompressedWriting) {
+      throw VerbFailure("Compression not supported for this file format")
+    }
+    return target
+  }
+
+  private static func create(_ arguments: ConvertArguments, _ sources: [ImageChain], _ byteCount: UInt64)
+    throws(VerbFailure)
+  {
+    let format = try attempt { () throws(EngineError) in
+      try ImageCreator.creatableFormat(arguments.targetFormat)
+    }
+    let options = try targetOptions(arguments, format, sources.count, byteCount)
+    try attempt("\(arguments.target): error while converting \(arguments.targetFormat): ") {
+      () throws(EngineError) in
+      try refuseSource(asTarget: arguments.target, sources)
+      try ImageCreator.create(arguments.target, format: format, options: options, flushing: arguments.flushing)
+    }
+  }
+
+  private static func targetOptions(
+    _ arguments: ConvertArguments, _ format: any CreatableFormat.Type, _ sourceCount: Int, _ byteCount: UInt64
+  ) throws(VerbFailure) -> OptionValues {
+    var options = OptionValues(ImageCreator.options(of: format))
+    try attempt { () throws(EngineError) in
+      try arguments.options.apply(to: &options)
+      options.set("size", to: .number(byteCount))
+      try CreateOptionsHelp.record(
+        arguments.backing.file, arguments.backing.format, in: &options, of: arguments.targetFormat)
+    }
+    if let backing = ImageCreator.backing(in: options) {
+      if sourceCount > 1 {
+        throw VerbFailure(
+          "Having a backing file for the target makes no sense when concatenating multiple input images")
+      }
+      if backing.format == nil { throw VerbFailure("Use of backing file requires explicit backing format") }
+    }
+    if arguments.compresses {
+      let mode = options.text("preallocation") ?? "off"
+      guard format.supportsCompression else {
+        throw VerbFailure("Compression not supported for this file format")
+      }
+      if mode != "off" { throw VerbFailure("Compression and preallocation not supported at the same time") }
+    }
+    return options
+  }
+
+  /// Making the target would empty a file that is still to be read.
+  private static func refuseSource(asTarget name: String, _ sources: [ImageChain]) throws(EngineError) {
+    guard let identity = HostFiles.identity(of: try ImageName.plainPath(name)) else { return }
+    for member in sources.flatMap(\.members) where (member.file as? FileStore)?.identity == identity {
+      throw EngineError(
+        .locked, "Failed to get \"write\" lock\nIs another process using the image [\(member.path)]?")
+    }
+  }
+
+  private static func copy(
+    _ sources: [ImageChain], to target: ImageChain, _ arguments: ConvertArguments, _ progress: Progress
+  ) throws(VerbFailure) {
+    var options = ConvertOptions()
+    options.compress = arguments.compresses
+    options.sparseByteCount = arguments.sparseByteCount
+    options.threadCount = min(arguments.threadCount, WorkerPool.processorCount())
+    let isDevice = (target.members[0].file as? FileStore)?.kind == .blockDevice
+    options.targetHasBacking =
+      arguments.createsTarget ? target.top.backing != nil : arguments.backing.file != nil
+    options.targetReadsAsZeros =
+      arguments.createsTarget ? !(isDevice && target.top.clusterSize == 0) : arguments.isTargetZero
+    try attempt { () throws(EngineError) in
+      try Converter.convert(from: sources, to: target, options, progress: progress)
+    }
+    try attempt("Could not flush '\(arguments.target)': ") { () throws(EngineError) in try target.flush() }
+  }
+}

@@ -1,5 +1,6 @@
 extension Qcow2Format: CreatableFormat {
   public static let supportsBacking = true
+  public static let supportsCompression = true
   public static var createOptions: OptionSchema { Qcow2CreateOptions.schema }
 
   public static func create(on file: any ByteStore, _ request: CreateRequest) throws(EngineError) {

@@ -1,0 +1,145 @@
+import FormatEngine
+
+/// The command line of `convert`, read and checked as far as that goes without opening an image.
+struct ConvertArguments {
+  var sources: [String] = []
+  var target = ""
+  var sourceFormat: String?
+  var targetFormat = "raw"
+  var options = OptionList()
+  var backing: (file: String?, format: String?)
+  var snapshot: SnapshotChoice?
+  var (compresses, createsTarget, showsProgress, isQuiet) = (false, true, false, false)
+  /// Set by `--target-is-zero`.
+  var isTargetZero = false
+  var sparseByteCount: UInt64 = 4096
+  var threadCount = 8
+  var flushing = FlushMode.never
+
+  private static let rules = [
+    OptionRule("help", "h"), OptionRule(letter: "f", takesValue: true), OptionRule(letter: "O", takesValue: true),
+    OptionRule(letter: "B", takesValue: true), OptionRule(letter: "C"), OptionRule(letter: "c"),
+    OptionRule(letter: "F", takesValue: true), OptionRule(letter: "o", takesValue: true),
+    OptionRule(letter: "l", takesValue: true), OptionRule(letter: "S", takesValue: true), OptionRule(letter: "p"),
+    OptionRule(letter: "t", takesValue: true), OptionRule(letter: "T", takesValue: true), OptionRule(letter: "q"),
+    OptionRule(letter: "n"), OptionRule(letter: "m", takesValue: true), OptionRule(letter: "W"),
+    OptionRule("force-share", "U"), OptionRule(letter: "r", takesValue: true),
+    OptionRule("object", takesValue: true), OptionRule("image-opts"), OptionRule("target-image-opts"),
+    OptionRule("salvage"), OptionRule("target-is-zero"), OptionRule("bitmaps"),
+    OptionRule("skip-broken-bitmaps"),
+  ]
+
+  /// What `-l` chooses.
+  enum SnapshotChoice {
+    case idOrName(String)
+    case exactly(id: String?, name: String?)
+
+    init(_ text: String) throws(VerbFailure) {
+      guard text.hasPrefix("snapshot.") else {
+        self = .idOrName(text)
+        return
+      }
+      var (id, name): (String?, String?)
+      for item in text.split(separator: ",") {
+        let parts = item.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
+        switch parts[0] {
+        case "snapshot.id" where parts.count == 2: id = String(parts[1])
+        case "snapshot.name" where parts.count == 2: name = String(parts[1])
+        default:
+          throw VerbFailure(
+            "Invalid parameter '\(parts[0])'", "Failed in parsing snapshot param '\(text)'")
+        }
+      }
+      self = .exactly(id: id, name: name)
+    }
+
+    func matches(_ record: SnapshotRecord) -> Bool {
+      switch self {
+      case .idOrName(let text): record.id == text || record.name == text
+      case .exactly(let id, let name): (id == nil || id == record.id) && (name == nil || name == record.name)
+      }
+    }
+  }
+
+  enum Request {
+    case convert(ConvertArguments)
+    case help
+    case optionsHelp(format: String, hasFileName: Bool)
+  }
+
+  static func read(_ arguments: [String]) throws(VerbFailure) -> Request {
+    let parsed = OptionParser.parse(arguments, rules)
+    var result = ConvertArguments()
+    var (hasSparse, copiesInHost) = (false, false)
+    var caches = (target: "unsafe", source: "writeback")
+    for option in parsed.options {
+      switch option.key {
+      case "help": return .help
+      case "S":
+        result.sparseByteCount = try sparseSize(option.value)
+        hasSparse = true
+      case "C": copiesInHost = true
+      case "t": caches.target = option.value
+      case "T": caches.source = option.value
+      case "m": result.threadCount = try coroutineCount(option.value)
+      case "W", "force-share": break
+      case "r", "object", "image-opts", "target-image-opts", "salvage", "bitmaps", "skip-broken-bitmaps":
+        throw CommonArguments.unsupported(option.key == "r" ? "A rate limit (-r)" : "--\(option.key)")
+      default: try result.take(option)
+      }
+    }
+    // Copying in the host is only a hint, but what contradicts it is still refused.
+    if copiesInHost && result.compresses { throw VerbFailure("Cannot enable copy offloading when -c is used") }
+    if copiesInHost && hasSparse { throw VerbFailure("Cannot enable copy offloading when -S is used") }
+    if !result.createsTarget && !result.options.isEmpty {
+      throw VerbFailure("-o has no effect when skipping image creation")
+    }
+    if result.isTargetZero && result.createsTarget {
+      throw VerbFailure("--target-is-zero requires use of -n flag")
+    }
+    if result.options.asksForHelp {
+      return .optionsHelp(format: result.targetFormat, hasFileName: parsed.operands.count > 1)
+    }
+    guard parsed.operands.count > 1 else { throw VerbFailure("Must specify image file name") }
+    result.sources = Array(parsed.operands.dropLast())
+    result.target = parsed.operands[parsed.operands.count - 1]
+    _ = try CommonArguments.cacheMode(caches.source, what: "source cache")
+    result.flushing = try CommonArguments.cacheMode(caches.target, what: "cache")
+    return .convert(result)
+  }
+
+  private mutating func take(_ option: GivenOption) throws(VerbFailure) {
+    switch option.key {
+    case "f": sourceFormat = option.value
+    case "O": targetFormat = option.value
+    case "B": backing.file = option.value
+    case "F": backing.format = option.value
+    case "o": try options.add(option.value)
+    case "l": snapshot = try SnapshotChoice(option.value)
+    case "c": compresses = true
+    case "n": createsTarget = false
+    case "p": showsProgress = true
+    case "q": isQuiet = true
+    case "target-is-zero": isTargetZero = true
+    default: throw option.failure
+    }
+  }
+
+  private static func sparseSize(_ text: String) throws(VerbFailure) -> UInt64 {
+    let what = "buffer size for sparse output"
+    let size = try CommonArguments.size(text, what: what)
+    guard size.isAligned(to: 512), size <= 16 * MiB else {
+      throw VerbFailure(
+        "Invalid \(what) specified. Valid sizes are multiples of 512 up to 16777216."
+          + " Select 0 to disable sparse detection (fully allocates output).")
+    }
+    return size
+  }
+
+  private static func coroutineCount(_ text: String) throws(VerbFailure) -> Int {
+    guard let count = Int(text), (1...16).contains(count) else {
+      throw VerbFailure("Invalid number of coroutines. Allowed number of coroutines is between 1 and 16")
+    }
+    return count
+  }
+}
