@@ -1,14 +1,27 @@
-// The door to libfuse's low-level API. _FILE_OFFSET_BITS stays unset: on the 64-bit machines that Swift
-// runs on off_t has 64 bits anyway, and setting it clashes with the Glibc module.
+// The doors to libfuse's low-level API, and to what Linux has for mounting and the Glibc module leaves out.
+// _FILE_OFFSET_BITS stays unset: on the 64-bit machines that Swift runs on off_t has 64 bits anyway, and
+// setting it clashes with the Glibc module.
 #ifndef IMGFS_CFUSE_SHIM_H
 #define IMGFS_CFUSE_SHIM_H
 
 #define FUSE_USE_VERSION 314
 #include <fuse_lowlevel.h>
+#include <getopt.h>
+#include <sys/mount.h>
+#include <sys/pidfd.h>
+#include <sys/xattr.h>
 
 /// fuse_session_loop_mt is a versioned macro, which Swift cannot see.
 static inline int imgfs_session_loop_mt(struct fuse_session *session, struct fuse_loop_config *config) {
   return fuse_session_loop_mt(session, config);
 }
+
+enum { IMGFS_SEEK_DATA = 3, IMGFS_SEEK_HOLE = 4 };
+
+/// getopt's state is in global variables, which Swift takes for shared between threads. Option parsing
+/// belongs to one thread.
+static inline void imgfs_start_options(void) { optind = 0; opterr = 1; }
+static inline const char *imgfs_option_argument(void) { return optarg; }
+static inline int imgfs_first_operand(void) { return optind; }
 
 #endif

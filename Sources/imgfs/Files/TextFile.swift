@@ -1,0 +1,37 @@
+import FormatEngine
+import Synchronization
+
+/// A file of text that is written when somebody first wants to see it.
+final class TextFile: Sendable {
+  private struct State {
+    var content: [UInt8]?
+    var byteCount: UInt64?
+  }
+
+  private let write: @Sendable () throws(EngineError) -> [UInt8]
+  /// Held while the text is written, so that it is written once. Before every lock of the engine.
+  private let state = Mutex(State())
+
+  init(_ write: @escaping @Sendable () throws(EngineError) -> [UInt8]) { self.write = write }
+
+  /// The size in bytes, if it is known without writing the text.
+  var knownByteCount: UInt64? { state.withLock { $0.byteCount } }
+
+  func byteCount() throws(EngineError) -> UInt64 {
+    if let known = knownByteCount { return known }
+    return UInt64(try content().count)
+  }
+
+  func content() throws(EngineError) -> [UInt8] {
+    try state.withLock { (state) throws(EngineError) in
+      if let content = state.content { return content }
+      let content = try write()
+      state.content = content
+      state.byteCount = UInt64(content.count)
+      return content
+    }
+  }
+
+  /// Lets go of the text; it is written again where it is wanted again.
+  func release() { state.withLock { $0.content = nil } }
+}

@@ -1,0 +1,206 @@
+internal import CFuse
+import FormatEngine
+import Glibc
+
+/// The functions that libfuse calls, on threads of its own. They translate, and nothing else: what a
+/// file system does stands in `FileSystem`.
+///
+/// They live in a type of their own, since closures written in `main` belong to the main actor and stop
+/// the program on any other thread.
+enum FuseCallbacks {
+  static func table() -> fuse_lowlevel_ops {
+    var table = fuse_lowlevel_ops()
+    addSession(to: &table)
+    addNames(to: &table)
+    addFiles(to: &table)
+    addFolders(to: &table)
+    addRefusals(to: &table)
+    return table
+  }
+
+  private static func addSession(to table: inout fuse_lowlevel_ops) {
+    unsafe table.`init` = { context, connection in
+      guard let context = unsafe context, let connection = unsafe connection else { return }
+      // SAFETY: as in FuseRequest.context.
+      unsafe Unmanaged<FuseContext>.fromOpaque(context).takeUnretainedValue().start(&connection.pointee)
+    }
+    unsafe table.statfs = { request, _ in
+      guard let request = unsafe request.map({ unsafe FuseRequest($0) }) else { return }
+      var statistics = statvfs()
+      statistics.f_bsize = 4096
+      statistics.f_frsize = 4096
+      statistics.f_blocks = fsblkcnt_t(request.fileSystem.capacity.dividedRoundingUp(by: 4096))
+      statistics.f_namemax = UInt(SafeName.maximumByteCount)
+      request.reply(statistics: statistics)
+    }
+  }
+
+  private static func addNames(to table: inout fuse_lowlevel_ops) {
+    unsafe table.lookup = { request, parent, name in
+      guard let request = unsafe request.map({ unsafe FuseRequest($0) }) else { return }
+      let name = unsafe FuseCallbacks.bytes(of: name)
+      request.answer { () throws(EngineError) in
+        request.reply(entry: try request.fileSystem.lookUp(name, in: parent))
+      }
+    }
+    unsafe table.forget = { request, id, count in
+      guard let request = unsafe request.map({ unsafe FuseRequest($0) }) else { return }
+      request.fileSystem.forget(id, count: count)
+      request.finish()
+    }
+    unsafe table.forget_multi = { request, count, list in
+      guard let request = unsafe request.map({ unsafe FuseRequest($0) }) else { return }
+      for unsafe entry in unsafe UnsafeBufferPointer(start: list, count: count) {
+        request.fileSystem.forget(entry.ino, count: entry.nlookup)
+      }
+      request.finish()
+    }
+    unsafe table.getattr = { request, id, _ in
+      guard let request = unsafe request.map({ unsafe FuseRequest($0) }) else { return }
+      request.answer { () throws(EngineError) in request.reply(try request.fileSystem.attributes(of: id)) }
+    }
+    unsafe table.getxattr = { request, id, name, room in
+      guard let request = unsafe request.map({ unsafe FuseRequest($0) }) else { return }
+      if id == ImageTree.rootID, unsafe FuseCallbacks.bytes(of: name) == Array(ServingProcess.attributeName.utf8) {
+        request.reply(attribute: Array(request.context.process.description.utf8), room: room)
+      } else {
+        request.fail(ENODATA)
+      }
+    }
+    unsafe table.listxattr = { request, _, room in
+      guard let request = unsafe request.map({ unsafe FuseRequest($0) }) else { return }
+      request.reply(attribute: [], room: room)
+    }
+  }
+
+  private static func addFiles(to table: inout fuse_lowlevel_ops) {
+    unsafe table.open = { request, id, info in
+      guard let request = unsafe request.map({ unsafe FuseRequest($0) }),
+        var info = unsafe info?.pointee
+      else { return }
+      request.answer { () throws(EngineError) in
+        let forWriting = info.flags & O_ACCMODE != O_RDONLY || info.flags & O_TRUNC != 0
+        info.fh = try request.fileSystem.open(id, forWriting: forWriting)
+        info.keep_cache = 1
+        info.noflush = 1
+        request.reply(opened: info)
+      }
+    }
+    unsafe table.release = { request, _, info in
+      guard let request = unsafe request.map({ unsafe FuseRequest($0) }) else { return }
+      if let info = unsafe info { unsafe request.fileSystem.close(info.pointee.fh) }
+      request.fail(0)
+    }
+    unsafe table.read = { request, _, count, offset, info in
+      guard let request = unsafe request.map({ unsafe FuseRequest($0) }) else { return }
+      guard let info = unsafe info, let offset = UInt64(exactly: offset) else { return request.fail(EINVAL) }
+      let handle = unsafe info.pointee.fh
+      request.answer { () throws(EngineError) in try FuseCallbacks.read(request, handle, at: offset, count: count) }
+    }
+    unsafe table.lseek = { request, _, offset, whence, info in
+      guard let request = unsafe request.map({ unsafe FuseRequest($0) }) else { return }
+      guard let info = unsafe info, let offset = UInt64(exactly: offset),
+        whence == CInt(IMGFS_SEEK_DATA) || whence == CInt(IMGFS_SEEK_HOLE)
+      else { return request.fail(EINVAL) }
+      let handle = unsafe info.pointee.fh
+      request.answer { () throws(EngineError) in
+        let toData = whence == CInt(IMGFS_SEEK_DATA)
+        request.reply(offset: try request.fileSystem.seek(handle, from: offset, toData: toData))
+      }
+    }
+  }
+
+  private static func read(
+    _ request: FuseRequest, _ handle: UInt64, at offset: UInt64, count: Int
+  ) throws(EngineError) {
+    let file = try request.fileSystem.file(handle)
+    let count = file.readable(at: offset, count: count)
+    guard count > 0 else { return request.replyNothing() }
+    switch file {
+    case .text(let text):
+      // SAFETY: `readable` ends the range inside the text.
+      unsafe text.withUnsafeBytes { raw in
+        unsafe request.reply(UnsafeRawBufferPointer(rebasing: raw[Int(offset)..<Int(offset) + count]))
+      }
+    case .disk(let disk):
+      let source = try disk.source(at: offset, count: count)
+      if case .file(let descriptor, let hostOffset) = source {
+        return request.reply(descriptor: descriptor, offset: hostOffset, count: count)
+      }
+      let pool = request.context.buffers
+      let isPooled = count <= pool.bufferByteCount
+      let buffer = isPooled ? pool.take() : AlignedBuffer(byteCount: count)
+      defer { if isPooled { pool.give(buffer) } }
+      let bytes = unsafe buffer.prefix(count)
+      unsafe try disk.read(source, at: offset, into: bytes)
+      unsafe request.reply(UnsafeRawBufferPointer(bytes))
+    }
+  }
+
+  private static func addFolders(to table: inout fuse_lowlevel_ops) {
+    unsafe table.opendir = { request, _, info in
+      guard let request = unsafe request.map({ unsafe FuseRequest($0) }),
+        var info = unsafe info?.pointee
+      else { return }
+      info.cache_readdir = 1
+      info.keep_cache = 1
+      request.reply(opened: info)
+    }
+    unsafe table.readdir = { request, id, room, offset, _ in
+      guard let request = unsafe request.map({ unsafe FuseRequest($0) }) else { return }
+      FuseCallbacks.list(request, id, room: room, from: offset, withAttributes: false)
+    }
+    unsafe table.readdirplus = { request, id, room, offset, _ in
+      guard let request = unsafe request.map({ unsafe FuseRequest($0) }) else { return }
+      FuseCallbacks.list(request, id, room: room, from: offset, withAttributes: true)
+    }
+  }
+
+  private static func list(
+    _ request: FuseRequest, _ id: UInt64, room: Int, from offset: off_t, withAttributes: Bool
+  ) {
+    guard let position = UInt64(exactly: offset) else { return request.fail(EINVAL) }
+    let pool = request.context.buffers
+    let buffer = pool.take()
+    defer { pool.give(buffer) }
+    let bytes = unsafe buffer.prefix(min(room, pool.bufferByteCount))
+    request.answer { () throws(EngineError) in
+      var used = 0
+      try request.fileSystem.entries(of: id, from: position, remembering: withAttributes) { name, attributes, next in
+        let rest = unsafe UnsafeMutableRawBufferPointer(rebasing: bytes[used...])
+        let needed = unsafe request.add(name, attributes, next: next, withAttributes: withAttributes, to: rest)
+        guard needed <= rest.count else { return false }
+        used += needed
+        return true
+      }
+      unsafe request.reply(UnsafeRawBufferPointer(rebasing: bytes[..<used]))
+    }
+  }
+
+  /// Everything that would change the tree. The kernel itself refuses it unless somebody remounts.
+  private static func addRefusals(to table: inout fuse_lowlevel_ops) {
+    unsafe table.setattr = { request, _, _, _, _ in unsafe FuseCallbacks.refuse(unsafe request) }
+    unsafe table.mknod = { request, _, _, _, _ in unsafe FuseCallbacks.refuse(unsafe request) }
+    unsafe table.mkdir = { request, _, _, _ in unsafe FuseCallbacks.refuse(unsafe request) }
+    unsafe table.unlink = { request, _, _ in unsafe FuseCallbacks.refuse(unsafe request) }
+    unsafe table.rmdir = { request, _, _ in unsafe FuseCallbacks.refuse(unsafe request) }
+    unsafe table.symlink = { request, _, _, _ in unsafe FuseCallbacks.refuse(unsafe request) }
+    unsafe table.rename = { request, _, _, _, _, _ in unsafe FuseCallbacks.refuse(unsafe request) }
+    unsafe table.link = { request, _, _, _ in unsafe FuseCallbacks.refuse(unsafe request) }
+    unsafe table.create = { request, _, _, _, _ in unsafe FuseCallbacks.refuse(unsafe request) }
+    unsafe table.write = { request, _, _, _, _, _ in unsafe FuseCallbacks.refuse(unsafe request) }
+    unsafe table.setxattr = { request, _, _, _, _, _ in unsafe FuseCallbacks.refuse(unsafe request) }
+    unsafe table.removexattr = { request, _, _ in unsafe FuseCallbacks.refuse(unsafe request) }
+    unsafe table.fallocate = { request, _, _, _, _, _ in unsafe FuseCallbacks.refuse(unsafe request) }
+  }
+
+  private static func refuse(_ request: fuse_req_t?) {
+    if let request = unsafe request { unsafe FuseRequest(request).fail(EROFS) }
+  }
+
+  private static func bytes(of name: UnsafePointer<CChar>?) -> [UInt8] {
+    guard let name = unsafe name else { return [] }
+    // SAFETY: libfuse ends names with a NUL.
+    return unsafe [UInt8](UnsafeRawBufferPointer(start: name, count: strlen(name)))
+  }
+}

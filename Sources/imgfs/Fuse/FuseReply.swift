@@ -1,0 +1,97 @@
+internal import CFuse
+import FormatEngine
+import Glibc
+
+/// One request of the kernel, answered exactly once.
+@safe struct FuseRequest {
+  private let raw: fuse_req_t
+
+  init(_ raw: fuse_req_t) { unsafe self.raw = raw }
+
+  var context: FuseContext {
+    // SAFETY: FuseSession gave the context as user data and keeps it until the session is gone.
+    unsafe Unmanaged<FuseContext>.fromOpaque(fuse_req_userdata(raw)).takeUnretainedValue()
+  }
+
+  var fileSystem: FileSystem { context.fileSystem }
+
+  func fail(_ number: CInt) { _ = unsafe fuse_reply_err(raw, number) }
+  func finish() { unsafe fuse_reply_none(raw) }
+
+  /// Runs `body`, which replies; where it throws, the error is the reply.
+  func answer(_ body: () throws(EngineError) -> Void) {
+    do throws(EngineError) { try body() } catch { fail(error.errno) }
+  }
+
+  func reply(_ bytes: UnsafeRawBufferPointer) {
+    _ = unsafe fuse_reply_buf(raw, bytes.baseAddress?.assumingMemoryBound(to: CChar.self), bytes.count)
+  }
+
+  func replyNothing() { _ = unsafe fuse_reply_buf(raw, nil, 0) }
+
+  func reply(_ attributes: Attributes) {
+    var status = context.status(of: attributes)
+    _ = unsafe fuse_reply_attr(raw, &status, FuseContext.cacheSeconds)
+  }
+
+  /// The answer to a lookup; nil tells the kernel to remember that there is no such name.
+  func reply(entry attributes: Attributes?) {
+    var entry = fuse_entry_param()
+    if let attributes {
+      entry = context.entry(for: attributes)
+    } else {
+      entry.entry_timeout = FuseContext.cacheSeconds
+    }
+    _ = unsafe fuse_reply_entry(raw, &entry)
+  }
+
+  func reply(opened info: fuse_file_info) {
+    var info = info
+    _ = unsafe fuse_reply_open(raw, &info)
+  }
+
+  func reply(offset: UInt64) { _ = unsafe fuse_reply_lseek(raw, off_t(clamping: offset)) }
+
+  /// The value of an extended attribute, or its length where the kernel asks with no room for it.
+  func reply(attribute value: [UInt8], room: Int) {
+    if room == 0 {
+      _ = unsafe fuse_reply_xattr(raw, value.count)
+    } else if room < value.count {
+      fail(ERANGE)
+    } else {
+      unsafe value.withUnsafeBytes { unsafe reply($0) }
+    }
+  }
+
+  func reply(statistics: statvfs) {
+    var statistics = statistics
+    _ = unsafe fuse_reply_statfs(raw, &statistics)
+  }
+
+  /// Lets the kernel take `count` bytes out of a file of the host, without copying them through here.
+  func reply(descriptor: CInt, offset: UInt64, count: Int) {
+    var vector = fuse_bufvec()
+    vector.count = 1
+    unsafe vector.buf.size = count
+    unsafe vector.buf.flags = fuse_buf_flags(FUSE_BUF_IS_FD.rawValue | FUSE_BUF_FD_SEEK.rawValue)
+    unsafe vector.buf.fd = descriptor
+    unsafe vector.buf.pos = off_t(offset)
+    _ = unsafe fuse_reply_data(raw, &vector, fuse_buf_copy_flags(0))
+  }
+
+  /// Adds an entry to a folder's listing in `buffer`, and says how much of it that took: more than
+  /// there was where it did not fit.
+  func add(
+    _ name: [UInt8], _ attributes: Attributes, next: UInt64, withAttributes: Bool,
+    to buffer: UnsafeMutableRawBufferPointer
+  ) -> Int {
+    let start = unsafe buffer.baseAddress?.assumingMemoryBound(to: CChar.self)
+    let text = name.map { CChar(bitPattern: $0) } + [0]
+    if withAttributes {
+      var entry = context.entry(for: attributes)
+      return unsafe fuse_add_direntry_plus(raw, start, buffer.count, text, &entry, off_t(next))
+    }
+    var status = context.status(of: attributes)
+    return unsafe fuse_add_direntry(raw, start, buffer.count, text, &status, off_t(next))
+  }
+}

@@ -1,0 +1,53 @@
+import FormatEngine
+import Glibc
+
+/// A mount from the command line to its end.
+enum Mount {
+  /// Returns when the tree is unmounted: in the background process, or in the one that was started where
+  /// it stays in front.
+  static func run(_ options: MountOptions) throws(EngineError) {
+    try MountPoint.requireDevice()
+    let mountPoint = try MountPoint(options.mountPoint)
+    // Found now: the background process is in another folder when it removes the file.
+    let pidFile = options.pidFile.map { ImageName.join($0, toFolderOf: currentFolder) }
+    let background = options.isForeground ? nil : try Background.enter(mountPoint: mountPoint.path)
+    SignalWatch.blockSignals()
+
+    let chain = try open(options)
+    guard let process = ServingProcess(id: getpid()) else {
+      throw EngineError(.system(errno: ENOENT), "Could not read '/proc/self/stat': is /proc mounted?")
+    }
+    let context = FuseContext(FileSystem(chain), options, process: process) { background?.mountIsReady() }
+    let session = try FuseSession(context, options, at: mountPoint.path)
+    if let pidFile { try write("\(process.id)\n", to: pidFile) }
+    defer { if let pidFile { _ = unsafe unlink(pidFile) } }
+    guard session.run(isSingleThreaded: options.isSingleThreaded) else {
+      throw EngineError(.system(errno: EIO), "Serving '\(options.mountPoint)' ended with an error")
+    }
+  }
+
+  private static func open(_ options: MountOptions) throws(EngineError) -> ImageChain {
+    var opening = OpenOptions(format: options.format, access: .readOnly)
+    opening.backing = options.followsBacking ? .follow : .ignore
+    do throws(EngineError) {
+      return try ImageOpener.open(options.image, opening)
+    } catch {
+      let prefix = "Could not open '\(options.image)'"
+      throw error.message.hasPrefix(prefix) ? error : error.whileTrying(prefix)
+    }
+  }
+
+  private static func write(_ text: String, to path: String) throws(EngineError) {
+    let descriptor = unsafe Glibc.open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
+    guard descriptor >= 0 else { throw .systemCall("Could not create '\(path)'", errno: errno, path: path) }
+    Terminal.write(text, to: descriptor)
+    close(descriptor)
+  }
+
+  /// With a slash at its end.
+  private static var currentFolder: String {
+    guard let path = unsafe getcwd(nil, 0) else { return "/" }
+    defer { unsafe free(path) }
+    return unsafe String(cString: path) + "/"
+  }
+}
