@@ -19,6 +19,7 @@ enum Mount {
     }
     let context = FuseContext(FileSystem(chain), options, process: process) { background?.mountIsReady() }
     let session = try FuseSession(context, options, at: mountPoint.path)
+    defer { session.close() }
     if let pidFile { try write("\(process.id)\n", to: pidFile) }
     defer { if let pidFile { _ = unsafe unlink(pidFile) } }
     guard session.run(isSingleThreaded: options.isSingleThreaded) else {

@@ -37,7 +37,9 @@ import Synchronization
     _ = FuseLog.finish()
   }
 
-  deinit {
+  /// Unmounts, where nobody else has, and ends the session: the last call, made once. (Not the work of
+  /// `deinit`: the signals' thread may still hold the object when the process ends.)
+  func close() {
     unsafe fuse_session_unmount(session)
     unsafe fuse_session_destroy(session)
   }
