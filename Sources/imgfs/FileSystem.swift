@@ -125,7 +125,7 @@ final class FileSystem: Sendable {
   func seek(_ handle: UInt64, from offset: UInt64, toData: Bool) throws(EngineError) -> UInt64 {
     var found: UInt64?
     switch try file(handle) {
-    case .disk(let disk): found = try disk.seek(from: offset, toData: toData)
+    case .disk(let disk): found = disk.seek(from: offset, toData: toData)
     case .text(let text):
       if offset < UInt64(text.count) { found = toData ? offset : UInt64(text.count) }
     }

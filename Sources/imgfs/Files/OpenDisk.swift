@@ -98,28 +98,42 @@ final class OpenDisk: Sendable {
   }
 
   /// The first offset from `offset` on that holds data, or that holds none; nil past the last one.
-  func seek(from offset: UInt64, toData: Bool) throws(EngineError) -> UInt64? {
+  func seek(from offset: UInt64, toData: Bool) -> UInt64? {
     guard offset < byteCount else { return nil }
     var position = offset
     while position < byteCount {
-      let found = try chain.extent(at: position, limit: byteCount - position)
-      if found.readsAsZeros != toData { return position }
-      position += found.extent.length
+      let run = run(at: position)
+      if run.isData == toData { return position }
+      position += run.length
     }
     // Every file ends with a hole of no length.
     return toData ? nil : byteCount
   }
 
-  func allocatedByteCount() throws(EngineError) -> UInt64 {
+  /// Bytes that are not known to be zeros.
+  func allocatedByteCount() -> UInt64 {
     var position: UInt64 = 0
     var allocated: UInt64 = 0
     for _ in 0..<Self.maximumCountedExtents {
       guard position < byteCount else { return allocated }
-      let found = try chain.extent(at: position, limit: byteCount - position)
-      if !found.readsAsZeros { allocated += found.extent.length }
-      position += found.extent.length
+      let run = run(at: position)
+      if run.isData { allocated += run.length }
+      position += run.length
     }
     guard position < byteCount else { return allocated }
     return UInt64(Double(allocated) / Double(position) * Double(byteCount))
+  }
+
+  /// The run of data or of zeros that starts at `position`, which lies inside the disk. Where the
+  /// image's tables are damaged there is data: whoever reads it gets the error.
+  private func run(at position: UInt64) -> StoredRun {
+    let rest = byteCount - position
+    do throws(EngineError) {
+      let found = try chain.extent(at: position, limit: rest)
+      return StoredRun(isData: !found.readsAsZeros, length: found.extent.length)
+    } catch {
+      let unit = max(chain.top.clusterSize, 4096)
+      return StoredRun(isData: true, length: min(rest, unit - position % unit))
+    }
   }
 }

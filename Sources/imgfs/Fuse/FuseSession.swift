@@ -8,8 +8,9 @@ import Synchronization
 /// @unchecked: the main thread makes, runs and ends it; other threads only call fuse_session_exit, which
 /// sets a flag.
 @safe final class FuseSession: @unchecked Sendable {
-  /// More threads wait for slow storage; two cores are kept busy by fewer.
-  private static let maximumThreads: UInt32 = 10
+  /// Two for each processor: one waits for storage while the other answers. More only get in each
+  /// other's way: with ten threads on two processors small reads take twice as long.
+  private static let maximumThreads = UInt32(clamping: min(16, max(4, 2 * sysconf(CInt(_SC_NPROCESSORS_ONLN)))))
 
   private let session: OpaquePointer
   private let context: FuseContext
