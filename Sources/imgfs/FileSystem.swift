@@ -46,16 +46,19 @@ final class FileSystem: Sendable {
     let node = try node(id)
     var attributes = firstAttributes(of: node)
     if attributes.isExact { return attributes }
-    switch node.content {
-    case .folder: break
-    case .disk(let disk):
-      attributes.byteCount = try disk.opened().byteCount
-      attributes.allocatedByteCount = try disk.allocatedByteCount()
-    case .text(let text):
-      attributes.byteCount = try text.byteCount()
-      attributes.allocatedByteCount = attributes.byteCount
-    }
-    attributes.isExact = true
+    // What is damaged has attributes too, if only guessed ones; it is `open` that says what is wrong.
+    do throws(EngineError) {
+      switch node.content {
+      case .folder: break
+      case .disk(let disk):
+        attributes.byteCount = try disk.opened().byteCount
+        attributes.allocatedByteCount = try disk.allocatedByteCount()
+      case .text(let text):
+        attributes.byteCount = try text.byteCount()
+        attributes.allocatedByteCount = attributes.byteCount
+      }
+      attributes.isExact = true
+    } catch {}
     return attributes
   }
 

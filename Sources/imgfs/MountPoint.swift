@@ -23,7 +23,8 @@ struct MountPoint {
     guard status.st_mode & S_IFMT == S_IFDIR else { throw refusal(EngineError.systemErrorText(ENOTDIR), ENOTDIR) }
     path = try HostFiles.realPath(given)
     if let entry = MountEntry.find(at: path) {
-      throw refusal("Something is mounted there already (\(entry.source), \(entry.type))", EBUSY)
+      let advice = entry.type == MountEntry.imgfsType ? "; imgfs --unmount frees it" : ""
+      throw refusal("Something is mounted there already (\(entry.source), \(entry.type))\(advice)", EBUSY)
     }
     switch Self.isEmptyFolder(path) {
     case nil: throw refusal(EngineError.systemErrorText(errno), errno)

@@ -8,6 +8,9 @@ final class TextFile: Sendable {
     var byteCount: UInt64?
   }
 
+  /// Longer texts are written again for everybody who opens them, rather than kept.
+  private static let maximumKeptByteCount = Int(MiB)
+
   private let write: @Sendable () throws(EngineError) -> [UInt8]
   /// Held while the text is written, so that it is written once. Before every lock of the engine.
   private let state = Mutex(State())
@@ -26,7 +29,7 @@ final class TextFile: Sendable {
     try state.withLock { (state) throws(EngineError) in
       if let content = state.content { return content }
       let content = try write()
-      state.content = content
+      if content.count <= Self.maximumKeptByteCount { state.content = content }
       state.byteCount = UInt64(content.count)
       return content
     }

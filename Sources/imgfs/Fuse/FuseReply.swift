@@ -31,7 +31,7 @@ import Glibc
 
   func reply(_ attributes: Attributes) {
     var status = context.status(of: attributes)
-    _ = unsafe fuse_reply_attr(raw, &status, FuseContext.cacheSeconds)
+    _ = unsafe fuse_reply_attr(raw, &status, attributes.isExact ? FuseContext.cacheSeconds : 0)
   }
 
   /// The answer to a lookup; nil tells the kernel to remember that there is no such name.

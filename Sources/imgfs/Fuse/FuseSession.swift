@@ -87,10 +87,11 @@ final class SignalWatch: Sendable {
   private let end: @Sendable () -> Void
   private let mainThread: pthread_t
 
-  /// Blocks the signals for this thread and all that it starts: to be called before there are any.
+  /// Blocks these signals, and no others, for this thread and all that it starts: to be called before
+  /// there are any. Whoever started this process may have blocked more.
   static func blockSignals() {
     var signals = signalSet
-    unsafe pthread_sigmask(SIG_BLOCK, &signals, nil)
+    unsafe pthread_sigmask(SIG_SETMASK, &signals, nil)
     signal(SIGPIPE, SIG_IGN)
   }
 

@@ -57,6 +57,8 @@ enum Unmounter {
     let number = errno
     // Users may unmount what they mounted, with the help of a program that may.
     if number == EPERM, try runHelper(path) { return }
+    // Its process was about to unmount it.
+    if number == EINVAL, MountEntry.find(at: path)?.type != MountEntry.imgfsType { return }
     throw .systemCall("Could not unmount '\(given)'", errno: number == EPERM ? EBUSY : number, path: given)
   }
 

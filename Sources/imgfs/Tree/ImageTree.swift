@@ -23,6 +23,12 @@ final class ImageTree: Sendable {
       let chain = self.chain
       return [
         self.diskNode(in: Self.rootID, time, listedByteCount: chain.virtualSize) { () throws(EngineError) in chain },
+        self.textNode("info.json", in: Self.rootID, time) { () throws(EngineError) in
+          try Description.info(of: chain.members[0])
+        },
+        self.textNode("map.json", in: Self.rootID, time) { () throws(EngineError) in
+          try Description.map(of: chain)
+        },
         self.snapshotsNode(ofLayerAt: 0, in: Self.rootID, time),
         self.folderNode("layers", in: Self.rootID, time) { (id) throws(EngineError) in self.layerNodes(in: id) },
       ]
@@ -41,6 +47,7 @@ final class ImageTree: Sendable {
           self.diskNode(in: id, time, listedByteCount: member.layer.virtualSize) { () throws(EngineError) in
             chain.lower(from: depth)
           },
+          self.textNode("info.json", in: id, time) { () throws(EngineError) in try Description.info(of: member) },
           self.snapshotsNode(ofLayerAt: depth, in: id, time),
         ]
       }
@@ -53,14 +60,16 @@ final class ImageTree: Sendable {
       guard let layer = self.chain.members[depth].layer as? any SnapshotKeeping else { return [] }
       let records = try layer.snapshots()
       let names = SafeName.unique(records.map(\.name))
+      let descriptions = SnapshotDescriptions(self.chain.members[depth])
       return zip(records, names).map { record, name in
-        self.snapshotNode(record, name, of: layer, at: depth, in: id)
+        self.snapshotNode(record, name, descriptions, of: layer, at: depth, in: id)
       }
     }
   }
 
   private func snapshotNode(
-    _ record: SnapshotRecord, _ name: [UInt8], of layer: any SnapshotKeeping, at depth: Int, in parentID: UInt64
+    _ record: SnapshotRecord, _ name: [UInt8], _ descriptions: SnapshotDescriptions,
+    of layer: any SnapshotKeeping, at depth: Int, in parentID: UInt64
   ) -> Node {
     let time = FileTime(seconds: record.dateSeconds, nanoseconds: Int64(min(record.dateNanoseconds, 999_999_999)))
     return folderNode(name, in: parentID, time) { (id) throws(EngineError) in
@@ -68,7 +77,8 @@ final class ImageTree: Sendable {
       return [
         self.diskNode(in: id, time, listedByteCount: record.virtualSize) { () throws(EngineError) in
           chain.replacing(layerAt: depth, with: try layer.openSnapshot(record))
-        }
+        },
+        self.textNode("info.json", in: id, time) { () throws(EngineError) in try descriptions.info(of: record) },
       ]
     }
   }
@@ -80,6 +90,13 @@ final class ImageTree: Sendable {
     Node(
       id: takeID(), parentID: parentID, name: Array("disk.raw".utf8), time: time,
       content: .disk(DiskFile(listedByteCount: listedByteCount, open: open)))
+  }
+
+  private func textNode(
+    _ name: String, in parentID: UInt64, _ time: FileTime,
+    _ write: @escaping @Sendable () throws(EngineError) -> [UInt8]
+  ) -> Node {
+    Node(id: takeID(), parentID: parentID, name: Array(name.utf8), time: time, content: .text(TextFile(write)))
   }
 
   private func folderNode(

@@ -1,0 +1,175 @@
+import FormatEngine
+import Glibc
+import Testing
+
+@testable import imgfs
+
+extension FileSystem {
+  /// Names in a folder, without "." and "..".
+  func names(in folder: UInt64) throws(EngineError) -> [String] {
+    var names: [String] = []
+    try entries(of: folder, from: 2, remembering: false) { name, _, _ in
+      names.append(String(decoding: name, as: UTF8.self))
+      return true
+    }
+    return names
+  }
+
+  /// Follows names from the root; nil where one is not there.
+  func find(_ path: String...) throws(EngineError) -> Attributes? {
+    var found = try attributes(of: ImageTree.rootID)
+    for name in path {
+      guard let next = try lookUp(Array(name.utf8), in: found.id) else { return nil }
+      found = next
+    }
+    return found
+  }
+
+  /// Reads from an open file, in one request.
+  func bytes(_ handle: UInt64, at offset: UInt64, count: Int) throws(EngineError) -> [UInt8] {
+    let file = try file(handle)
+    let count = file.readable(at: offset, count: count)
+    guard count > 0 else { return [] }
+    switch file {
+    case .text(let text): return Array(text[Int(offset)..<Int(offset) + count])
+    case .disk(let disk):
+      let buffer = AlignedBuffer(byteCount: count)
+      unsafe try disk.read(disk.source(at: offset, count: count), at: offset, into: buffer.prefix(count))
+      return unsafe Array(buffer.prefix(count))
+    }
+  }
+}
+
+@Suite struct FileSystemTests {
+  private func errorNumber(_ body: () throws(EngineError) -> Void) -> CInt {
+    do throws(EngineError) { try body() } catch { return error.errno }
+    return 0
+  }
+
+  @Test func showsTheTree() throws {
+    let system = FileSystem(SnapshotfulLayer(["one", "two"]).chain())
+    #expect(Set(try system.names(in: 1)).isSuperset(of: ["disk.raw", "snapshots", "layers"]))
+    let snapshots = try #require(try system.find("snapshots"))
+    #expect(try system.names(in: snapshots.id) == ["one", "two"])
+    let layers = try #require(try system.find("layers"))
+    #expect(try system.names(in: layers.id) == ["0-disk.img"])
+    let inner = try #require(try system.find("layers", "0-disk.img", "snapshots"))
+    #expect(try system.names(in: inner.id) == ["one", "two"])
+  }
+
+  @Test func readsTheDiskAndEachSnapshot() throws {
+    let system = FileSystem(SnapshotfulLayer(["zero", "one", "two"]).chain())
+    for (path, value, size) in [("zero", 0, 4096), ("one", 1, 4608), ("two", 2, 5120)] {
+      let disk = try #require(try system.find("snapshots", path, "disk.raw"))
+      let handle = try system.open(disk.id, forWriting: false)
+      #expect(try system.bytes(handle, at: 0, count: 100_000) == [UInt8](repeating: UInt8(value), count: size))
+      #expect(try system.attributes(of: disk.id).byteCount == UInt64(size))
+      system.close(handle)
+    }
+    let disk = try #require(try system.find("disk.raw"))
+    let handle = try system.open(disk.id, forWriting: false)
+    #expect(try system.bytes(handle, at: 8000, count: 4096) == [UInt8](repeating: 255, count: 192))
+    #expect(try system.bytes(handle, at: 8192, count: 1) == [])
+    #expect(try system.bytes(handle, at: .max, count: 1) == [])
+  }
+
+  @Test func givesSnapshotsTheirDates() throws {
+    let system = FileSystem(SnapshotfulLayer(["zero", "one"]).chain())
+    let folder = try #require(try system.find("snapshots", "one"))
+    #expect(folder.time == FileTime(seconds: 1001, nanoseconds: 7))
+    #expect(try system.find("snapshots", "one", "disk.raw")?.time == folder.time)
+  }
+
+  @Test func makesHostileSnapshotNamesReachable() throws {
+    let names = ["../../etc", "..", "", "a\0b", "\n", "same", "same", String(repeating: "ä", count: 32_768), "\u{202E}"]
+    let system = FileSystem(SnapshotfulLayer(names).chain())
+    let snapshots = try #require(try system.find("snapshots"))
+    let listed = try system.names(in: snapshots.id)
+    #expect(listed.count == names.count && Set(listed).count == names.count)
+    for (index, name) in listed.enumerated() {
+      let disk = try #require(try system.find("snapshots", name, "disk.raw"))
+      let handle = try system.open(disk.id, forWriting: false)
+      #expect(try system.bytes(handle, at: 0, count: 1) == [UInt8(index)])
+    }
+  }
+
+  @Test func saysWhatIsNotThere() throws {
+    let system = FileSystem(SnapshotfulLayer([]).chain())
+    #expect(try system.find("nothing") == nil)
+    #expect(try system.find("snapshots", "nothing") == nil)
+    let disk = try #require(try system.find("disk.raw"))
+    #expect(errorNumber { () throws(EngineError) in _ = try system.lookUp([65], in: disk.id) } == ENOTDIR)
+    #expect(errorNumber { () throws(EngineError) in _ = try system.attributes(of: 12_345) } == ESTALE)
+    #expect(errorNumber { () throws(EngineError) in _ = try system.file(3) } == EBADF)
+  }
+
+  @Test func refusesWritingAndOpeningFolders() throws {
+    let system = FileSystem(SnapshotfulLayer([]).chain())
+    let disk = try #require(try system.find("disk.raw"))
+    #expect(errorNumber { () throws(EngineError) in _ = try system.open(disk.id, forWriting: true) } == EROFS)
+    #expect(errorNumber { () throws(EngineError) in _ = try system.open(1, forWriting: false) } == EISDIR)
+  }
+
+  @Test func forgetsWhatItWasToldToForget() throws {
+    let system = FileSystem(SnapshotfulLayer([]).chain())
+    let disk = try #require(try system.find("disk.raw"))
+    _ = try system.find("disk.raw")
+    system.forget(disk.id, count: 1)
+    #expect(try system.attributes(of: disk.id).id == disk.id)
+    let handle = try system.open(disk.id, forWriting: false)
+    system.forget(disk.id, count: 1)
+    #expect(errorNumber { () throws(EngineError) in _ = try system.attributes(of: disk.id) } == ESTALE)
+    // What is open stays readable, and the number is the same when it is looked up again.
+    #expect(try system.bytes(handle, at: 0, count: 1) == [255])
+    #expect(try system.find("disk.raw")?.id == disk.id)
+  }
+
+  @Test func listsAFolderInPieces() throws {
+    let names = (0..<500).map { "snapshot \($0)" }
+    let system = FileSystem(SnapshotfulLayer(names).chain())
+    let folder = try #require(try system.find("snapshots"))
+    var found: [String] = []
+    var position: UInt64 = 0
+    while true {
+      var taken = 0
+      try system.entries(of: folder.id, from: position, remembering: false) { name, attributes, next in
+        guard taken < 7 else { return false }
+        taken += 1
+        position = next
+        found.append(String(decoding: name, as: UTF8.self))
+        if found.count == 1 { #expect(attributes.id == folder.id) }
+        if found.count == 2 { #expect(attributes.id == ImageTree.rootID) }
+        return true
+      }
+      if taken == 0 { break }
+    }
+    #expect(found == [".", ".."] + names)
+  }
+
+  @Test func countsListedEntriesAsLookupsWhereAsked() throws {
+    let system = FileSystem(SnapshotfulLayer(["one"]).chain())
+    var ids: [UInt64] = []
+    try system.entries(of: 1, from: 0, remembering: true) { name, attributes, _ in
+      if name.first != UInt8(ascii: ".") { ids.append(attributes.id) }
+      return true
+    }
+    for id in ids {
+      #expect(try system.attributes(of: id).id == id)
+      system.forget(id, count: 1)
+      #expect(errorNumber { () throws(EngineError) in _ = try system.attributes(of: id) } == ESTALE)
+    }
+  }
+
+  @Test func staysUsableWhereTheSnapshotListIsDamaged() throws {
+    let system = FileSystem(SnapshotfulLayer([], failure: .corrupt("broken")).chain())
+    let folder = try #require(try system.find("snapshots"))
+    #expect(errorNumber { () throws(EngineError) in _ = try system.names(in: folder.id) } == EIO)
+    // Tables that cannot be read: the disk has its size and opens, and reading says what is wrong.
+    let disk = try #require(try system.find("disk.raw"))
+    #expect(try system.attributes(of: disk.id).allocatedByteCount == 8192)
+    let handle = try system.open(disk.id, forWriting: false)
+    #expect(errorNumber { () throws(EngineError) in _ = try system.bytes(handle, at: 0, count: 1) } == EIO)
+    #expect(try system.seek(handle, from: 0, toData: true) == 0)
+    #expect(try system.seek(handle, from: 0, toData: false) == 8192)
+  }
+}

@@ -1,0 +1,76 @@
+import FormatEngine
+import Glibc
+import TestSupport
+import Testing
+
+@testable import imgfs
+
+@Suite struct OpenDiskTests {
+  private func qcow2(_ folder: TemporaryFolder, _ commands: String...) throws -> OpenDisk {
+    let path = folder.file("disk.qcow2")
+    try ReferenceTool.qemuImg("create", "-f", "qcow2", path, "1M")
+    try ReferenceTool.io(commands, on: path, format: "qcow2")
+    return OpenDisk(try ImageOpener.open(path))
+  }
+
+  private func isFile(_ source: OpenDisk.Source) -> Bool { if case .file = source { true } else { false } }
+
+  @Test func splicesLargeStoredExtentsOnly() throws {
+    try TemporaryFolder.with { folder in
+      let disk = try qcow2(folder, "write -P 1 0 256k", "write -z 512k 128k")
+      #expect(isFile(try disk.source(at: 0, count: 256 * 1024)))
+      #expect(!isFile(try disk.source(at: 0, count: 4096)))
+      #expect(!isFile(try disk.source(at: 512 * 1024, count: 128 * 1024)))
+      // Half stored, half not.
+      #expect(!isFile(try disk.source(at: 128 * 1024, count: 256 * 1024)))
+    }
+  }
+
+  @Test func copiesWhatReachesPastTheEndOfItsFile() throws {
+    try TemporaryFolder.with { folder in
+      let content = [UInt8](repeating: 7, count: 100_001)
+      let disk = OpenDisk(try ImageOpener.open(try folder.write(content, to: "odd.raw")))
+      #expect(disk.byteCount == 100_352)
+      #expect(isFile(try disk.source(at: 0, count: 65_536)))
+      let source = try disk.source(at: 0, count: 100_352)
+      #expect(!isFile(source))
+      let buffer = AlignedBuffer(byteCount: 100_352)
+      unsafe buffer.bytes.initializeMemory(as: UInt8.self, repeating: 99)
+      unsafe try disk.read(source, at: 0, into: buffer.prefix(100_352))
+      #expect(unsafe Array(buffer.prefix(100_352)) == content + [UInt8](repeating: 0, count: 351))
+    }
+  }
+
+  @Test func findsDataAndHoles() throws {
+    try TemporaryFolder.with { folder in
+      let disk = try qcow2(folder, "write -P 1 64k 64k", "write -P 1 256k 128k", "write -z 384k 64k")
+      let KiB: UInt64 = 1024
+      #expect(disk.seek(from: 0, toData: false) == 0)
+      #expect(disk.seek(from: 0, toData: true) == 64 * KiB)
+      #expect(disk.seek(from: 70 * KiB, toData: true) == 70 * KiB)
+      #expect(disk.seek(from: 70 * KiB, toData: false) == 128 * KiB)
+      #expect(disk.seek(from: 128 * KiB, toData: true) == 256 * KiB)
+      #expect(disk.seek(from: 256 * KiB, toData: false) == 384 * KiB)
+      #expect(disk.seek(from: 384 * KiB, toData: true) == nil)
+      #expect(disk.seek(from: 1024 * KiB, toData: false) == nil)
+      #expect(disk.allocatedByteCount() == 192 * KiB)
+    }
+  }
+
+  @Test func endsAFullDiskWithAHole() throws {
+    try TemporaryFolder.with { folder in
+      let disk = try qcow2(folder, "write -P 1 0 1M")
+      #expect(disk.seek(from: 0, toData: false) == 1 << 20)
+      #expect(disk.allocatedByteCount() == 1 << 20)
+    }
+  }
+
+  @Test func isSharedByAllWhoHaveItOpen() throws {
+    let file = DiskFile(listedByteCount: 8192) { () throws(EngineError) in SnapshotfulLayer([]).chain() }
+    let first = try file.opened()
+    #expect(try file.opened() === first)
+    #expect(file.knownAllocatedByteCount == nil)
+    #expect(try file.allocatedByteCount() == 8192)
+    #expect(file.knownAllocatedByteCount == 8192)
+  }
+}

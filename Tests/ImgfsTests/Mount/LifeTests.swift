@@ -1,0 +1,145 @@
+import Foundation
+import TestSupport
+import Testing
+
+/// How a mount begins and ends.
+@Suite(.enabled(if: MountedImage.isPossible), .serialized)
+struct LifeTests {
+  private func image(in folder: TemporaryFolder) throws -> String {
+    try folder.write([UInt8](repeating: 3, count: 1 << 20), to: "disk.raw")
+  }
+
+  /// Starts imgfs in front and waits until the tree is there.
+  private func startInFront(_ options: [String], _ image: String, _ mountPoint: String) throws -> TestProcess {
+    let process = try TestProcess([try BuiltProduct.imgfs.path, "-f"] + options + [image, mountPoint])
+    guard MountedImage.waits(until: { Files.exists(mountPoint + "/disk.raw") }) else {
+      throw TestFailure("No tree: \(process.wait(timeout: 1).stderrText)")
+    }
+    return process
+  }
+
+  @Test func isThereWhenItGoesToTheBackground() throws {
+    try TemporaryFolder.with { folder in
+      let image = try image(in: folder)
+      for _ in 0..<5 {
+        try MountedImage.with(image, in: folder) { mount in
+          #expect(Files.exists(mount.file("disk.raw")))
+          #expect(getsid(mount.process) == mount.process || getsid(mount.process) != getsid(0))
+        }
+      }
+    }
+  }
+
+  @Test(arguments: [SIGTERM, SIGINT, SIGHUP])
+  func unmountsOnASignal(_ number: CInt) throws {
+    try TemporaryFolder.with { folder in
+      let image = try image(in: folder)
+      for options in [[], ["-s"]] {
+        let mountPoint = try folder.makeFolder("mnt")
+        let process = try startInFront(options, image, mountPoint)
+        process.signal(number)
+        let result = process.wait(timeout: 10)
+        #expect(result.status == 0 && result.stderrText == "")
+        #expect(!MountedImage.isMounted(mountPoint))
+      }
+    }
+  }
+
+  @Test func unmountsInTheBackgroundOnASignal() throws {
+    try TemporaryFolder.with { folder in
+      try MountedImage.with(try image(in: folder), in: folder) { mount in
+        kill(mount.process, SIGTERM)
+        #expect(MountedImage.waits { !MountedImage.isRunning(mount.process) })
+        #expect(!MountedImage.isMounted(mount.path))
+        #expect(!Files.exists(mount.path + ".pid"))
+      }
+    }
+  }
+
+  @Test func endsOnASignalWhileAFileIsOpen() throws {
+    try TemporaryFolder.with { folder in
+      let mountPoint = try folder.makeFolder("mnt")
+      let process = try startInFront([], try image(in: folder), mountPoint)
+      let descriptor = unsafe open(mountPoint + "/disk.raw", O_RDONLY)
+      #expect(descriptor >= 0)
+      process.signal(SIGTERM)
+      #expect(process.wait(timeout: 10).status == 0)
+      close(descriptor)
+      #expect(MountedImage.waits { !MountedImage.isMounted(mountPoint) })
+    }
+  }
+
+  @Test func endsWhenSomebodyElseUnmounts() throws {
+    try TemporaryFolder.with { folder in
+      let mountPoint = try folder.makeFolder("mnt")
+      let process = try startInFront([], try image(in: folder), mountPoint)
+      try TestProcess.run(["/bin/umount", mountPoint]).expecting(0)
+      let result = process.wait(timeout: 10)
+      #expect(result.status == 0 && result.stderrText == "")
+    }
+  }
+
+  @Test func waitsForTheProcessWhenItUnmounts() throws {
+    try TemporaryFolder.with { folder in
+      let image = try image(in: folder)
+      for _ in 0..<10 {
+        try MountedImage.with(image, in: folder) { mount in
+          try BuiltProduct.imgfs.run(["--unmount", mount.path]).expecting(0)
+          #expect(!MountedImage.isRunning(mount.process))
+          #expect(!MountedImage.isMounted(mount.path))
+        }
+      }
+    }
+  }
+
+  @Test func doesNotUnmountWhatIsInUse() throws {
+    try TemporaryFolder.with { folder in
+      try MountedImage.with(try image(in: folder), in: folder) { mount in
+        let descriptor = unsafe open(mount.file("disk.raw"), O_RDONLY)
+        let result = try BuiltProduct.imgfs.run(["--unmount", mount.path])
+        #expect(result.status == 1)
+        #expect(result.stderrText == "imgfs: Could not unmount '\(mount.path)': Device or resource busy\n")
+        close(descriptor)
+        #expect(MountedImage.isMounted(mount.path))
+      }
+    }
+  }
+
+  @Test func unmountsWhatAKilledProcessLeft() throws {
+    try TemporaryFolder.with { folder in
+      let mountPoint = try folder.makeFolder("mnt")
+      let image = try image(in: folder)
+      let process = try startInFront([], image, mountPoint)
+      process.signal(SIGKILL)
+      #expect(process.wait(timeout: 10).status == 128 + Int(SIGKILL))
+      let refused = try BuiltProduct.imgfs.run([image, mountPoint])
+      #expect(refused.status == 1 && refused.stderrText.contains("imgfs --unmount frees it"))
+      try BuiltProduct.imgfs.run(["--unmount", mountPoint]).expecting(0)
+      #expect(!MountedImage.isMounted(mountPoint))
+    }
+  }
+
+  @Test func unmountsOnlyItsOwn() throws {
+    try TemporaryFolder.with { folder in
+      for place in [folder.path, "/proc"] {
+        let result = try BuiltProduct.imgfs.run(["--unmount", place])
+        #expect(result.status == 1)
+        #expect(result.stderrText == "imgfs: '\(place)' is not a mount point of imgfs\n")
+      }
+      let missing = folder.file("missing")
+      let result = try BuiltProduct.imgfs.run(["--unmount", missing])
+      #expect(result.status == 1 && result.stderrText.contains("No such file or directory"))
+    }
+  }
+
+  @Test func isShownWithItsImage() throws {
+    try TemporaryFolder.with { folder in
+      let image = try folder.write([UInt8](repeating: 0, count: 4096), to: "name, with comma.raw")
+      try MountedImage.with(image, in: folder) { mount in
+        let table = String(decoding: try Files.read("/proc/self/mountinfo"), as: UTF8.self)
+        let line = table.split(separator: "\n").first { $0.contains(" \(mount.path) ") }
+        #expect(line?.contains("- fuse.imgfs \(image.replacing(" ", with: "\\040")) ro,") == true)
+      }
+    }
+  }
+}
