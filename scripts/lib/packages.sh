@@ -1,6 +1,9 @@
 # shellcheck shell=bash
 # Debian packages and the Swift toolchain, for scripts/demo and scripts/test.
 
+# Ordinary users do not have these in their path on Debian, and mkfs, debugfs and losetup are there.
+PATH=$PATH:/usr/sbin:/sbin
+
 # What building the programs takes besides Swift itself.
 # shellcheck disable=SC2034 # used by those who read this file
 build_packages=(g++ git libdeflate-dev libfuse3-dev libzstd-dev pkg-config zlib1g-dev)
