@@ -52,9 +52,10 @@ install_missing() {
 
 # Packages that the toolchain from swift.org needs to run and to link, where they are not there yet.
 toolchain_packages() {
-  local swift debian=12
+  local swift libraries debian
   swift=$(readlink -f "$(command -v swift)")
-  if ldd "${swift%/*}"/swift-{build,frontend} 2>/dev/null | grep -q 'not found'; then
+  libraries=$(ldd "${swift%/*}"/swift-{build,frontend} 2>/dev/null || true)
+  if [[ $libraries == *'not found'* ]]; then
     printf '%s\n' libcurl4-openssl-dev libedit-dev libncurses-dev libsqlite3-dev libxml2-dev tzdata
   fi
   if ! command -v ld.gold >/dev/null; then
@@ -70,7 +71,7 @@ require_swift() {
   command -v swift >/dev/null || stop "Swift is missing: install 6.3 from https://www.swift.org/install/linux (README.md)"
   mapfile -t needed < <(toolchain_packages)
   [[ ${#needed[@]} -eq 0 ]] || install_missing "${needed[@]}"
-  version=$(swift --version 2>/dev/null | sed -nE 's/.*Swift version ([0-9]+\.[0-9]+).*/\1/p')
+  version=$(swift --version 2>&1 | sed -nE 's/.*Swift version ([0-9]+\.[0-9]+).*/\1/p' || true)
   [[ -n $version ]] || stop "swift is there, but 'swift --version' says nothing that could be understood"
   if [[ $(printf '%s\n' 6.2 "$version" | sort --version-sort | head -n 1) != 6.2 ]]; then
     stop "Swift $version is too old: 6.2 is the oldest that reads Package.swift, 6.3 is what the tests run with"
