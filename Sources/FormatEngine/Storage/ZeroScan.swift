@@ -14,11 +14,14 @@ public enum ZeroScan {
     var position = 0
     // SAFETY: every load ends at or before the buffer's count.
     while position + step <= buffer.count {
-      let a = unsafe base.loadUnaligned(fromByteOffset: position, as: SIMD64<UInt8>.self)
-      let b = unsafe base.loadUnaligned(fromByteOffset: position + 64, as: SIMD64<UInt8>.self)
-      let c = unsafe base.loadUnaligned(fromByteOffset: position + 128, as: SIMD64<UInt8>.self)
-      let d = unsafe base.loadUnaligned(fromByteOffset: position + 192, as: SIMD64<UInt8>.self)
-      if (a | b) | (c | d) != SIMD64<UInt8>(repeating: 0) { return position }
+      var bits = SIMD8<UInt64>(repeating: 0)
+      for part in 0..<4 {
+        bits |= unsafe base.loadUnaligned(fromByteOffset: position + 64 * part, as: SIMD8<UInt64>.self)
+      }
+      // Halved by hand: comparing a whole vector goes lane by lane.
+      let half = bits.lowHalf | bits.highHalf
+      let quarter = half.lowHalf | half.highHalf
+      if quarter[0] | quarter[1] != 0 { return position }
       position += step
     }
     while position + 8 <= buffer.count {
