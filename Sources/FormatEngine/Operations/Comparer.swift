@@ -114,7 +114,8 @@ private final class CompareWork: Sendable {
     let first = try status(of: a, at: position, limit)
     let second = try status(of: b, at: position, first.extent.length)
     let differ =
-      comparingStatus && MapEntry(first, of: a.members[first.depth].layer, at: position).status
+      comparingStatus
+      && MapEntry(first, of: a.members[first.depth].layer, at: position).status
         != MapEntry(second, of: b.members[second.depth].layer, at: position).status
     return Statuses(a: first, b: second, length: second.extent.length, differ: differ)
   }

@@ -5,6 +5,8 @@ final class ConvertWorker {
   private let packer: (any ClusterPacker)?
   private let packed: AlignedBuffer
   private var pieces: [PackedPiece] = []
+  /// For each unit of the segment in the buffer, whether the target needs it.
+  private var neededUnits: [Bool] = []
 
   init(_ work: ConvertWork) throws(EngineError) {
     self.work = work
@@ -78,32 +80,29 @@ final class ConvertWorker {
     _ segment: ConvertSegment, with packer: any ClusterPacker, into packing: any CompressedWriting
   ) throws(EngineError) {
     let unit = packing.compressionUnit
+    try readAll(segment, unit: unit)
     pieces.removeAll(keepingCapacity: true)
     var packedCount = 0
-    var done: UInt64 = 0
-    while done < segment.length {
+    for (index, isNeeded) in neededUnits.enumerated() where isNeeded {
+      let done = UInt64(index) * unit
       let length = min(unit, segment.length - done)
-      let targetOffset = segment.targetOffset + done
-      if try readUnit(segment, at: done, length: length, unit: unit) {
-        let source = unsafe UnsafeRawBufferPointer(buffer.prefix(Int(unit)))
-        // Smaller than the cluster by at least a byte, or it is stored as it is.
-        let target = unsafe UnsafeMutableRawBufferPointer(
-          rebasing: packed.bytes[packedCount..<packedCount + Int(unit) - 1])
-        // A cluster that two sources share is not packed: the other's part would be lost.
-        let isWhole =
-          targetOffset.isAligned(to: unit)
-          && (length == unit || targetOffset + length == work.target.virtualSize)
-        if isWhole, let count = unsafe try packer.pack(source, into: target) {
-          pieces.append(PackedPiece(guestOffset: targetOffset, byteCount: count))
-          packedCount += count
-        } else {
-          let whole = unsafe UnsafeRawBufferPointer(buffer.prefix(Int(length)))
-          try writing(at: targetOffset) { () throws(EngineError) in
-            unsafe try work.target.write(whole, at: targetOffset)
-          }
+      let offset = segment.targetOffset + done
+      let whole = unsafe UnsafeRawBufferPointer(rebasing: buffer.bytes[Int(done)..<Int(done + unit)])
+      if unsafe try skipZeros(whole, at: offset, length) { continue }
+      // A cluster that two sources share is not packed: the other's part would be lost.
+      let isWhole =
+        offset.isAligned(to: unit) && (length == unit || offset + length == work.target.virtualSize)
+      // Smaller than the cluster by at least a byte, or it is stored as it is.
+      let room = unsafe UnsafeMutableRawBufferPointer(
+        rebasing: packed.bytes[packedCount..<packedCount + Int(unit) - 1])
+      if isWhole, let count = unsafe try packer.pack(whole, into: room) {
+        pieces.append(PackedPiece(guestOffset: offset, byteCount: count))
+        packedCount += count
+      } else {
+        try writing(at: offset) { () throws(EngineError) in
+          unsafe try work.target.write(UnsafeRawBufferPointer(rebasing: whole[0..<Int(length)]), at: offset)
         }
       }
-      done += length
     }
     guard !pieces.isEmpty else { return }
     let bytes = unsafe UnsafeRawBufferPointer(packed.prefix(packedCount))
@@ -112,33 +111,40 @@ final class ConvertWorker {
     }
   }
 
-  /// Reads one unit into the buffer, filled up with zeros at the end of the disk. False where the target
-  /// needs nothing for it.
-  private func readUnit(_ segment: ConvertSegment, at done: UInt64, length: UInt64, unit: UInt64)
-    throws(EngineError) -> Bool
+  /// Whether a unit is all zeros and done with.
+  private func skipZeros(_ unit: UnsafeRawBufferPointer, at offset: UInt64, _ length: UInt64)
+    throws(EngineError)
+    -> Bool
   {
-    var isNeeded = false
-    var position: UInt64 = 0
-    while position < length {
-      let offset = segment.sourceOffset + done + position
-      let found = try status(of: segment.source, at: offset, limit: length - position)
-      let piece = unsafe UnsafeMutableRawBufferPointer(
-        rebasing: buffer.bytes[Int(position)..<Int(position + found.extent.length)])
+    guard work.options.sparseByteCount > 0, unsafe ZeroScan.isZero(unit) else { return false }
+    if !work.options.targetReadsAsZeros || work.options.targetHasBacking {
+      try writeZeros(at: offset, count: length)
+    }
+    return true
+  }
+
+  /// Reads a segment into the buffer, its last unit filled up with zeros, and notes which units hold
+  /// anything that the target needs.
+  private func readAll(_ segment: ConvertSegment, unit: UInt64) throws(EngineError) {
+    let unitCount = Int(segment.length.dividedRoundingUp(by: unit))
+    neededUnits.removeAll(keepingCapacity: true)
+    neededUnits.append(contentsOf: repeatElement(false, count: unitCount))
+    var done: UInt64 = 0
+    while done < segment.length {
+      let offset = segment.sourceOffset + done
+      let found = try status(of: segment.source, at: offset, limit: segment.length - done)
+      let end = done + found.extent.length
+      let piece = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer.bytes[Int(done)..<Int(end)])
       try reading(at: offset) { () throws(EngineError) in
         unsafe try segment.source.read(found, at: offset, into: piece)
       }
-      if !work.needsNothing(found) { isNeeded = true }
-      position += found.extent.length
+      if !work.needsNothing(found) {
+        for index in Int(done / unit)...Int((end - 1) / unit) { neededUnits[index] = true }
+      }
+      done = end
     }
-    unsafe UnsafeMutableRawBufferPointer(rebasing: buffer.bytes[Int(length)..<Int(unit)])
+    unsafe UnsafeMutableRawBufferPointer(rebasing: buffer.bytes[Int(done)..<unitCount * Int(unit)])
       .initializeMemory(as: UInt8.self, repeating: 0)
-    guard isNeeded else { return false }
-    let isZero = unsafe ZeroScan.isZero(UnsafeRawBufferPointer(buffer.prefix(Int(unit))))
-    guard isZero, work.options.sparseByteCount > 0 else { return true }
-    if !work.options.targetReadsAsZeros || work.options.targetHasBacking {
-      try writeZeros(at: segment.targetOffset + done, count: length)
-    }
-    return false
   }
 
   // MARK: Words for errors

@@ -36,7 +36,8 @@ public enum ImageCreator {
   /// The backing file that the options name.
   public static func backing(in options: OptionValues) -> BackingReference? {
     guard options.isGiven("backing_file"), let name = options.text("backing_file") else { return nil }
-    return BackingReference(name: name, format: options.isGiven("backing_fmt") ? options.text("backing_fmt") : nil)
+    return BackingReference(
+      name: name, format: options.isGiven("backing_fmt") ? options.text("backing_fmt") : nil)
   }
 
   /// Checks what the options say of a backing file, and completes the size from it where none is given.
@@ -55,7 +56,8 @@ public enum ImageCreator {
         if !options.isGiven("size") { options.set("size", to: .number(found.virtualSize)) }
         guard backing.format != nil else {
           throw .invalid(
-            "Backing file specified without backing format\nDetected format of \(found.members[0].formatName).")
+            "Backing file specified without backing format\nDetected format of \(found.members[0].formatName)."
+          )
         }
       } else if backing.format == nil {
         throw .invalid("Backing file specified without backing format")
