@@ -1,0 +1,30 @@
+import FormatEngine
+import TestSupport
+import Testing
+
+/// Images that other programs made give the digests that are listed for them.
+@Suite(.enabled(if: Samples.areHere)) struct SampleTests {
+  @Test(arguments: Samples.expectations(["raw", "qcow2"]))
+  func sampleGivesItsDigest(_ sample: Samples.Expectation) throws {
+    try TemporaryFolder.with { folder in
+      let chain = try ImageOpener.open(try Samples.unpack(sample.name, into: folder))
+      #expect(chain.members[0].formatName == sample.format)
+      #expect(chain.virtualSize == sample.virtualSize)
+      #expect(try RawDigest.of(chain) == sample.digest)
+    }
+  }
+
+  /// Our digest is the one that samples/digest prints, zeros and a short last block included.
+  @Test func digestIsTheScripts() throws {
+    try TemporaryFolder.with { folder in
+      var random = SeededRandom(seed: 4)
+      var disk = ModelDisk(byteCount: 1_000_448)
+      disk.write(random.bytes(100_000), at: 65_536 * 3 + 100)
+      disk.write([1], at: 1_000_447)
+      let path = try folder.write(disk.bytes, to: "disk.raw")
+      let script = try TestProcess.run(["/usr/bin/python3", try #require(Samples.folder) + "/digest", path]).expecting(0)
+      let digest = try RawDigest.of(try ImageOpener.open(path, OpenOptions(format: "raw")))
+      #expect(script.stdoutText == "\(path) 1000448 \(digest)\n")
+    }
+  }
+}
