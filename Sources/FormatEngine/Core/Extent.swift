@@ -2,7 +2,7 @@
 ///
 /// | source      | the guest reads                     | hostOffset                  |
 /// |-------------|-------------------------------------|-----------------------------|
-/// | below       | the layer below, or zeros           | nil                         |
+/// | below       | the layer below, or zeros           | set where room is kept      |
 /// | zeros       | zeros, whatever lies below          | set where room is kept      |
 /// | stored      | `length` bytes of store `store`     | where they are              |
 /// | compressed  | what only the layer can unpack      | where the packed bytes are  |

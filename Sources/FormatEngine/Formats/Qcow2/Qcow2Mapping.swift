@@ -168,14 +168,14 @@ final class Qcow2Mapping {
     while end < Qcow2Geometry.subclusterCount, kind(end) == kind(first) { end += 1 }
     let length = end * geometry.subclusterSize - inCluster
     let hasHost = entry.hostOffset != 0 || (hasDataFile && entry.isCopied)
+    let host = hasHost ? entry.hostOffset + inCluster : nil
     switch kind(first) {
-    case 0: return Extent(.below, length: length)
+    case 0: return Extent(.below, length: length, hostOffset: host, store: dataStore)
     case 1:
       guard hasHost else { throw .corrupt("Subclusters are stored without a cluster") }
       return try self.stored(entry.hostOffset + inCluster, length: length)
     default:
-      return Extent(
-        .zeros, length: length, hostOffset: hasHost ? entry.hostOffset + inCluster : nil, store: dataStore)
+      return Extent(.zeros, length: length, hostOffset: host, store: dataStore)
     }
   }
 
