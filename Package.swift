@@ -33,8 +33,10 @@ let package = Package(
 
     .target(
       name: "TestSupport", dependencies: ["FormatEngine"], path: "Tests/TestSupport", swiftSettings: strict),
+    .target(name: "CAllocationCounter", path: "Tests/CAllocationCounter"),
     .testTarget(
-      name: "FormatEngineTests", dependencies: ["FormatEngine", "TestSupport"], swiftSettings: strict),
+      name: "FormatEngineTests", dependencies: ["CAllocationCounter", "FormatEngine", "TestSupport"],
+      swiftSettings: strict),
     .testTarget(
       name: "QemuImgTests", dependencies: ["FormatEngine", "qemu-img", "TestSupport"],
       exclude: ["Golden"], swiftSettings: strict),

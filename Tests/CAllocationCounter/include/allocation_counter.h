@@ -1,0 +1,13 @@
+// Counts this thread's heap allocations. Linked into a test program, its malloc family stands in front
+// of the C library's own and hands every call on.
+#ifndef IMGFS_ALLOCATION_COUNTER_H
+#define IMGFS_ALLOCATION_COUNTER_H
+
+#include <stddef.h>
+
+/// Allocations of the calling thread since it started.
+size_t imgfs_allocation_count(void);
+/// Bytes that the calling thread has asked for since it started.
+size_t imgfs_allocated_byte_count(void);
+
+#endif

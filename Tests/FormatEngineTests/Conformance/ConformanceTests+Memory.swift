@@ -1,0 +1,48 @@
+import CAllocationCounter
+import FormatEngine
+import TestSupport
+import Testing
+
+extension ConformanceTests {
+  /// Reading what was read before asks the heap for nothing. Packed clusters are unpacked into buffers of
+  /// a cache, so they are left out.
+  @Test(arguments: ConformanceRow.all)
+  func warmReadAllocatesNothing(_ row: ConformanceRow) throws {
+    try row.withFixture { fixture in
+      let chain = try fixture.open()
+      let buffer = AlignedBuffer(byteCount: Int(64 * KiB))
+      var measured = 0
+      for offset in stride(from: 0, through: chain.virtualSize - 64 * KiB, by: Int(64 * KiB)) {
+        if try chain.hasPackedBytes(offset..<offset + 64 * KiB) { continue }
+        unsafe try chain.read(into: buffer.bytes, at: offset)
+        let before = imgfs_allocation_count()
+        unsafe try chain.read(into: buffer.bytes, at: offset)
+        let count = imgfs_allocation_count() - before
+        #expect(count == 0, "at \(offset)")
+        measured += 1
+      }
+      #expect(measured > 0)
+    }
+  }
+
+  @Test func allocationsAreCounted() {
+    let before = imgfs_allocation_count()
+    let bytes = imgfs_allocated_byte_count()
+    let buffer = AlignedBuffer(byteCount: 10_000)
+    #expect(buffer.byteCount == 10_000)
+    #expect(imgfs_allocation_count() > before)
+    #expect(imgfs_allocated_byte_count() >= bytes + 10_000)
+  }
+}
+
+extension ImageChain {
+  fileprivate func hasPackedBytes(_ range: Range<UInt64>) throws(EngineError) -> Bool {
+    var position = range.lowerBound
+    while position < range.upperBound {
+      let found = try extent(at: position, limit: range.upperBound - position)
+      if found.extent.source == .compressed { return true }
+      position += found.extent.length
+    }
+    return false
+  }
+}
