@@ -1,3 +1,4 @@
+import CAllocationCounter
 import FormatEngine
 import TestSupport
 import Testing
@@ -111,6 +112,22 @@ struct RefusedHeader: Sendable, CustomTestStringConvertible {
     let error = try #require(image.openError(), "it opened")
     #expect(error.message.contains(row.words), "\(error.message)")
     #expect(error.code != .notThisFormat)
+  }
+
+  /// 32 MiB of L1, 8 MiB of refcount table and the caches fit; a number from a header alone never costs more.
+  @Test(arguments: HeaderField.all)
+  func noValueOfAnyFieldTakesMuchMemory(_ field: HeaderField) throws {
+    let good = try Qcow2Bytes.judged()
+    for value in field.values {
+      let image = good.with(value, at: field.offset, width: field.width)
+      let store = MemoryStore(image.bytes)
+      let before = imgfs_allocated_byte_count()
+      if let chain = try? ImageChain.over(store, format: Qcow2Format.self) {
+        _ = try? chain.readBytes(at: 0, count: 512)
+        if let keeping = chain.top as? any SnapshotKeeping { _ = try? keeping.snapshots() }
+      }
+      #expect(imgfs_allocated_byte_count() - before < 96 << 20, "\(field.name) = \(value)")
+    }
   }
 
   @Test func wrongMagicIsNotThisFormat() throws {

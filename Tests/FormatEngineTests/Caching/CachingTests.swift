@@ -1,0 +1,200 @@
+@testable import FormatEngine
+import Glibc
+import Synchronization
+import TestSupport
+import Testing
+
+@Suite struct TableCacheTests {
+  private func firstByte(_ cache: TableCache, _ offset: UInt64) throws -> UInt8 { unsafe try cache.slice(at: offset)[0] }
+
+  private func change(_ cache: TableCache, _ offset: UInt64, to byte: UInt8) throws {
+    unsafe try cache.slice(at: offset)[0] = byte
+    cache.markDirty(at: offset)
+  }
+
+  @Test func randomChangesThroughASmallCacheReachTheStore() throws {
+    var random = SeededRandom.fromEnvironment(or: 101)
+    let store = MemoryStore([UInt8](repeating: 0, count: 512 * 400))
+    let order = WriteOrder(stores: [store])
+    let cache = TableCache(store: store, order: order, sliceByteCount: 512, capacity: 512 * 16)
+    order.append(cache)
+    var model = [UInt8](repeating: 0, count: 400)
+    for _ in 0..<4000 {
+      let slice = random.below(400)
+      #expect(try firstByte(cache, UInt64(slice * 512)) == model[slice], "\(random)")
+      if random.oneIn(3) {
+        model[slice] = UInt8(random.below(256))
+        try change(cache, UInt64(slice * 512), to: model[slice])
+      }
+      if random.oneIn(500) { try order.flush() }
+    }
+    try order.flush()
+    #expect(!cache.isDirty)
+    for slice in 0..<400 { #expect(store.snapshot[slice * 512] == model[slice]) }
+  }
+
+  @Test func warmSliceIsNotReadAgain() throws {
+    let store = CountingStore(MemoryStore([UInt8](repeating: 7, count: 8192)))
+    let cache = TableCache(store: store, order: WriteOrder(stores: [store]), sliceByteCount: 512, capacity: 8192)
+    for _ in 0..<5 { #expect(try firstByte(cache, 1024) == 7) }
+    #expect(store.callCount(.read) == 1)
+  }
+
+  @Test func failedReadLeavesNoSlice() throws {
+    let store = FaultStore(MemoryStore([UInt8](repeating: 7, count: 8192)))
+    let cache = TableCache(store: store, order: WriteOrder(stores: [store]), sliceByteCount: 512, capacity: 8192)
+    store.arm(failing: 0)
+    #expect(throws: EngineError.self) { try firstByte(cache, 512) }
+    #expect(try firstByte(cache, 512) == 7)
+  }
+
+  @Test func failedWriteStaysDirty() throws {
+    let memory = MemoryStore([UInt8](repeating: 0, count: 8192))
+    let store = FaultStore(memory)
+    let order = WriteOrder(stores: [store])
+    let cache = TableCache(store: store, order: order, sliceByteCount: 512, capacity: 8192)
+    order.append(cache)
+    try change(cache, 512, to: 9)
+    store.arm(failing: 0, of: [.write])
+    #expect(throws: EngineError.self) { try order.flush() }
+    #expect(cache.isDirty && memory.snapshot[512] == 0)
+    try order.flush()
+    #expect(!cache.isDirty && memory.snapshot[512] == 9)
+  }
+
+  @Test func droppedSliceIsNeverWritten() throws {
+    let store = MemoryStore([UInt8](repeating: 1, count: 8192))
+    let order = WriteOrder(stores: [store])
+    let cache = TableCache(store: store, order: order, sliceByteCount: 512, capacity: 8192)
+    order.append(cache)
+    try change(cache, 512, to: 9)
+    cache.drop(at: 0, count: 2048)
+    try order.flush()
+    #expect(store.snapshot == [UInt8](repeating: 1, count: 8192))
+  }
+
+  @Test func freshSliceIsZerosWithoutReading() throws {
+    let store = CountingStore(MemoryStore([UInt8](repeating: 1, count: 8192)))
+    let cache = TableCache(store: store, order: WriteOrder(stores: [store]), sliceByteCount: 512, capacity: 8192)
+    unsafe #expect(try cache.freshSlice(at: 512)[0] == 0)
+    #expect(store.callCount(.read) == 0 && cache.isDirty)
+  }
+}
+
+@Suite struct WriteOrderTests {
+  /// A table that writes its number where all can see in which order that was.
+  private final class Table: OrderedTable {
+    var isDirty = true
+    let number: UInt8
+    let store: CrashStore
+    init(_ number: UInt8, _ store: CrashStore) { (self.number, self.store) = (number, store) }
+    func writeBack() throws(EngineError) {
+      try store.write(bytes: [number], at: UInt64(number))
+      isDirty = false
+    }
+  }
+
+  @Test func ranksAreWrittenInOrderWithAFlushBetween() throws {
+    let store = CrashStore()
+    let order = WriteOrder(stores: [store])
+    for number in 0..<3 as Range<UInt8> { order.append(Table(number, store)) }
+    #expect(order.isDirty)
+    try order.flush()
+    #expect(!order.isDirty)
+    let story = store.events.map { event in
+      switch event {
+      case .write(let offset, _): "write \(offset)"
+      case .flush: "flush"
+      case .zeros, .resize: "other"
+      }
+    }
+    #expect(story == ["write 0", "flush", "write 1", "flush", "write 2", "flush"])
+  }
+}
+
+@Suite struct RangeLockTests {
+  @Test func exclusiveHoldersOfAByteNeverOverlap() {
+    let lock = RangeLock()
+    let holders = Mutex<[Int]>(Array(repeating: 0, count: 64))
+    let wrong = Threads.run(6) { number in
+      var random = SeededRandom(seed: UInt64(number))
+      for _ in 0..<400 {
+        let start = random.below(60)
+        let range = start..<start + 1 + random.below(4)
+        let isExclusive = random.oneIn(2)
+        var complaint: String?
+        try? lock.withRange(UInt64(range.lowerBound)..<UInt64(range.upperBound), exclusive: isExclusive) {
+          () throws(EngineError) in
+          holders.withLock { list in
+            for index in range {
+              // A writer counts 1000, a reader 1.
+              if list[index] >= 1000 || (isExclusive && list[index] != 0) { complaint = "byte \(index): \(list[index])" }
+              list[index] += isExclusive ? 1000 : 1
+            }
+          }
+          sched_yield()
+          holders.withLock { list in for index in range { list[index] -= isExclusive ? 1000 : 1 } }
+        }
+        if let complaint { return complaint }
+      }
+      return nil
+    }
+    #expect(wrong.isEmpty)
+    #expect(holders.withLock { $0.allSatisfy { $0 == 0 } })
+  }
+
+  @Test func failureInsideGivesTheRangeBack() throws {
+    let lock = RangeLock()
+    #expect(throws: EngineError.self) {
+      try lock.withRange(0..<10, exclusive: true) { () throws(EngineError) in throw .invalid("on purpose") }
+    }
+    let inside = try Deadline.within(seconds: 5, "range lock") {
+      try lock.withRange(5..<6, exclusive: true) { () throws(EngineError) in 3 }
+    }
+    #expect(inside == 3)
+  }
+
+  @Test func readersShareARange() throws {
+    let lock = RangeLock()
+    try Deadline.within(seconds: 5, "shared range") {
+      let inner = try lock.withRange(0..<10, exclusive: false) { () throws(EngineError) in
+        try lock.withRange(5..<6, exclusive: false) { () throws(EngineError) in 4 }
+      }
+      #expect(inner == 4)
+    }
+  }
+}
+
+@Suite struct ClusterCacheTests {
+  @Test func whatChangedMeanwhileIsNotKept() {
+    let cache = ClusterCache()
+    let cluster = AlignedBuffer(byteCount: 512)
+    let before = cache.generation
+    cache.invalidate(0..<512)
+    cache.insert(cluster, depth: 0, guestOffset: 0, byteCount: 512, generation: before)
+    #expect(cache.find(depth: 0, guestOffset: 0) == nil)
+    cache.insert(cluster, depth: 0, guestOffset: 0, byteCount: 512, generation: cache.generation)
+    #expect(cache.find(depth: 0, guestOffset: 0) === cluster)
+  }
+
+  @Test func onlyTheTopLayersOverlapIsForgotten() {
+    let cache = ClusterCache()
+    for (depth, offset) in [(0, 0), (0, 512), (1, 0)] as [(Int, UInt64)] {
+      cache.insert(AlignedBuffer(byteCount: 512), depth: depth, guestOffset: offset, byteCount: 512, generation: 0)
+    }
+    cache.invalidate(100..<101)
+    #expect(cache.find(depth: 0, guestOffset: 0) == nil)
+    #expect(cache.find(depth: 0, guestOffset: 512) != nil)
+    #expect(cache.find(depth: 1, guestOffset: 0) != nil)
+  }
+
+  @Test func oldClustersMakeRoom() {
+    let cache = ClusterCache()
+    for index in 0..<200 as Range<UInt64> {
+      cache.insert(
+        AlignedBuffer(byteCount: 65536), depth: 0, guestOffset: index << 16, byteCount: 65536, generation: 0)
+    }
+    #expect(cache.find(depth: 0, guestOffset: 0) == nil)
+    #expect(cache.find(depth: 0, guestOffset: 199 << 16) != nil)
+  }
+}

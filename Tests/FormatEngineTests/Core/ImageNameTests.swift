@@ -1,0 +1,38 @@
+@testable import FormatEngine
+import Testing
+
+@Suite struct ImageNameTests {
+  @Test(arguments: [
+    ("plain", "plain"), ("/a/b", "/a/b"), ("./a:b", "./a:b"), ("/x:y", "/x:y"), ("file:a", "a"), ("file:/a/b", "/a/b"),
+    ("file:a:b", "a:b"), ("", ""),
+  ])
+  func plainNamesAreKept(_ name: String, _ path: String) throws {
+    #expect(try ImageName.plainPath(name) == path)
+  }
+
+  @Test(arguments: ["nbd:x", "json:{\"a\":1}", "http://h/", "a:b", ":x", "C:\\image.vhd"])
+  func namesOfProtocolsAreRefused(_ name: String) {
+    #expect(throws: EngineError.self) { try ImageName.plainPath(name) }
+  }
+
+  @Test func messagesTellKnownProtocolsFromUnknown() {
+    func message(_ name: String) -> String {
+      do throws(EngineError) { return try ImageName.plainPath(name) } catch { return error.message }
+    }
+    #expect(message("nbd:x") == "Protocol 'nbd' is not built in")
+    #expect(message("what:x") == "Unknown protocol 'what'")
+  }
+
+  @Test(arguments: [
+    ("b", "a", "b"), ("b", "/x/a", "/x/b"), ("/b", "/x/a", "/b"), ("../b", "x/a", "x/../b"), ("b", "/a", "/b"),
+  ])
+  func namesJoinTheirImagesFolder(_ name: String, _ path: String, _ result: String) {
+    #expect(ImageName.join(name, toFolderOf: path) == result)
+  }
+
+  @Test func lastComponentIsAfterTheLastSlash() {
+    #expect(ImageName.lastComponent(of: "/a/b") == "b")
+    #expect(ImageName.lastComponent(of: "b") == "b")
+    #expect(ImageName.lastComponent(of: "a/") == "")
+  }
+}
