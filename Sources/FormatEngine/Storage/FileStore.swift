@@ -136,7 +136,7 @@ public final class FileStore: ByteStore {
 
   public func writeZeros(at offset: UInt64, count: UInt64, freeing: Bool) throws(EngineError) {
     guard count > 0 else { return }
-    guard offset <= maximumFileOffset - count else {
+    guard count <= maximumFileOffset, offset <= maximumFileOffset - count else {
       throw .systemCall("Could not write to '\(path)'", errno: EFBIG, path: path)
     }
     hasUnsyncedWrites.store(true, ordering: .releasing)
@@ -169,6 +169,9 @@ public final class FileStore: ByteStore {
   /// Sets room aside without changing the size beyond `offset + count` or what is there.
   public func reserve(at offset: UInt64, count: UInt64) throws(EngineError) {
     guard count > 0 else { return }
+    guard count <= maximumFileOffset, offset <= maximumFileOffset - count else {
+      throw .systemCall("Could not preallocate data for '\(path)'", errno: EFBIG, path: path)
+    }
     hasUnsyncedWrites.store(true, ordering: .releasing)
     let result = posix_fallocate(descriptor, off_t(offset), off_t(count))
     if result != 0 {
