@@ -52,6 +52,35 @@ extension ConformanceTests {
     }
   }
 
+  /// The guest's bytes could not be written: the room for them is given back.
+  @Test(arguments: oneFileRows)
+  func failedWriteOfGuestBytesLeaksNothing(_ row: ConformanceRow) throws {
+    try row.withFixture { fixture in
+      let memory = MemoryStore(try Files.read(fixture.path))
+      let store = FaultStore(memory)
+      var failures = 0
+      do {
+        let chain = try Self.overLower(fixture, store)
+        var random = SeededRandom.fromEnvironment(or: 43)
+        for _ in 0..<6 {
+          let range = random.range(in: fixture.model.byteCount, most: 100_000)
+          // Not from the tables: they are written by flushes.
+          store.arm(failing: 0, of: [.write])
+          do throws(EngineError) {
+            try chain.writeBytes(random.fill(range.count), at: UInt64(range.lowerBound))
+          } catch { failures += 1 }
+          store.arm(failing: nil)
+        }
+        try chain.flush()
+      }
+      #expect(failures > 0)
+      let path = try fixture.folder.write(memory.snapshot, to: "image")
+      guard row.format != "raw" else { return }
+      let verdict = try ReferenceTool.check(path, format: row.format, folder: fixture.folder.path)
+      #expect(verdict.corruptions == 0 && verdict.leaks == 0, "\(verdict.text)")
+    }
+  }
+
   private static let changingCalls: Set<StoreCall> = [.write, .writeZeros, .resize, .flush, .read]
 
   /// The fixture's chain with `store` in the place of its top file.
