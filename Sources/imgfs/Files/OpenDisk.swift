@@ -59,8 +59,9 @@ final class OpenDisk: Sendable {
     case severalExtents
   }
 
-  /// From this size on it is cheaper to hand pages of the host's file to the kernel than to copy them.
-  static let spliceByteCount = 32 * 1024
+  /// From this size on it is cheaper to hand pages of the host's file to the kernel than to copy them
+  /// (by 15 % at 64 KiB; at 32 KiB there is no difference).
+  static let spliceByteCount = 64 * 1024
   /// More extents than any image has that is not made of crumbs; the rest of the disk is then taken to
   /// be like what was counted, so that no `stat` takes minutes.
   static let maximumCountedExtents = 4_000_000

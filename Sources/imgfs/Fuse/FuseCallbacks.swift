@@ -80,6 +80,7 @@ enum FuseCallbacks {
       else { return }
       request.answer { () throws(EngineError) in
         let forWriting = info.flags & O_ACCMODE != O_RDONLY || info.flags & O_TRUNC != 0
+        request.context.setReadAhead()
         info.fh = try request.fileSystem.open(id, forWriting: forWriting)
         info.keep_cache = 1
         info.noflush = 1
