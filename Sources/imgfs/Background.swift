@@ -9,9 +9,13 @@ import Glibc
 struct Background: Sendable {
   /// The child's end of the pipe, over which it says that the tree is there.
   private let descriptor: CInt
+  /// What the process was started with besides the standard three. Whoever started it must not find a
+  /// file, a pipe or a lock in use for as long as the tree is mounted.
+  private let inherited: [CInt]
 
   /// Returns in the child only; the parent waits and exits. Throws where there can be no child.
   static func enter(mountPoint: String) throws(EngineError) -> Background {
+    let inherited = openDescriptors()
     var ends: [CInt] = [0, 0]
     guard unsafe pipe(&ends) == 0 else { throw .systemCall("Could not make a pipe", errno: errno) }
     _ = fcntl(ends[0], F_SETFD, FD_CLOEXEC)
@@ -20,10 +24,26 @@ struct Background: Sendable {
     guard child >= 0 else { throw .systemCall("Could not start a process", errno: errno) }
     if child == 0 {
       close(ends[0])
-      return Background(descriptor: ends[1])
+      return Background(descriptor: ends[1], inherited: inherited)
     }
     close(ends[1])
     exit(wait(for: child, over: ends[0], mountPoint))
+  }
+
+  private static func openDescriptors() -> [CInt] {
+    guard let folder = unsafe opendir("/proc/self/fd") else { return [] }
+    defer { unsafe closedir(folder) }
+    var numbers: [CInt] = []
+    while let entry = unsafe readdir(folder) {
+      // SAFETY: the kernel ends names with a NUL.
+      let name = unsafe withUnsafePointer(to: &entry.pointee.d_name) {
+        unsafe String(cString: UnsafeRawPointer($0).assumingMemoryBound(to: CChar.self))
+      }
+      if let number = CInt(name), number > STDERR_FILENO, unsafe number != dirfd(folder) {
+        numbers.append(number)
+      }
+    }
+    return numbers
   }
 
   /// The exit status of the process that was started.
@@ -55,6 +75,7 @@ struct Background: Sendable {
       for standard in [STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO] { dup2(nothing, standard) }
       if nothing > STDERR_FILENO { close(nothing) }
     }
+    for number in inherited { close(number) }
     var word: UInt8 = 1
     _ = unsafe write(descriptor, &word, 1)
     close(descriptor)

@@ -65,7 +65,8 @@ final class FileSystem: Sendable {
   /// What is known without reading anything.
   private func firstAttributes(of node: Node) -> Attributes {
     var attributes = Attributes(
-      id: node.id, isFolder: node.isFolder, byteCount: 0, allocatedByteCount: 0, time: node.time, isExact: true)
+      id: node.id, isFolder: node.isFolder, byteCount: 0, allocatedByteCount: 0, time: node.time,
+      isExact: true)
     switch node.content {
     case .folder: break
     case .disk(let disk):

@@ -17,7 +17,9 @@ enum Mount {
     guard let process = ServingProcess(id: getpid()) else {
       throw EngineError(.system(errno: ENOENT), "Could not read '/proc/self/stat': is /proc mounted?")
     }
-    let context = FuseContext(FileSystem(chain), options, mountPoint: mountPoint.path, process: process) { background?.mountIsReady() }
+    let context = FuseContext(FileSystem(chain), options, mountPoint: mountPoint.path, process: process) {
+      background?.mountIsReady()
+    }
     let session = try FuseSession(context, options, at: mountPoint.path)
     defer { session.close() }
     if let pidFile { try write("\(process.id)\n", to: pidFile) }

@@ -20,7 +20,9 @@ struct MountPoint {
         : EngineError.systemErrorText(number)
       throw refusal(reason, number)
     }
-    guard status.st_mode & S_IFMT == S_IFDIR else { throw refusal(EngineError.systemErrorText(ENOTDIR), ENOTDIR) }
+    guard status.st_mode & S_IFMT == S_IFDIR else {
+      throw refusal(EngineError.systemErrorText(ENOTDIR), ENOTDIR)
+    }
     path = try HostFiles.realPath(given)
     if let entry = MountEntry.find(at: path) {
       let advice = entry.type == MountEntry.imgfsType ? "; imgfs --unmount frees it" : ""

@@ -62,7 +62,8 @@ extension FileSystem {
     for (path, value, size) in [("zero", 0, 4096), ("one", 1, 4608), ("two", 2, 5120)] {
       let disk = try #require(try system.find("snapshots", path, "disk.raw"))
       let handle = try system.open(disk.id, forWriting: false)
-      #expect(try system.bytes(handle, at: 0, count: 100_000) == [UInt8](repeating: UInt8(value), count: size))
+      #expect(
+        try system.bytes(handle, at: 0, count: 100_000) == [UInt8](repeating: UInt8(value), count: size))
       #expect(try system.attributes(of: disk.id).byteCount == UInt64(size))
       system.close(handle)
     }
@@ -81,7 +82,9 @@ extension FileSystem {
   }
 
   @Test func makesHostileSnapshotNamesReachable() throws {
-    let names = ["../../etc", "..", "", "a\0b", "\n", "same", "same", String(repeating: "ä", count: 32_768), "\u{202E}"]
+    let names = [
+      "../../etc", "..", "", "a\0b", "\n", "same", "same", String(repeating: "ä", count: 32_768), "\u{202E}",
+    ]
     let system = FileSystem(SnapshotfulLayer(names).chain())
     let snapshots = try #require(try system.find("snapshots"))
     let listed = try system.names(in: snapshots.id)

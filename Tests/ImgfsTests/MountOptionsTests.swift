@@ -25,7 +25,8 @@ import Testing
 
   @Test func takesOptionsBeforeBetweenAndAfter() throws {
     let options = try mount("-f", "disk", "-F", "qcow2", "mnt", "-s", "--backing=none", "--pid-file", "p")
-    #expect(options.isForeground && options.isSingleThreaded && !options.isDebugging && !options.followsBacking)
+    #expect(
+      options.isForeground && options.isSingleThreaded && !options.isDebugging && !options.followsBacking)
     #expect(options.format == "qcow2" && options.pidFile == "p")
     #expect(options.image == "disk" && options.mountPoint == "mnt")
   }
@@ -41,7 +42,8 @@ import Testing
 
   @Test func understandsMountOptions() throws {
     let options = try mount(
-      "-o", "ro,uid=1000,gid=100,umask=027,allow_other", "-o", "noexec,fsname=a\\,b,x-systemd.idle-timeout=3,,", "a", "b")
+      "-o", "ro,uid=1000,gid=100,umask=027,allow_other", "-o",
+      "noexec,fsname=a\\,b,x-systemd.idle-timeout=3,,", "a", "b")
     #expect(options.userID == 1000 && options.groupID == 100 && options.umask == 0o27)
     #expect(options.passedOn == ["allow_other", "noexec", "fsname=a,b"])
   }
@@ -52,7 +54,8 @@ import Testing
     #expect(complaint("-o", "allow_other=1", "a", "b") == "Unknown mount option 'allow_other=1'")
     #expect(complaint("-o", "uid=me", "a", "b") == "The mount option 'uid' takes a number, not 'me'")
     #expect(complaint("-o", "umask=9", "a", "b") == "The mount option 'umask' takes a number, not '9'")
-    #expect(complaint("-o", "rw", "a", "b") == "The mount option 'rw' is not supported: the tree is read-only")
+    #expect(
+      complaint("-o", "rw", "a", "b") == "The mount option 'rw' is not supported: the tree is read-only")
     #expect(complaint("--backing", "some", "a", "b") == "--backing is 'follow' or 'none', not 'some'")
     #expect(complaint("a") == "Expecting an image and a mount point")
     #expect(complaint("a", "b", "c") == "Expecting an image and a mount point")

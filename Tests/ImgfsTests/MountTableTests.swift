@@ -4,7 +4,8 @@ import Testing
 
 @Suite struct MountTableTests {
   @Test func readsALineOfTheKernelsTable() throws {
-    let line = "88 26 0:52 / /mnt/with\\040space ro,nosuid shared:4 master:1 - fuse.imgfs a\\011b\\134c.qcow2 ro,user_id=0"
+    let line =
+      "88 26 0:52 / /mnt/with\\040space ro,nosuid shared:4 master:1 - fuse.imgfs a\\011b\\134c.qcow2 ro,user_id=0"
     let entry = try #require(MountEntry(line: Substring(line)))
     #expect(entry.device == "0:52")
     #expect(entry.mountPoint == "/mnt/with space")

@@ -13,7 +13,8 @@ public struct MountedImage: Sendable {
   public static let isPossible: Bool =
     unsafe access("/dev/fuse", F_OK) == 0 && (geteuid() == 0 || Files.exists("/usr/bin/fusermount3"))
   /// Whether file systems inside images can be mounted too.
-  public static let canLoopMount: Bool = unsafe isPossible && geteuid() == 0 && access("/dev/loop-control", F_OK) == 0
+  public static let canLoopMount: Bool =
+    unsafe isPossible && geteuid() == 0 && access("/dev/loop-control", F_OK) == 0
 
   /// The path of a name in it.
   public func file(_ name: String) -> String { "\(path)/\(name)" }
@@ -34,7 +35,8 @@ public struct MountedImage: Sendable {
       process = serving
       let result = try body(MountedImage(path: mountPoint, process: serving))
       if isMounted(mountPoint) {
-        try BuiltProduct.imgfs.run(["--unmount", mountPoint]).expecting(0)
+        // A process that another test is just starting may hold a descriptor for a moment.
+        _ = waits { (try? BuiltProduct.imgfs.run(["--unmount", mountPoint]).status) == 0 }
       }
       if isMounted(mountPoint) { throw TestFailure("'\(mountPoint)' is still mounted") }
       if isRunning(serving) { throw TestFailure("The process of '\(mountPoint)' still runs") }
@@ -45,7 +47,9 @@ public struct MountedImage: Sendable {
   /// Whether something is mounted there.
   public static func isMounted(_ path: String) -> Bool {
     let table = (try? Files.read("/proc/self/mountinfo")).map { String(decoding: $0, as: UTF8.self) } ?? ""
-    return table.split(separator: "\n").contains { $0.split(separator: " ").dropFirst(4).first == Substring(path) }
+    return table.split(separator: "\n").contains {
+      $0.split(separator: " ").dropFirst(4).first == Substring(path)
+    }
   }
 
   /// Whether a process exists that has not ended; one that only waits for its parent to look has.

@@ -49,9 +49,11 @@ enum FuseCallbacks {
       request.finish()
     }
     unsafe table.forget_multi = { request, count, list in
-      guard let request = unsafe request.map({ unsafe FuseRequest($0) }) else { return }
-      for unsafe entry in unsafe UnsafeBufferPointer(start: list, count: count) {
-        request.fileSystem.forget(entry.ino, count: entry.nlookup)
+      guard let request = unsafe request.map({ unsafe FuseRequest($0) }), let list = unsafe list
+      else { return }
+      for index in 0..<count {
+        // SAFETY: libfuse says how long its list is.
+        unsafe request.fileSystem.forget(list[index].ino, count: list[index].nlookup)
       }
       request.finish()
     }
@@ -61,7 +63,9 @@ enum FuseCallbacks {
     }
     unsafe table.getxattr = { request, id, name, room in
       guard let request = unsafe request.map({ unsafe FuseRequest($0) }) else { return }
-      if id == ImageTree.rootID, unsafe FuseCallbacks.bytes(of: name) == Array(ServingProcess.attributeName.utf8) {
+      if id == ImageTree.rootID,
+        unsafe FuseCallbacks.bytes(of: name) == Array(ServingProcess.attributeName.utf8)
+      {
         request.reply(attribute: Array(request.context.process.description.utf8), room: room)
       } else {
         request.fail(ENODATA)
@@ -96,7 +100,9 @@ enum FuseCallbacks {
       guard let request = unsafe request.map({ unsafe FuseRequest($0) }) else { return }
       guard let info = unsafe info, let offset = UInt64(exactly: offset) else { return request.fail(EINVAL) }
       let handle = unsafe info.pointee.fh
-      request.answer { () throws(EngineError) in try FuseCallbacks.read(request, handle, at: offset, count: count) }
+      request.answer { () throws(EngineError) in
+        try FuseCallbacks.read(request, handle, at: offset, count: count)
+      }
     }
     unsafe table.lseek = { request, _, offset, whence, info in
       guard let request = unsafe request.map({ unsafe FuseRequest($0) }) else { return }
@@ -167,9 +173,11 @@ enum FuseCallbacks {
     let bytes = unsafe buffer.prefix(min(room, pool.bufferByteCount))
     request.answer { () throws(EngineError) in
       var used = 0
-      try request.fileSystem.entries(of: id, from: position, remembering: withAttributes) { name, attributes, next in
+      try request.fileSystem.entries(of: id, from: position, remembering: withAttributes) {
+        name, attributes, next in
         let rest = unsafe UnsafeMutableRawBufferPointer(rebasing: bytes[used...])
-        let needed = unsafe request.add(name, attributes, next: next, withAttributes: withAttributes, to: rest)
+        let needed = unsafe request.add(
+          name, attributes, next: next, withAttributes: withAttributes, to: rest)
         guard needed <= rest.count else { return false }
         used += needed
         return true

@@ -13,7 +13,9 @@ struct MountEntry: Equatable {
 
   init?(line: Substring) {
     let fields = line.split(separator: " " as Character, omittingEmptySubsequences: false).map { String($0) }
-    guard let separator = fields.dropFirst(6).firstIndex(of: "-"), fields.count > separator + 2 else { return nil }
+    guard let separator = fields.dropFirst(6).firstIndex(of: "-"), fields.count > separator + 2 else {
+      return nil
+    }
     device = fields[2]
     mountPoint = Self.unescaped(fields[4])
     type = fields[separator + 1]

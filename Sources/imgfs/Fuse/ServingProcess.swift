@@ -20,7 +20,9 @@ struct ServingProcess: Equatable, Sendable, CustomStringConvertible {
   /// Out of an attribute's value.
   init?(_ text: String) {
     let parts = text.split(separator: " ")
-    guard parts.count == 2, let id = pid_t(parts[0]), let startTime = UInt64(parts[1]), id > 0 else { return nil }
+    guard parts.count == 2, let id = pid_t(parts[0]), let startTime = UInt64(parts[1]), id > 0 else {
+      return nil
+    }
     self.id = id
     self.startTime = startTime
   }

@@ -6,6 +6,9 @@ import Glibc
 enum Unmounter {
   /// A process that has nothing to write ends at once; longer means that its storage hangs.
   private static let patienceMilliseconds: CInt = 60_000
+  /// For a second, at 20 ms each: a loop device lets go of its file only a moment after the file system on
+  /// it is unmounted.
+  private static let busyAttempts = 50
 
   static func unmount(_ given: String) throws(EngineError) {
     let path = try mountedPath(given)
@@ -24,7 +27,8 @@ enum Unmounter {
     repeat { result = unsafe poll(&waiting, 1, patienceMilliseconds) } while result < 0 && errno == EINTR
     guard result > 0 else {
       throw EngineError(
-        .system(errno: ETIMEDOUT), "'\(given)' is unmounted, but process \(process.id) still runs", path: given)
+        .system(errno: ETIMEDOUT), "'\(given)' is unmounted, but process \(process.id) still runs",
+        path: given)
     }
   }
 
@@ -53,10 +57,15 @@ enum Unmounter {
   }
 
   private static func detach(_ path: String, _ given: String) throws(EngineError) {
-    if unsafe umount2(path, CInt(UMOUNT_NOFOLLOW)) == 0 { return }
-    let number = errno
-    // Users may unmount what they mounted, with the help of a program that may.
-    if number == EPERM, try runHelper(path) { return }
+    var number: CInt = 0
+    for _ in 0..<busyAttempts {
+      if unsafe umount2(path, CInt(UMOUNT_NOFOLLOW)) == 0 { return }
+      number = errno
+      // Users may unmount what they mounted, with the help of a program that may.
+      if number == EPERM, try runHelper(path) { return }
+      guard number == EPERM || number == EBUSY else { break }
+      usleep(20_000)
+    }
     // Its process was about to unmount it.
     if number == EINVAL, MountEntry.find(at: path)?.type != MountEntry.imgfsType { return }
     throw .systemCall("Could not unmount '\(given)'", errno: number == EPERM ? EBUSY : number, path: given)

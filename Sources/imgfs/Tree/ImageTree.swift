@@ -22,7 +22,9 @@ final class ImageTree: Sendable {
     let folder = Folder { () throws(EngineError) in
       let chain = self.chain
       return [
-        self.diskNode(in: Self.rootID, time, listedByteCount: chain.virtualSize) { () throws(EngineError) in chain },
+        self.diskNode(in: Self.rootID, time, listedByteCount: chain.virtualSize) { () throws(EngineError) in
+          chain
+        },
         self.textNode("info.json", in: Self.rootID, time) { () throws(EngineError) in
           try Description.info(of: chain.members[0])
         },
@@ -30,7 +32,8 @@ final class ImageTree: Sendable {
           try Description.map(of: chain)
         },
         self.snapshotsNode(ofLayerAt: 0, in: Self.rootID, time),
-        self.folderNode("layers", in: Self.rootID, time) { (id) throws(EngineError) in self.layerNodes(in: id) },
+        self.folderNode("layers", in: Self.rootID, time) { (id) throws(EngineError) in self.layerNodes(in: id)
+        },
       ]
     }
     return Node(id: Self.rootID, parentID: Self.rootID, name: [], time: time, content: .folder(folder))
@@ -47,7 +50,9 @@ final class ImageTree: Sendable {
           self.diskNode(in: id, time, listedByteCount: member.layer.virtualSize) { () throws(EngineError) in
             chain.lower(from: depth)
           },
-          self.textNode("info.json", in: id, time) { () throws(EngineError) in try Description.info(of: member) },
+          self.textNode("info.json", in: id, time) { () throws(EngineError) in
+            try Description.info(of: member)
+          },
           self.snapshotsNode(ofLayerAt: depth, in: id, time),
         ]
       }
@@ -71,14 +76,16 @@ final class ImageTree: Sendable {
     _ record: SnapshotRecord, _ name: [UInt8], _ descriptions: SnapshotDescriptions,
     of layer: any SnapshotKeeping, at depth: Int, in parentID: UInt64
   ) -> Node {
-    let time = FileTime(seconds: record.dateSeconds, nanoseconds: Int64(min(record.dateNanoseconds, 999_999_999)))
+    let time = FileTime(
+      seconds: record.dateSeconds, nanoseconds: Int64(min(record.dateNanoseconds, 999_999_999)))
     return folderNode(name, in: parentID, time) { (id) throws(EngineError) in
       let chain = self.chain
       return [
         self.diskNode(in: id, time, listedByteCount: record.virtualSize) { () throws(EngineError) in
           chain.replacing(layerAt: depth, with: try layer.openSnapshot(record))
         },
-        self.textNode("info.json", in: id, time) { () throws(EngineError) in try descriptions.info(of: record) },
+        self.textNode("info.json", in: id, time) { () throws(EngineError) in try descriptions.info(of: record)
+        },
       ]
     }
   }
@@ -96,7 +103,8 @@ final class ImageTree: Sendable {
     _ name: String, in parentID: UInt64, _ time: FileTime,
     _ write: @escaping @Sendable () throws(EngineError) -> [UInt8]
   ) -> Node {
-    Node(id: takeID(), parentID: parentID, name: Array(name.utf8), time: time, content: .text(TextFile(write)))
+    Node(
+      id: takeID(), parentID: parentID, name: Array(name.utf8), time: time, content: .text(TextFile(write)))
   }
 
   private func folderNode(

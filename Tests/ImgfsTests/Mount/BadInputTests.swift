@@ -5,7 +5,8 @@ import Testing
 /// A clear sentence, an exit status, and nothing left behind.
 @Suite(.serialized) struct BadInputTests {
   private func expectRefusal(
-    _ arguments: [String], status: Int = 1, saying sentence: String, location: SourceLocation = #_sourceLocation
+    _ arguments: [String], status: Int = 1, saying sentence: String,
+    location: SourceLocation = #_sourceLocation
   ) throws {
     let result = try BuiltProduct.imgfs.run(arguments, timeout: 20)
     #expect(result.status == status && !result.timedOut, sourceLocation: location)
@@ -17,7 +18,9 @@ import Testing
     }
   }
 
-  private func withImage(_ body: (TemporaryFolder, _ image: String, _ mountPoint: String) throws -> Void) throws {
+  private func withImage(_ body: (TemporaryFolder, _ image: String, _ mountPoint: String) throws -> Void)
+    throws
+  {
     try TemporaryFolder.with { folder in
       let image = try folder.write([UInt8](repeating: 1, count: 65_536), to: "disk.raw")
       try body(folder, image, try folder.makeFolder("mnt"))
@@ -52,7 +55,8 @@ import Testing
   @Test(.enabled(if: MountedImage.isPossible)) func refusesBadImages() throws {
     try withImage { folder, _, mountPoint in
       let missing = folder.file("missing.qcow2")
-      try expectRefusal([missing, mountPoint], saying: "Could not open '\(missing)': No such file or directory")
+      try expectRefusal(
+        [missing, mountPoint], saying: "Could not open '\(missing)': No such file or directory")
       try expectRefusal([folder.path, mountPoint], saying: "Could not open '\(folder.path)'")
       let pipe = folder.file("pipe")
       #expect(unsafe mkfifo(pipe, 0o644) == 0)

@@ -8,7 +8,9 @@ struct DamageTests {
   private static let clusterSize = 65_536
 
   /// 8 MiB of random bytes as qcow2, and what is in it.
-  private func image(in folder: TemporaryFolder, _ options: String...) throws -> (path: String, content: [UInt8]) {
+  private func image(in folder: TemporaryFolder, _ options: String...) throws -> (
+    path: String, content: [UInt8]
+  ) {
     let random = try TestProcess.run(["/usr/bin/head", "-c", "4M", "/dev/urandom"]).expecting(0).stdout
     var content: [UInt8] = []
     // Half of each cluster repeats, so that it compresses.
@@ -34,7 +36,7 @@ struct DamageTests {
 
   /// Reads a file piece by piece: what was read, zeros where it could not be, and the pieces that failed.
   private func read(_ path: String, piece: Int, backwards: Bool) throws -> (content: [UInt8], failed: [Int]) {
-    let descriptor = unsafe open(path, O_RDONLY)
+    let descriptor = unsafe open(path, O_RDONLY | O_CLOEXEC)
     guard descriptor >= 0 else { throw TestFailure("Could not open '\(path)': errno \(errno)") }
     defer { close(descriptor) }
     let size = Int(lseek(descriptor, 0, SEEK_END))
@@ -43,7 +45,8 @@ struct DamageTests {
     for number in 0..<size / piece {
       let index = backwards ? size / piece - 1 - number : number
       let count = unsafe content.withUnsafeMutableBytes { raw in
-        unsafe pread(descriptor, raw.baseAddress.map { unsafe $0 + index * piece }, piece, off_t(index * piece))
+        unsafe pread(
+          descriptor, raw.baseAddress.map { unsafe $0 + index * piece }, piece, off_t(index * piece))
       }
       if count != piece {
         #expect(count == -1 && errno == EIO)
@@ -106,7 +109,8 @@ struct DamageTests {
         let copy = folder.file("rescued.raw")
         let disk = mount.file("disk.raw")
         let result = try TestProcess.run(
-          ["/bin/dd", "if=\(disk)", "of=\(copy)", "bs=64k", "conv=noerror,sync"], environment: ["LC_ALL": "C"])
+          ["/bin/dd", "if=\(disk)", "of=\(copy)", "bs=64k", "conv=noerror,sync"], environment: ["LC_ALL": "C"]
+        )
         #expect(result.stderrText.contains("Input/output error"))
         var expected = content
         expected.replaceSubrange(7 * 65_536..<8 * 65_536, with: repeatElement(0, count: 65_536))

@@ -7,7 +7,8 @@ enum GuestImages {
     let base = folder.file("base.qcow2")
     let top = folder.file("top.qcow2")
     try ReferenceTool.qemuImg("create", "-f", "qcow2", base, "24M")
-    try ReferenceTool.io(["write -P 1 0 3M", "write -P 2 5M 700k", "write -P 3 20M 4M"], on: base, format: "qcow2")
+    try ReferenceTool.io(
+      ["write -P 1 0 3M", "write -P 2 5M 700k", "write -P 3 20M 4M"], on: base, format: "qcow2")
     try ReferenceTool.qemuImg("snapshot", "-c", "first", base)
     try ReferenceTool.io(["write -P 4 1M 1M", "write -z 20M 1M"], on: base, format: "qcow2")
     try ReferenceTool.qemuImg("create", "-f", "qcow2", "-b", base, "-F", "qcow2", top)
@@ -28,7 +29,9 @@ enum GuestImages {
   }
 
   /// Random bytes with holes between, the same for the same seed, as a raw file.
-  static func scattered(_ name: String, byteCount: Int, seed: UInt64, in folder: TemporaryFolder) throws -> String {
+  static func scattered(_ name: String, byteCount: Int, seed: UInt64, in folder: TemporaryFolder) throws
+    -> String
+  {
     let path = try folder.write([], to: name)
     try TestProcess.run(["/usr/bin/truncate", "-s", String(byteCount), path]).expecting(0)
     var random = SeededRandom(seed: seed)

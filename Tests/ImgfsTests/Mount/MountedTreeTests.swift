@@ -41,12 +41,14 @@ struct MountedTreeTests {
       try MountedImage.with(top, in: folder) { mount in
         // Newer versions say more; what the judge says must be there and the same.
         for (file, image) in [("info.json", top), ("layers/1-base.qcow2/info.json", base)] {
-          let judged = try parsed(ReferenceTool.qemuImg("info", "--output=json", image).stdout) as? [String: NSObject]
+          let judged =
+            try parsed(ReferenceTool.qemuImg("info", "--output=json", image).stdout) as? [String: NSObject]
           let found = try parsed(Files.read(mount.file(file))) as? [String: NSObject]
           #expect(judged?.isEmpty == false)
           for (key, value) in judged ?? [:] { #expect(found?[key] == value, "\(file): \(key)") }
         }
-        let judged = try parsed(ReferenceTool.qemuImg("map", "--output=json", top).stdout) as? [[String: NSObject]]
+        let judged =
+          try parsed(ReferenceTool.qemuImg("map", "--output=json", top).stdout) as? [[String: NSObject]]
         let found = try parsed(Files.read(mount.file("map.json"))) as? [[String: NSObject]]
         #expect(judged?.count == found?.count)
         for (ours, theirs) in zip(found ?? [], judged ?? []) {
@@ -181,7 +183,8 @@ struct MountedTreeTests {
         var snapshot = stat()
         #expect(unsafe stat(mount.file("snapshots/before"), &snapshot) == 0)
         // The image was last written just after the snapshot was made.
-        #expect(abs(snapshot.st_mtim.tv_sec - image.st_mtim.tv_sec) < 60 && snapshot.st_mtim.tv_sec > 1_600_000_000)
+        #expect(
+          abs(snapshot.st_mtim.tv_sec - image.st_mtim.tv_sec) < 60 && snapshot.st_mtim.tv_sec > 1_600_000_000)
       }
     }
   }
@@ -199,8 +202,8 @@ struct MountedTreeTests {
         #expect(unsafe mkdir(mount.file("folder"), 0o755) == -1 && errno == EROFS)
         #expect(unsafe rename(disk, mount.file("other")) == -1 && errno == EROFS)
         #expect(unsafe chmod(disk, 0o600) == -1 && errno == EROFS)
-        #expect(unsafe open(mount.file("nothing"), O_RDONLY) == -1 && errno == ENOENT)
-        #expect(unsafe open(mount.file("disk.raw/below"), O_RDONLY) == -1 && errno == ENOTDIR)
+        #expect(unsafe open(mount.file("nothing"), O_RDONLY | O_CLOEXEC) == -1 && errno == ENOENT)
+        #expect(unsafe open(mount.file("disk.raw/below"), O_RDONLY | O_CLOEXEC) == -1 && errno == ENOTDIR)
       }
       #expect(try TestProcess.run(["/usr/bin/sha256sum", top]).expecting(0).stdout == digest)
     }
@@ -210,7 +213,9 @@ struct MountedTreeTests {
     try TemporaryFolder.with { folder in
       let image = folder.file("disk.qcow2")
       try ReferenceTool.qemuImg("create", "-f", "qcow2", image, "1M")
-      let given = ["../../../etc/passwd", "..", "line\nfeed", "\u{202E}txt", String(repeating: "n", count: 255)]
+      let given = [
+        "../../../etc/passwd", "..", "line\nfeed", "\u{202E}txt", String(repeating: "n", count: 255),
+      ]
       for (index, name) in given.enumerated() {
         try ReferenceTool.io(["write -P \(index + 1) 0 64k"], on: image, format: "qcow2")
         try ReferenceTool.qemuImg("snapshot", "-c", name, image)

@@ -9,7 +9,7 @@ struct SeekTests {
 
   /// Ranges of data by SEEK_DATA and SEEK_HOLE.
   private func data(of path: String) throws -> [Range<Int>] {
-    let descriptor = unsafe open(path, O_RDONLY)
+    let descriptor = unsafe open(path, O_RDONLY | O_CLOEXEC)
     guard descriptor >= 0 else { throw TestFailure("Could not open '\(path)'") }
     defer { close(descriptor) }
     var ranges: [Range<Int>] = []
@@ -88,7 +88,8 @@ struct SeekTests {
       try ReferenceTool.io(["write -P 1 100G 1M"], on: image, format: "qcow2")
       try MountedImage.with(image, in: folder) { mount in
         let copy = folder.file("copy.raw")
-        try TestProcess.run(["/bin/cp", "--sparse=auto", mount.file("disk.raw"), copy], timeout: 30).expecting(0)
+        try TestProcess.run(["/bin/cp", "--sparse=auto", mount.file("disk.raw"), copy], timeout: 30)
+          .expecting(0)
         var status = stat()
         #expect(unsafe stat(copy, &status) == 0)
         #expect(status.st_size == 200 << 30)

@@ -38,14 +38,18 @@ import Testing
   }
 
   @Test func cutsLongNamesBetweenCharacters() {
-    let names = SafeName.unique([String(repeating: "ö", count: 32_768), String(repeating: "ö", count: 32_769)])
+    let names = SafeName.unique([
+      String(repeating: "ö", count: 32_768), String(repeating: "ö", count: 32_769),
+    ])
     #expect(names[0] == Array(String(repeating: "ö", count: 127).utf8))
     #expect(names[1] == Array((String(repeating: "ö", count: 126) + "~2").utf8))
   }
 
   @Test func holdsItsPromisesForManyHostileNames() {
     var random = SystemRandomNumberGenerator()
-    let pieces = ["/", "..", "\0", "\n", "a", "ß", "\u{202E}", "%", "~2", "", String(repeating: "x", count: 300)]
+    let pieces = [
+      "/", "..", "\0", "\n", "a", "ß", "\u{202E}", "%", "~2", "", String(repeating: "x", count: 300),
+    ]
     let names = (0..<2000).map { _ in
       (0..<Int.random(in: 0...3, using: &random)).map { _ in pieces.randomElement() ?? "" }.joined()
     }

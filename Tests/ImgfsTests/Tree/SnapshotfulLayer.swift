@@ -41,7 +41,8 @@ final class SnapshotfulLayer: SnapshotKeeping {
   }
 
   func openSnapshot(_ record: SnapshotRecord) throws(EngineError) -> any ImageLayer {
-    SnapshotfulLayer([], value: UInt8(truncatingIfNeeded: Int(record.id) ?? 0), byteCount: Int(record.virtualSize))
+    SnapshotfulLayer(
+      [], value: UInt8(truncatingIfNeeded: Int(record.id) ?? 0), byteCount: Int(record.virtualSize))
   }
 
   /// As the only layer of a chain.
