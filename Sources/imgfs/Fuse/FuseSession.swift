@@ -7,10 +7,11 @@ import Glibc
 /// @unchecked: the main thread makes, runs and ends it; other threads only call fuse_session_exit, which
 /// sets a flag.
 @safe final class FuseSession: @unchecked Sendable {
-  /// Two for each processor: one waits for storage while the other answers. More only get in each
-  /// other's way: with ten threads on two processors small reads take twice as long.
-  private static let maximumThreads = UInt32(
-    clamping: min(16, max(4, 2 * sysconf(CInt(_SC_NPROCESSORS_ONLN)))))
+  /// Threads that wait for requests: one for each processor, as more only get in each other's way while
+  /// everything is in memory.
+  private static let idleThreads = UInt32(clamping: min(16, max(2, sysconf(CInt(_SC_NPROCESSORS_ONLN)))))
+  /// More are started while those wait for storage, and end when they are idle.
+  private static let maximumThreads = max(16, idleThreads)
 
   private let session: OpaquePointer
   private let context: FuseContext
@@ -58,7 +59,7 @@ import Glibc
     defer { unsafe fuse_loop_cfg_destroy(configuration) }
     unsafe fuse_loop_cfg_set_clone_fd(configuration, 1)
     unsafe fuse_loop_cfg_set_max_threads(configuration, Self.maximumThreads)
-    unsafe fuse_loop_cfg_set_idle_threads(configuration, Self.maximumThreads)
+    unsafe fuse_loop_cfg_set_idle_threads(configuration, Self.idleThreads)
     return unsafe imgfs_session_loop_mt(session, configuration) >= 0
   }
 
