@@ -5,7 +5,11 @@ public enum SizeText {
   /// Bytes of "10", "1.5G", "64k", "0x200". Without a suffix `unit` says what the number counts.
   public static func parse(_ text: String, unit: UInt64 = 1) throws(Failure) -> UInt64 {
     var digits = Substring(text).drop { $0 == " " || $0 == "\t" }
-    if digits.hasPrefix("-") { throw .outOfRange }
+    if digits.hasPrefix("-") {
+      // A negative number is out of range; with anything behind it, it is none.
+      let isNumber = digits.count > 1 && digits.dropFirst().allSatisfy { $0.isASCII && $0.isNumber }
+      throw isNumber ? .outOfRange : .notASize
+    }
     if digits.hasPrefix("+") { digits = digits.dropFirst() }
     if digits.hasPrefix("0x") || digits.hasPrefix("0X") {
       let rest = digits.dropFirst(2)

@@ -90,7 +90,7 @@ public enum ImageCreator {
     let plain = try ImageName.plainPath(path)
     let backing = backing(in: options)
     if let recorded = backing?.format, FormatCatalog.format(named: recorded) == nil {
-      throw .invalid("unrecognized backing format '\(recorded)'")
+      throw .invalid("Parameter 'backing-fmt' does not accept value '\(recorded)'")
     }
     guard backing != nil || !options.isGiven("backing_fmt") else {
       throw .invalid("Backing format cannot be used without backing file")

@@ -25,7 +25,7 @@ final class ProgressLine: Sendable {
     guard isShown else { return }
     let percent = min(percent, 100)
     last.withLock { last in
-      guard percent > last + step || percent == 0 || (percent == 100 && last < 100) else { return }
+      guard percent > last + step || percent == 0 || percent == 100 else { return }
       last = percent
       Console.write("    (\(NumberText.fixed2(percent))/100%)\r")
       Console.flush()

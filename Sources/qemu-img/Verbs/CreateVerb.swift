@@ -40,6 +40,7 @@ enum CreateVerb {
     if operands.count > 2 { throw .usage("Unexpected argument: \(operands[2])") }
     try attempt("\(name): ") { () throws(EngineError) in
       let target = try ImageCreator.creatableFormat(format)
+      _ = try ImageName.plainPath(name)
       var options = OptionValues(ImageCreator.options(of: target))
       try list.apply(to: &options)
       if let size {
@@ -72,7 +73,7 @@ enum CreateOptionsHelp {
     }
     if let backingFormat {
       guard options.schema.option(named: "backing_fmt") != nil else {
-        throw .unsupported("Backing format not supported for file format '\(format)'")
+        throw .unsupported("Backing file format not supported for file format '\(format)'")
       }
       options.set("backing_fmt", to: .text(backingFormat))
     }

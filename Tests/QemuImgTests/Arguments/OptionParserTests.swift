@@ -1,0 +1,55 @@
+import Testing
+
+@testable import qemu_img
+
+@Suite struct OptionParserTests {
+  private let rules = [
+    OptionRule("help", "h"), OptionRule("format", "f", takesValue: true), OptionRule("output", takesValue: true),
+    OptionRule(letter: "q"), OptionRule(letter: "o", takesValue: true),
+  ]
+
+  private func parse(_ arguments: String...) -> (given: [String], operands: [String]) {
+    let parsed = OptionParser.parse(["verb"] + arguments, rules)
+    return (parsed.options.map { $0.key.isEmpty ? $0.failure.messages[0] : "\($0.key)=\($0.value)" }, parsed.operands)
+  }
+
+  @Test func takesOptionsAnywhere() {
+    let parsed = parse("a", "-f", "raw", "b", "--output=json", "c")
+    #expect(parsed.given == ["format=raw", "output=json"])
+    #expect(parsed.operands == ["a", "b", "c"])
+  }
+
+  @Test func takesLettersTogetherAndValuesAttached() {
+    #expect(parse("-qfraw").given == ["q=", "format=raw"])
+    #expect(parse("-qh").given == ["q=", "help="])
+  }
+
+  @Test func takesLongNamesCutShort() {
+    #expect(parse("--out", "json", "--form=raw").given == ["output=json", "format=raw"])
+  }
+
+  @Test func endsAtTwoHyphens() {
+    let parsed = parse("-q", "--", "-f", "x")
+    #expect(parsed.given == ["q="])
+    #expect(parsed.operands == ["-f", "x"])
+  }
+
+  @Test func keepsOrderAndRepetition() {
+    #expect(parse("-o", "a", "-o", "b").given == ["o=a", "o=b"])
+  }
+
+  @Test func namesWhatItDoesNotKnow() {
+    #expect(parse("--bogus").given == ["unrecognized option '--bogus'"])
+    #expect(parse("-x", "a").given == ["unrecognized option '-x'"])
+    #expect(parse("-?").given == ["unrecognized option '-?'"])
+    #expect(parse("--help=1").given == ["unrecognized option '--help=1'"])
+    #expect(parse("-f").given == ["missing argument for option '-f'"])
+    #expect(parse("--output").given == ["missing argument for option '--output'"])
+  }
+
+  @Test func stopsAtTheFirstOperandWhereAsked() {
+    let parsed = OptionParser.parse(["tool", "-q", "verb", "-f"], rules, stoppingAtFirstOperand: true)
+    #expect(parsed.options.map(\.key) == ["q"])
+    #expect(parsed.operands == ["verb", "-f"])
+  }
+}
