@@ -20,7 +20,9 @@ struct GoldenCase: Sendable, CustomStringConvertible {
     var exit: String
   }
 
-  static let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().appendingPathComponent("Golden").path
+  static let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().appendingPathComponent(
+    "Golden"
+  ).path
 
   /// All cases, by name.
   static let all: [GoldenCase] = {
@@ -29,7 +31,9 @@ struct GoldenCase: Sendable, CustomStringConvertible {
     for verb in (try? files.contentsOfDirectory(atPath: root)) ?? [] {
       for name in (try? files.contentsOfDirectory(atPath: "\(root)/\(verb)")) ?? [] {
         let folder = "\(root)/\(verb)/\(name)"
-        guard let command = try? String(contentsOfFile: "\(folder)/command", encoding: .utf8) else { continue }
+        guard let command = try? String(contentsOfFile: "\(folder)/command", encoding: .utf8) else {
+          continue
+        }
         result.append(GoldenCase(name: "\(verb)/\(name)", folder: folder, command: command))
       }
     }
@@ -37,7 +41,9 @@ struct GoldenCase: Sendable, CustomStringConvertible {
   }()
 
   func expected() throws -> Outcome {
-    func text(_ name: String) throws -> String { String(decoding: try Files.read("\(folder)/\(name)"), as: UTF8.self) }
+    func text(_ name: String) throws -> String {
+      String(decoding: try Files.read("\(folder)/\(name)"), as: UTF8.self)
+    }
     return Outcome(stdout: try text("stdout"), stderr: try text("stderr"), exit: try text("exit"))
   }
 
@@ -68,7 +74,8 @@ struct GoldenCase: Sendable, CustomStringConvertible {
   private static func normalised(_ text: String, _ folder: String) -> String {
     var text = text.replacingOccurrences(of: folder, with: "FOLDER")
     for (pattern, replacement) in [
-      (#"disk size: [0-9.]+ [KMGT]?i?B"#, "disk size: SIZE"), (#""actual-size": [0-9]+"#, "\"actual-size\": SIZE"),
+      (#"disk size: [0-9.]+ [KMGT]?i?B"#, "disk size: SIZE"),
+      (#""actual-size": [0-9]+"#, "\"actual-size\": SIZE"),
       (#"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"#, "DATE               "),
       (#""date-(n?sec)": [0-9]+"#, "\"date-$1\": NUMBER"),
     ] {
@@ -87,7 +94,8 @@ extension GoldenCase.Outcome {
       // The plain file below a format: people's block, and the list in JSON.
       (#"(?m)^Child node '/.*\n(    .*\n)*"#, ""), (#"(?m)^( *)"children": \[\n(\1 .*\n)*\1\],?\n"#, ""),
     ] {
-      result.stdout = result.stdout.replacingOccurrences(of: pattern, with: replacement, options: .regularExpression)
+      result.stdout = result.stdout.replacingOccurrences(
+        of: pattern, with: replacement, options: .regularExpression)
     }
     return result
   }

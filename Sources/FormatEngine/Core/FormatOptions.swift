@@ -46,7 +46,8 @@ public struct OptionValues: Sendable {
     public var text: String {
       switch self {
       case .text(let text): text
-      case .number(let number): String(number)
+      // Signed, as qemu-img prints it.
+      case .number(let number): String(Int64(bitPattern: number))
       case .flag(let flag): flag ? "on" : "off"
       }
     }

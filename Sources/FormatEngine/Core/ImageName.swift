@@ -12,7 +12,11 @@ public enum ImageName {
   public static func plainPath(_ name: String, allowingFilePrefix: Bool = true) throws(EngineError) -> String
   {
     guard let prefix = protocolPrefix(of: name) else { return name }
-    if prefix == "file" && allowingFilePrefix { return String(name.dropFirst("file:".count)) }
+    if prefix == "file" && allowingFilePrefix {
+      let path = String(name.dropFirst("file:".count))
+      // What is left may look like a protocol itself; with a folder before it, it no longer does.
+      return protocolPrefix(of: path) == nil ? path : "./" + path
+    }
     if prefix == "file" || protocols.contains(prefix) {
       throw .unsupported("Protocol '\(prefix)' is not built in")
     }

@@ -56,12 +56,22 @@ public enum SizeText {
     return UInt64((fraction * Double(multiplier)).rounded(.toNearestOrAwayFromZero))
   }
 
-  /// A plain integer, decimal, hexadecimal (0x) or octal (0).
+  /// A plain integer, decimal, hexadecimal (0x) or octal (0), of at most 64 bits. A negative one is taken
+  /// modulo 2^64, as strtoull takes it.
   public static func parseInteger(_ text: String) -> UInt64? {
-    if text.hasPrefix("0x") || text.hasPrefix("0X") { return UInt64(text.dropFirst(2), radix: 16) }
-    if text.count > 1 && text.hasPrefix("0") { return UInt64(text, radix: 8) }
-    guard !text.hasPrefix("+") else { return nil }
-    return UInt64(text)
+    var digits = Substring(text).drop { $0 == " " || $0 == "\t" }
+    let isNegative = digits.hasPrefix("-")
+    if isNegative || digits.hasPrefix("+") { digits = digits.dropFirst() }
+    guard let first = digits.first, first.isASCII, first.isNumber else { return nil }
+    var radix = 10
+    if digits.hasPrefix("0x") || digits.hasPrefix("0X") {
+      (digits, radix) = (digits.dropFirst(2), 16)
+      guard let first = digits.first, first.isHexDigit else { return nil }
+    } else if digits.count > 1 && digits.hasPrefix("0") {
+      radix = 8
+    }
+    guard let value = UInt64(digits, radix: radix) else { return nil }
+    return isNegative ? 0 &- value : value
   }
 
   /// The value of a size option, with qemu-img's words where it is none.

@@ -128,9 +128,8 @@ public enum Mapper {
     text.append(UInt8(ascii: "}"))
   }
 
-  private static func append(_ label: StaticString, _ flag: Bool, to text: inout [UInt8]) {
-    // SAFETY: a StaticString of ASCII has a pointer to its bytes, which live for ever.
-    label.withUTF8Buffer { unsafe text.append(contentsOf: $0) }
+  private static func append(_ label: String, _ flag: Bool, to text: inout [UInt8]) {
+    text.append(contentsOf: label.utf8)
     text.append(contentsOf: flag ? "true".utf8 : "false".utf8)
   }
 

@@ -17,11 +17,14 @@ struct ConvertArguments {
   var flushing = FlushMode.never
 
   private static let rules = [
-    OptionRule("help", "h"), OptionRule(letter: "f", takesValue: true), OptionRule(letter: "O", takesValue: true),
+    OptionRule("help", "h"), OptionRule(letter: "f", takesValue: true),
+    OptionRule(letter: "O", takesValue: true),
     OptionRule(letter: "B", takesValue: true), OptionRule(letter: "C"), OptionRule(letter: "c"),
     OptionRule(letter: "F", takesValue: true), OptionRule(letter: "o", takesValue: true),
-    OptionRule(letter: "l", takesValue: true), OptionRule(letter: "S", takesValue: true), OptionRule(letter: "p"),
-    OptionRule(letter: "t", takesValue: true), OptionRule(letter: "T", takesValue: true), OptionRule(letter: "q"),
+    OptionRule(letter: "l", takesValue: true), OptionRule(letter: "S", takesValue: true),
+    OptionRule(letter: "p"),
+    OptionRule(letter: "t", takesValue: true), OptionRule(letter: "T", takesValue: true),
+    OptionRule(letter: "q"),
     OptionRule(letter: "n"), OptionRule(letter: "m", takesValue: true), OptionRule(letter: "W"),
     OptionRule("force-share", "U"), OptionRule(letter: "r", takesValue: true),
     OptionRule("object", takesValue: true), OptionRule("image-opts"), OptionRule("target-image-opts"),
@@ -89,7 +92,9 @@ struct ConvertArguments {
       }
     }
     // Copying in the host is only a hint, but what contradicts it is still refused.
-    if copiesInHost && result.compresses { throw VerbFailure("Cannot enable copy offloading when -c is used") }
+    if copiesInHost && result.compresses {
+      throw VerbFailure("Cannot enable copy offloading when -c is used")
+    }
     if copiesInHost && hasSparse { throw VerbFailure("Cannot enable copy offloading when -S is used") }
     if !result.createsTarget && !result.options.isEmpty {
       throw VerbFailure("-o has no effect when skipping image creation")

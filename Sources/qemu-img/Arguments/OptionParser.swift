@@ -49,7 +49,8 @@ enum OptionParser {
     var table: [CLinux.option] = unsafe []
     for (index, rule) in rules.enumerated() where rule.key.utf8.count > 1 {
       let code = CInt(firstLongCode + index)
-      unsafe table.append(CLinux.option(name: names[index], has_arg: rule.takesValue ? 1 : 0, flag: nil, val: code))
+      unsafe table.append(
+        CLinux.option(name: names[index], has_arg: rule.takesValue ? 1 : 0, flag: nil, val: code))
     }
     unsafe table.append(CLinux.option())
     let letters = rules.compactMap { rule in rule.letter.map { "\($0)\(rule.takesValue ? ":" : "")" } }
@@ -67,7 +68,9 @@ enum OptionParser {
       given.append(option(code, rules, value: value, last: last))
     }
     // Operands were moved behind the options.
-    let operands = unsafe argv[Int(imgfs_getopt_next())..<arguments.count].compactMap { unsafe $0.map { unsafe String(cString: $0) } }
+    let operands = unsafe argv[Int(imgfs_getopt_next())..<arguments.count].compactMap {
+      unsafe $0.map { unsafe String(cString: $0) }
+    }
     return (given, operands)
   }
 
@@ -77,7 +80,8 @@ enum OptionParser {
 
   private static let firstLongCode = 1000
 
-  private static func option(_ code: CInt, _ rules: [OptionRule], value: String, last: String) -> GivenOption {
+  private static func option(_ code: CInt, _ rules: [OptionRule], value: String, last: String) -> GivenOption
+  {
     let unknown = VerbFailure.usage("unrecognized option '\(last)'")
     if code == CInt(UInt8(ascii: ":")) {
       return GivenOption(key: "", value: "", failure: .usage("missing argument for option '\(last)'"))

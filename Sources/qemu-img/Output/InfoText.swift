@@ -43,7 +43,8 @@ enum InfoText {
       case backing.name?: ""
       case let path?: " (actual path: \(path))"
       }
-    return ["backing file: \(backing.name)\(place)"] + (backing.format.map { ["backing file format: \($0)"] } ?? [])
+    return ["backing file: \(backing.name)\(place)"]
+      + (backing.format.map { ["backing file format: \($0)"] } ?? [])
   }
 
   private static let snapshotHead = row("ID", "TAG", "VM_SIZE", "DATE", "VM_CLOCK", "ICOUNT")

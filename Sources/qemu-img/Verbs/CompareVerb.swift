@@ -6,7 +6,8 @@ enum CompareVerb {
     "[--object objectdef] [--image-opts] [-f fmt] [-F fmt] [-T src_cache] [-p] [-q] [-s] [-U] filename1 filename2"
 
   private static let rules = [
-    OptionRule("help", "h"), OptionRule(letter: "f", takesValue: true), OptionRule(letter: "F", takesValue: true),
+    OptionRule("help", "h"), OptionRule(letter: "f", takesValue: true),
+    OptionRule(letter: "F", takesValue: true),
     OptionRule(letter: "T", takesValue: true), OptionRule(letter: "p"), OptionRule(letter: "q"),
     OptionRule(letter: "s"), OptionRule("object", takesValue: true), OptionRule("image-opts"),
     OptionRule("force-share", "U"),

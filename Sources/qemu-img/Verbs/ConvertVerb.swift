@@ -31,7 +31,9 @@ enum ConvertVerb {
     var byteCount: UInt64 = 0
     for source in sources {
       let (sum, overflow) = byteCount.addingReportingOverflow(source.virtualSize)
-      guard !overflow, sum <= maximumFileOffset else { throw VerbFailure("The images are too large to be put together") }
+      guard !overflow, sum <= maximumFileOffset else {
+        throw VerbFailure("The images are too large to be put together")
+      }
       byteCount = sum
     }
     let line = ProgressLine(isShown: arguments.showsProgress && !arguments.isQuiet, step: 1)
@@ -85,7 +87,8 @@ enum ConvertVerb {
     try attempt("\(arguments.target): error while converting \(arguments.targetFormat): ") {
       () throws(EngineError) in
       try refuseSource(asTarget: arguments.target, sources)
-      try ImageCreator.create(arguments.target, format: format, options: options, flushing: arguments.flushing)
+      try ImageCreator.create(
+        arguments.target, format: format, options: options, flushing: arguments.flushing)
     }
   }
 

@@ -6,7 +6,8 @@ enum CreateVerb {
     "[--object objectdef] [-q] [-f fmt] [-b backing_file [-F backing_fmt]] [-u] [-o options] filename [size]"
 
   private static let rules = [
-    OptionRule("help", "h"), OptionRule(letter: "f", takesValue: true), OptionRule(letter: "F", takesValue: true),
+    OptionRule("help", "h"), OptionRule(letter: "f", takesValue: true),
+    OptionRule(letter: "F", takesValue: true),
     OptionRule(letter: "b", takesValue: true), OptionRule(letter: "o", takesValue: true),
     OptionRule(letter: "q"), OptionRule(letter: "u"), OptionRule("object", takesValue: true),
   ]
@@ -82,7 +83,8 @@ enum CreateOptionsHelp {
   /// The options as `create` prints them, commas doubled.
   static func shown(_ options: OptionValues) -> String {
     options.shown.map { option in
-      " \(option.name)=" + option.value.split(separator: ",", omittingEmptySubsequences: false).joined(separator: ",,")
+      " \(option.name)="
+        + option.value.split(separator: ",", omittingEmptySubsequences: false).joined(separator: ",,")
     }.joined()
   }
 

@@ -4,13 +4,17 @@ import Testing
 
 @Suite struct OptionParserTests {
   private let rules = [
-    OptionRule("help", "h"), OptionRule("format", "f", takesValue: true), OptionRule("output", takesValue: true),
+    OptionRule("help", "h"), OptionRule("format", "f", takesValue: true),
+    OptionRule("output", takesValue: true),
     OptionRule(letter: "q"), OptionRule(letter: "o", takesValue: true),
   ]
 
   private func parse(_ arguments: String...) -> (given: [String], operands: [String]) {
     let parsed = OptionParser.parse(["verb"] + arguments, rules)
-    return (parsed.options.map { $0.key.isEmpty ? $0.failure.messages[0] : "\($0.key)=\($0.value)" }, parsed.operands)
+    return (
+      parsed.options.map { $0.key.isEmpty ? $0.failure.messages[0] : "\($0.key)=\($0.value)" },
+      parsed.operands
+    )
   }
 
   @Test func takesOptionsAnywhere() {

@@ -9,7 +9,9 @@ import Testing
 
   /// The order that Debian's qemu-img prints for the same keys.
   @Test func ordersKeysByHash() {
-    let keys = ["filename", "format", "virtual-size", "dirty-flag", "actual-size", "cluster-size", "format-specific"]
+    let keys = [
+      "filename", "format", "virtual-size", "dirty-flag", "actual-size", "cluster-size", "format-specific",
+    ]
     let ordered = JSONText.ordered(keys.map { InfoField($0, .integer(0)) }).map(\.key)
     #expect(
       ordered == [

@@ -3,12 +3,14 @@ import Testing
 @testable import qemu_img
 
 @Suite struct NumberTextTests {
-  @Test(arguments: [
-    (0, "0 B"), (1, "1 B"), (999, "999 B"), (1000, "0.977 KiB"), (1023, "0.999 KiB"), (1024, "1 KiB"),
-    (1536, "1.5 KiB"), (200_704, "196 KiB"), (1_022_976, "999 KiB"), (1_023_488, "1e+03 KiB"), (1_024_000, "0.977 MiB"),
-    (1_048_576, "1 MiB"), (123_456_789, "118 MiB"), (1 << 40, "1 TiB"), (UInt64(Int64.max), "8 EiB"),
-    (UInt64.max, "16 EiB"),
-  ] as [(UInt64, String)])
+  @Test(
+    arguments: [
+      (0, "0 B"), (1, "1 B"), (999, "999 B"), (1000, "0.977 KiB"), (1023, "0.999 KiB"), (1024, "1 KiB"),
+      (1536, "1.5 KiB"), (200_704, "196 KiB"), (1_022_976, "999 KiB"), (1_023_488, "1e+03 KiB"),
+      (1_024_000, "0.977 MiB"),
+      (1_048_576, "1 MiB"), (123_456_789, "118 MiB"), (1 << 40, "1 TiB"), (UInt64(Int64.max), "8 EiB"),
+      (UInt64.max, "16 EiB"),
+    ] as [(UInt64, String)])
   func sizesHaveThreeDigits(_ value: UInt64, _ text: String) {
     #expect(NumberText.size(value) == text)
   }

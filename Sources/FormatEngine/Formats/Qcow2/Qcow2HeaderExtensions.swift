@@ -77,9 +77,10 @@ struct Qcow2HeaderExtensions: Equatable, Sendable {
   /// The image's own names for features, for messages about those that are not known here.
   var featureNames: [FeatureName] {
     guard let table = self[Kind.featureNames] else { return [] }
-    return stride(from: 0, to: table.count - table.count % 48, by: 48).compactMap { start in
+    // The last entry may end where its name ends.
+    return stride(from: 0, to: max(0, table.count - 2), by: 48).compactMap { start in
       guard let field = FeatureName.Field(rawValue: table[start]) else { return nil }
-      let name = table[(start + 2)..<(start + 48)].prefix { $0 != 0 }
+      let name = table[(start + 2)..<min(start + 48, table.count)].prefix { $0 != 0 }
       return FeatureName(field: field, bit: table[start + 1], name: String(decoding: name, as: UTF8.self))
     }
   }
@@ -98,13 +99,15 @@ struct Qcow2HeaderExtensions: Equatable, Sendable {
 
   /// Refuses features that would make reading wrong, by the names that the image has for them.
   func refuseUnknown(_ features: Qcow2Header.Incompatible) throws(EngineError) {
-    let unknown = features.subtracting(.known).rawValue
+    var unknown = features.subtracting(.known).rawValue
     guard unknown != 0 else { return }
-    let names = featureNames.filter { $0.field == .incompatible }
-    let listed = (0..<64).filter { unknown & (1 << $0) != 0 }.map { bit in
-      names.first { $0.bit == UInt8(bit) }?.name
-        ?? "Unknown incompatible feature: \(String(1 << UInt64(bit), radix: 16))"
+    var listed: [String] = []
+    for feature in featureNames where feature.field == .incompatible && feature.bit < 64 {
+      let mask = UInt64(1) << UInt64(feature.bit)
+      if unknown & mask != 0 { listed.append(feature.name) }
+      unknown &= ~mask
     }
+    if unknown != 0 { listed.append("Unknown incompatible feature: \(String(unknown, radix: 16))") }
     throw .unsupported("Unsupported qcow2 feature(s): \(listed.joined(separator: ", "))")
   }
 }
