@@ -139,10 +139,13 @@ struct MountOptions: Equatable {
 
   private static let kernelOptions: Set<String> = [
     "allow_other", "auto_unmount", "nosuid", "suid", "nodev", "dev", "noexec", "exec", "noatime", "atime",
-    "nodiratime", "diratime", "relatime", "norelatime", "strictatime", "sync", "async", "dirsync",
+    "sync", "async", "dirsync",
   ]
-  private static let fstabOptions: Set<String> = [
+  /// Meant for mount(8) and its like, always on, or about access times, which never change here.
+  private static let optionsWithoutEffect: Set<String> = [
     "defaults", "auto", "noauto", "nofail", "_netdev", "user", "nouser", "users", "default_permissions", "ro",
+    "nodiratime", "diratime", "relatime", "norelatime", "strictatime", "nostrictatime", "lazytime",
+    "nolazytime",
   ]
 
   private mutating func addMountOptions(_ list: String) throws(UsageError) {
@@ -158,7 +161,7 @@ struct MountOptions: Equatable {
       case ("rw", nil):
         throw UsageError(sentence: "The mount option 'rw' is not supported: the tree is read-only")
       case (_, nil) where Self.kernelOptions.contains(name): passedOn.append(name)
-      case (_, nil) where Self.fstabOptions.contains(name): break
+      case (_, nil) where Self.optionsWithoutEffect.contains(name): break
       case _ where name.hasPrefix("x-"): break
       default: throw UsageError(sentence: "Unknown mount option '\(item)'")
       }

@@ -1,5 +1,6 @@
 import FormatEngine
 import Glibc
+import TestSupport
 import Testing
 
 @testable import imgfs
@@ -125,6 +126,21 @@ extension FileSystem {
     // What is open stays readable, and the number is the same when it is looked up again.
     #expect(try system.bytes(handle, at: 0, count: 1) == [255])
     #expect(try system.find("disk.raw")?.id == disk.id)
+  }
+
+  @Test func staysQuickWithThousandsOfSnapshots() throws {
+    try Deadline.within(seconds: 60, "65,536 snapshots") {
+      let system = FileSystem(SnapshotfulLayer([String](repeating: "s", count: 65_536)).chain())
+      let folder = try #require(try system.find("snapshots"))
+      var count = 0
+      try system.entries(of: folder.id, from: 0, remembering: true) { _, _, _ in
+        count += 1
+        return true
+      }
+      #expect(count == 65_538)
+      let last = try #require(try system.find("snapshots", "s~65536", "disk.raw"))
+      #expect(try system.attributes(of: last.id).byteCount == 4096 + 512 * 7)
+    }
   }
 
   @Test func listsAFolderInPieces() throws {

@@ -148,6 +148,18 @@ struct LifeTests {
     }
   }
 
+  @Test(arguments: [
+    "nosuid,nodev,noexec,noatime,sync,dirsync", "exec,atime,async", "auto_unmount", "fsname=other\\,name",
+    "ro,defaults,relatime,nodiratime,nofail,_netdev,x-systemd.automount",
+  ])
+  func takesTheMountOptionsThatItNames(_ list: String) throws {
+    try TemporaryFolder.with { folder in
+      try MountedImage.with(try image(in: folder), options: ["-o", list], in: folder) { mount in
+        #expect(Files.exists(mount.file("disk.raw")))
+      }
+    }
+  }
+
   @Test func isShownWithItsImage() throws {
     try TemporaryFolder.with { folder in
       let image = try folder.write([UInt8](repeating: 0, count: 4096), to: "name, with comma.raw")
