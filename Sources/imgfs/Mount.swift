@@ -33,7 +33,12 @@ enum Mount {
     var opening = OpenOptions(format: options.format, access: .readOnly)
     opening.backing = options.followsBacking ? .follow : .ignore
     do throws(EngineError) {
-      return try ImageOpener.open(options.image, opening)
+      let chain = try ImageOpener.open(options.image, opening)
+      // Only raw takes a file without a byte, and then there is nothing to mount. With `--format raw` it is meant.
+      if options.format == nil, try chain.members[0].file.byteCount() == 0 {
+        throw .invalid("The file is empty")
+      }
+      return chain
     } catch {
       let prefix = "Could not open '\(options.image)'"
       throw error.message.hasPrefix(prefix) ? error : error.whileTrying(prefix)

@@ -58,6 +58,8 @@ import Testing
       try expectRefusal(
         [missing, mountPoint], saying: "Could not open '\(missing)': No such file or directory")
       try expectRefusal([folder.path, mountPoint], saying: "Could not open '\(folder.path)'")
+      let empty = try folder.write([], to: "empty")
+      try expectRefusal([empty, mountPoint], saying: "Could not open '\(empty)': The file is empty")
       let pipe = folder.file("pipe")
       #expect(unsafe mkfifo(pipe, 0o644) == 0)
       try expectRefusal([pipe, mountPoint], saying: "Could not open '\(pipe)'")
