@@ -54,6 +54,53 @@ extension ConformanceTests {
     }
   }
 
+  /// Each thread changes clusters of its own, the tables are everybody's.
+  @Test(arguments: ConformanceRow.writable)
+  func changesOfAllKindsBesideEachOtherEqualTheModel(_ row: ConformanceRow) throws {
+    try row.withFixture { fixture in
+      let model = Stripes(fixture.model)
+      do {
+        let chain = try fixture.open(.readWrite)
+        let unit = max(Int(chain.top.clusterSize), 4096)
+        let units = (row.size + unit - 1) / unit
+        let threadCount = min(4, units)
+        let below = fixture.below
+        let wrong = Threads.run(threadCount) { number in
+          var random = SeededRandom(seed: UInt64(500 + number))
+          var mine = model.disk
+          do {
+            for _ in 0..<Effort.rounds(25) {
+              let index = random.below((units - number + threadCount - 1) / threadCount) * threadCount + number
+              let start = index * unit
+              let range = start..<min(start + unit, row.size)
+              let step: DiskWriter.Step =
+                switch random.below(5) {
+                case 0: .zeros(range)
+                case 1: .discard(range)
+                default: .write(range, random.fill(range.count))
+                }
+              try DiskWriter.apply(step, to: chain)
+              if random.oneIn(6) { try chain.flush() }
+              let now = try chain.readBytes(at: UInt64(start), count: range.count)
+              switch step {
+              case .write(_, let bytes): mine.write(bytes, at: start)
+              case .zeros: mine.writeZeros(at: start, count: range.count)
+              case .discard: if mine.discard(at: start, reading: now, below: below) != nil { return "\(step)" }
+              }
+              if mine.read(at: start, count: range.count) != now { return "\(step) reads otherwise" }
+              model.set(now, at: start)
+            }
+          } catch { return "\(error)" }
+          return nil
+        }
+        #expect(wrong.isEmpty)
+        try chain.flush()
+        #expect(ModelDisk.firstDifference(try chain.readAll(), model.disk.bytes) == nil)
+      }
+      try Self.judge(fixture, model.disk, allowingLeaks: false)
+    }
+  }
+
   /// What the judge says of a changed image.
   static func judge(_ fixture: Fixture, _ model: ModelDisk, allowingLeaks: Bool) throws {
     if fixture.row.format != "raw" {
