@@ -28,6 +28,17 @@ final class Qcow2Allocator {
 
   /// Metadata that must never be handed out, whatever the counts say: a damaged image counts wrong.
   var reserved: [Range<UInt64>] = []
+  /// L2 tables and refcount blocks that were there before the first change, one cluster each.
+  private var oldTables: Set<UInt64> = []
+
+  /// Keeps the clusters of tables that are in use from being handed out.
+  func reserve(tablesAt hostOffsets: some Sequence<UInt64>) {
+    for offset in hostOffsets where offset != 0 { oldTables.insert(offset >> geometry.clusterBits) }
+  }
+
+  private func isReserved(_ cluster: UInt64) -> Bool {
+    oldTables.contains(cluster) || reserved.contains { $0.contains(cluster) }
+  }
 
   /// A run of neighbouring free clusters, at most `maximum`, now counted once each.
   func allocate(atMost maximum: UInt64) throws(EngineError) -> Range<UInt64> {
@@ -40,7 +51,7 @@ final class Qcow2Allocator {
       guard end <= Self.maximumHostOffset >> geometry.clusterBits else {
         throw EngineError(.tooLarge, "The image file would be larger than its entries can address")
       }
-      for range in reserved where range.overlaps(first..<end) {
+      for cluster in first..<end where isReserved(cluster) {
         throw .corrupt(
           "Preventing invalid allocation of a metadata cluster at 0x\(hex(first << geometry.clusterBits))")
       }
@@ -82,7 +93,7 @@ final class Qcow2Allocator {
     let last = (start + byteCount - 1) >> bits
     guard try refcounts.count(of: first) < refcounts.maximumCount else { return false }
     for cluster in (first + 1)..<(last + 1) {
-      guard try isFreeInBlock(cluster), !reserved.contains(where: { $0.contains(cluster) }) else {
+      guard try isFreeInBlock(cluster), !isReserved(cluster) else {
         return false
       }
     }
@@ -100,6 +111,7 @@ final class Qcow2Allocator {
   /// Gives back at once what nothing on disk ever referred to.
   func takeBack(_ clusters: Range<UInt64>) throws(EngineError) {
     for cluster in clusters where try refcounts.decrement(cluster) == 0 {
+      oldTables.remove(cluster)
       firstCandidate = min(firstCandidate, cluster)
     }
   }
@@ -129,7 +141,7 @@ final class Qcow2Allocator {
     }
     if try refcounts.blockOffset(of: cluster) != nil { return true }
     // The block takes the cluster itself and counts itself: nothing counts anything there yet.
-    for range in reserved where range.contains(cluster) {
+    if isReserved(cluster) {
       throw .corrupt(
         "Preventing invalid allocation of a refcount block at 0x\(hex(cluster << geometry.clusterBits))")
     }

@@ -2,6 +2,7 @@ extension Qcow2State {
   /// The first change of an image: bits that promise what this writer does not keep are taken off first.
   mutating func prepareToWrite() throws(EngineError) {
     guard !isPreparedToWrite else { return }
+    try reserveTables()
     let kept = prologue.header.autoclearFeatures.intersection(.rawExternalData)
     if kept != prologue.header.autoclearFeatures {
       prologue.header.autoclearFeatures = kept
@@ -11,6 +12,24 @@ extension Qcow2State {
       try file.flush()
     }
     isPreparedToWrite = true
+  }
+
+  /// Counts may be wrong, so what holds a table is not free whatever they say.
+  private func reserveTables() throws(EngineError) {
+    let header = prologue.header
+    allocator.reserve(
+      tablesAt: (0..<UInt64(mapping.l1.count)).lazy.map { Qcow2L1Entry(mapping.l1[$0]).tableOffset })
+    allocator.reserve(
+      tablesAt: (0..<UInt64(refcounts.table.count)).lazy.map {
+        refcounts.table[$0] & Qcow2Refcounts.blockOffsetMask
+      })
+    guard header.snapshotCount > 0 else { return }
+    let tableByteCount = try Qcow2Snapshot.tableByteCount(header, from: file)
+    allocator.reserved.append(Self.clusters(header.snapshotsOffset, tableByteCount, header.geometry))
+    for snapshot in try Qcow2Snapshot.readAll(header, from: file) {
+      allocator.reserved.append(
+        Self.clusters(snapshot.l1Offset, UInt64(snapshot.l1Count) * 8, header.geometry))
+    }
   }
 
   /// Host offset of an L2 table that may be changed: made where there is none, copied where a snapshot

@@ -42,7 +42,7 @@ struct Qcow2State {
     return current
   }
 
-  private static func clusters(_ offset: UInt64, _ byteCount: UInt64, _ geometry: Qcow2Geometry) -> Range<
+  static func clusters(_ offset: UInt64, _ byteCount: UInt64, _ geometry: Qcow2Geometry) -> Range<
     UInt64
   > {
     let first = offset >> geometry.clusterBits

@@ -24,15 +24,25 @@ import Testing
     let cluster = offset(of: table, in: image) / 65536
     image.put(0, at: offset(of: .refcountBlock, in: image) + cluster * 2, width: 2)
     let store = MemoryStore(image.bytes)
+    var written: [UInt64] = []
     do {
       let chain = try ImageChain.over(store, format: Qcow2Format.self, access: .readWrite)
-      for guest in [9, 10, 11] as [UInt64] { try? chain.writeBytes([UInt8](repeating: 0xee, count: 65536), at: guest << 16) }
-      try? chain.flush()
+      for guest in [9, 10, 11] as [UInt64] {
+        do throws(EngineError) {
+          try chain.writeBytes([UInt8](repeating: 0xee, count: 65536), at: guest << 16)
+          written.append(guest)
+        } catch { #expect(error.code == .corrupt && error.message.contains("Preventing")) }
+      }
+      try chain.flush()
     }
+    #expect(table == .header || written.count < 3, "the uncounted cluster was handed out")
     let chain = try Qcow2Bytes(bytes: store.snapshot).open()
     #expect(try chain.readBytes(at: 0, count: 65536).allSatisfy { $0 == 20 })
     for (guest, byte) in [(1, 11), (2, 12), (5, 15)] as [(UInt64, UInt8)] {
       #expect(try chain.readBytes(at: guest << 16, count: 65536).allSatisfy { $0 == byte }, "cluster \(guest)")
+    }
+    for guest in written {
+      #expect(try chain.readBytes(at: guest << 16, count: 65536).allSatisfy { $0 == 0xee }, "cluster \(guest)")
     }
     let keeping = try #require(chain.top as? any SnapshotKeeping)
     let record = try #require(try keeping.snapshots().first)
