@@ -16,6 +16,13 @@ static inline int imgfs_session_loop_mt(struct fuse_session *session, struct fus
   return fuse_session_loop_mt(session, config);
 }
 
+/// From libfuse 3.17 on fuse_session_new is an inline function over a macro of its own name, which Swift does not
+/// import either.
+static inline struct fuse_session *imgfs_session_new(
+  struct fuse_args *arguments, const struct fuse_lowlevel_ops *callbacks, size_t callbacksSize, void *userData) {
+  return fuse_session_new(arguments, callbacks, callbacksSize, userData);
+}
+
 enum { IMGFS_SEEK_DATA = 3, IMGFS_SEEK_HOLE = 4 };
 
 /// getopt's state is in global variables, which Swift takes for shared between threads. Option parsing

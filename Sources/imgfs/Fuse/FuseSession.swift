@@ -25,7 +25,7 @@ import Glibc
     var callbacks = FuseCallbacks.table()
     let userData = unsafe Unmanaged.passUnretained(context).toOpaque()
     // SAFETY: libfuse copies the table; the context lives as long as this object.
-    let made = unsafe fuse_session_new(
+    let made = unsafe imgfs_session_new(
       &arguments, &callbacks, MemoryLayout<fuse_lowlevel_ops>.size, userData)
     unsafe fuse_opt_free_args(&arguments)
     guard let made = unsafe made else {
