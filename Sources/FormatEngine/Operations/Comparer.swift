@@ -43,13 +43,26 @@ private final class CompareWork: Sendable {
   let comparingStatus: Bool
   private let range: Range<UInt64>
   private let progress: Progress
-  private let cursor: Mutex<UInt64>
+  private let cursor: Mutex<Cursor>
   private let done = Atomic<UInt64>(0)
   private let found = Mutex<Difference?>(nil)
   /// Nothing from here on matters any more.
   private let end: Atomic<UInt64>
 
   static let segmentByteCount = 2 * MiB
+
+  private struct Cursor {
+    var offset: UInt64
+    /// What was last found, from `offset` on: a long run is looked up once, not once a segment.
+    var ahead: Statuses?
+  }
+
+  /// A piece for one worker.
+  struct Segment {
+    var range: Range<UInt64>
+    /// What both disks say of all of it, where they say one thing.
+    var statuses: Statuses?
+  }
 
   init(
     _ a: ImageChain, _ b: ImageChain, _ range: Range<UInt64>, _ comparingStatus: Bool, _ progress: Progress
@@ -59,7 +72,7 @@ private final class CompareWork: Sendable {
     self.range = range
     self.comparingStatus = comparingStatus
     self.progress = progress
-    cursor = Mutex(range.lowerBound)
+    cursor = Mutex(Cursor(offset: range.lowerBound))
     end = Atomic(range.upperBound)
   }
 
@@ -75,25 +88,31 @@ private final class CompareWork: Sendable {
   }
 
   /// The next piece to look at. Long runs of zeros in both are passed over here.
-  func nextSegment() throws(EngineError) -> Range<UInt64>? {
+  func nextSegment() throws(EngineError) -> Segment? {
     let (segment, skipped) = try cursor.withLock { (cursor) throws(EngineError) in
-      let start = cursor
-      while cursor < currentEnd {
-        let limit = currentEnd - cursor
-        let pair = try statuses(at: cursor, limit: limit)
-        guard pair.bothZero, !pair.differ, pair.length >= Self.segmentByteCount || pair.length == limit else {
-          let next = min(currentEnd, (cursor + 1).aligned(upTo: Self.segmentByteCount))
-          let segment = cursor..<max(next, cursor + 1)
-          let skipped = cursor - start
-          cursor = segment.upperBound
-          return (Optional(segment), skipped)
+      let start = cursor.offset
+      while cursor.offset < currentEnd {
+        let limit = currentEnd - cursor.offset
+        let pair = try known(cursor.ahead, at: cursor.offset, limit: limit)
+        let skipped = cursor.offset - start
+        guard pair.bothZero, !pair.differ, pair.length >= Self.segmentByteCount || pair.length >= limit else {
+          return (Optional(Self.take(pair, &cursor, currentEnd)), skipped)
         }
-        cursor += pair.length
+        cursor = Cursor(offset: cursor.offset + pair.length)
       }
-      return (nil, cursor - start)
+      return (nil, cursor.offset - start)
     }
     if skipped > 0 { try finish(skipped) }
     return segment
+  }
+
+  /// Cuts a segment off; it ends at a multiple of the segment's size.
+  private static func take(_ pair: Statuses, _ cursor: inout Cursor, _ end: UInt64) -> Segment {
+    let start = cursor.offset
+    let next = max(min(end, (start + 1).aligned(upTo: segmentByteCount)), start + 1)
+    let count = next - start
+    cursor = Cursor(offset: next, ahead: pair.length > count ? pair.from(count) : nil)
+    return Segment(range: start..<next, statuses: pair.length >= count ? pair.first(count) : nil)
   }
 
   func finish(_ byteCount: UInt64) throws(EngineError) {
@@ -108,9 +127,28 @@ private final class CompareWork: Sendable {
     var length: UInt64
     var differ: Bool
     var bothZero: Bool { a.readsAsZeros && b.readsAsZeros }
+
+    func from(_ byteCount: UInt64) -> Statuses {
+      var rest = self
+      (rest.a, rest.b) = (a.from(byteCount), b.from(byteCount))
+      rest.length -= byteCount
+      return rest
+    }
+
+    func first(_ byteCount: UInt64) -> Statuses {
+      var head = self
+      head.length = byteCount
+      return head
+    }
   }
 
-  func statuses(at position: UInt64, limit: UInt64) throws(EngineError) -> Statuses {
+  /// `statuses` where they are known, else looked up.
+  func known(_ statuses: Statuses?, at position: UInt64, limit: UInt64) throws(EngineError) -> Statuses {
+    if let statuses { return statuses }
+    return try self.statuses(at: position, limit: limit)
+  }
+
+  private func statuses(at position: UInt64, limit: UInt64) throws(EngineError) -> Statuses {
     let first = try status(of: a, at: position, limit)
     let second = try status(of: b, at: position, first.extent.length)
     let differ =
@@ -146,10 +184,11 @@ private final class CompareWorker {
 
   init(_ work: CompareWork) { self.work = work }
 
-  func compare(_ segment: Range<UInt64>) throws(EngineError) {
-    var position = segment.lowerBound
-    while position < min(segment.upperBound, work.currentEnd) {
-      let pair = try work.statuses(at: position, limit: segment.upperBound - position)
+  func compare(_ segment: CompareWork.Segment) throws(EngineError) {
+    let range = segment.range
+    var position = range.lowerBound
+    while position < min(range.upperBound, work.currentEnd) {
+      let pair = try work.known(segment.statuses, at: position, limit: range.upperBound - position)
       if pair.differ { return work.report(.status(at: position)) }
       var piece: UInt64 = 0
       while !pair.bothZero && piece < pair.length {
@@ -161,7 +200,7 @@ private final class CompareWorker {
       }
       position += pair.length
     }
-    try work.finish(UInt64(segment.count))
+    try work.finish(UInt64(range.count))
   }
 
   /// The offset of the first sector that differs in a piece of two extents.

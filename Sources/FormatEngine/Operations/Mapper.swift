@@ -111,35 +111,47 @@ public enum Mapper {
   }
 
   private static func append(_ entry: MapEntry, to text: inout [UInt8]) {
-    text.append(contentsOf: "{ \"start\": ".utf8)
+    text.append(contentsOf: startLabel)
     append(entry.start, to: &text)
-    text.append(contentsOf: ", \"length\": ".utf8)
+    text.append(contentsOf: lengthLabel)
     append(entry.length, to: &text)
-    text.append(contentsOf: ", \"depth\": ".utf8)
+    text.append(contentsOf: depthLabel)
     append(UInt64(entry.depth), to: &text)
-    append(", \"present\": ", entry.isPresent, to: &text)
-    append(", \"zero\": ", entry.isZero, to: &text)
-    append(", \"data\": ", entry.isData, to: &text)
-    append(", \"compressed\": ", entry.isCompressed, to: &text)
+    let flags =
+      (entry.isPresent ? 1 : 0) | (entry.isZero ? 2 : 0) | (entry.isData ? 4 : 0)
+      | (entry.isCompressed ? 8 : 0)
+    text.append(contentsOf: flagTexts[flags])
     if let offset = entry.offset {
-      text.append(contentsOf: ", \"offset\": ".utf8)
+      text.append(contentsOf: offsetLabel)
       append(offset, to: &text)
     }
     text.append(UInt8(ascii: "}"))
   }
 
-  private static func append(_ label: String, _ flag: Bool, to text: inout [UInt8]) {
-    text.append(contentsOf: label.utf8)
-    text.append(contentsOf: flag ? "true".utf8 : "false".utf8)
+  private static let startLabel = Array("{ \"start\": ".utf8)
+  private static let lengthLabel = Array(", \"length\": ".utf8)
+  private static let depthLabel = Array(", \"depth\": ".utf8)
+  private static let offsetLabel = Array(", \"offset\": ".utf8)
+
+  /// The text of all flags, by their bits: present, zero, data, compressed.
+  private static let flagTexts: [[UInt8]] = (0..<16).map { bits in
+    Array(
+      (", \"present\": \(bits & 1 != 0), \"zero\": \(bits & 2 != 0), \"data\": \(bits & 4 != 0)"
+        + ", \"compressed\": \(bits & 8 != 0)").utf8)
   }
 
   private static func append(_ number: UInt64, to text: inout [UInt8]) {
-    let first = text.count
+    var width = 1
     var rest = number
-    repeat {
-      text.append(UInt8(ascii: "0") + UInt8(rest % 10))
+    while rest >= 10 {
       rest /= 10
-    } while rest > 0
-    text[first...].reverse()
+      width += 1
+    }
+    text.append(contentsOf: repeatElement(0, count: width))
+    rest = number
+    for index in stride(from: text.count - 1, through: text.count - width, by: -1) {
+      text[index] = UInt8(ascii: "0") + UInt8(truncatingIfNeeded: rest % 10)
+      rest /= 10
+    }
   }
 }

@@ -1,7 +1,14 @@
 import FormatEngine
+import Glibc
 import Synchronization
 
-/// The line that `-p` shows: `    (12.34/100%)`, written over itself.
+/// Set by SIGUSR1, which asks a long command how far it is.
+private let isAskedForProgress = Atomic<Bool>(false)
+
+private func noteQuestion(_ signal: CInt) { isAskedForProgress.store(true, ordering: .relaxed) }
+
+/// The line that `-p` shows: `    (12.34/100%)`, written over itself. Without `-p` it is shown, once and
+/// on standard error, when the process gets SIGUSR1.
 final class ProgressLine: Sendable {
   private let isShown: Bool
   /// A smaller step than this, in percent, is not shown.
@@ -11,6 +18,9 @@ final class ProgressLine: Sendable {
   init(isShown: Bool, step: Double) {
     self.isShown = isShown
     self.step = step
+    // Touched before the handler may run: nothing is set up inside of it.
+    isAskedForProgress.store(false, ordering: .relaxed)
+    signal(SIGUSR1, noteQuestion)
     show(0)
   }
 
@@ -22,8 +32,12 @@ final class ProgressLine: Sendable {
   }
 
   func show(_ percent: Double) {
-    guard isShown else { return }
     let percent = min(percent, 100)
+    let isAsked = isAskedForProgress.exchange(false, ordering: .relaxed)
+    guard isShown else {
+      if isAsked { Console.note("    (\(NumberText.fixed2(percent))/100%)") }
+      return
+    }
     last.withLock { last in
       guard percent > last + step || percent == 0 || percent == 100 else { return }
       last = percent
