@@ -1,172 +1,201 @@
-/// One thread's buffers, and what it does with a segment.
+/// One thread's buffers, and what it does with a segment: reads and packs it beside the others, then writes
+/// it when its turn has come.
 final class ConvertWorker {
+  /// What the target is to get, by offsets in the segment.
+  private enum Action {
+    case write(Range<Int>)
+    case zeros(Range<Int>)
+    /// The next piece of the packed bytes.
+    case packed(PackedPiece)
+  }
+
   private let work: ConvertWork
   private let buffer: AlignedBuffer
   private let packer: (any ClusterPacker)?
   private let packed: AlignedBuffer
-  private var pieces: [PackedPiece] = []
+  private var actions: [Action] = []
   /// For each unit of the segment in the buffer, whether the target needs it.
   private var neededUnits: [Bool] = []
 
   init(_ work: ConvertWork) throws(EngineError) {
     self.work = work
     buffer = AlignedBuffer(byteCount: Int(work.segmentByteCount))
-    if let packing = work.packing {
-      packer = try packing.makePacker()
-      packed = AlignedBuffer(byteCount: Int(work.segmentByteCount))
-    } else {
-      packer = nil
-      packed = AlignedBuffer(byteCount: 0)
-    }
+    packer = try work.packing?.makePacker()
+    packed = AlignedBuffer(byteCount: packer == nil ? 0 : Int(work.segmentByteCount))
   }
 
-  func copy(_ segment: ConvertSegment) throws(EngineError) {
+  /// False where other work has failed and this was not written any more.
+  func copy(_ segment: ConvertSegment) throws(EngineError) -> Bool {
+    actions.removeAll(keepingCapacity: true)
     if let packing = work.packing, let packer {
-      return try pack(segment, with: packer, into: packing)
+      try pack(segment, with: packer, unit: packing.compressionUnit)
+    } else {
+      try read(segment)
     }
-    var done: UInt64 = 0
-    while done < segment.length {
-      let offset = segment.sourceOffset + done
-      let found = try status(of: segment.source, at: offset, limit: segment.length - done)
-      if !work.needsNothing(found) {
-        try copy(found, of: segment.source, at: offset, to: segment.targetOffset + done)
+    if work.options.allowsAnyOrder {
+      try perform(segment)
+      return true
+    }
+    return try work.turns.take(segment.number) { () throws(EngineError) in try perform(segment) }
+  }
+
+  // MARK: Reading
+
+  /// Reads what the target needs of a segment and notes what is to be done with it.
+  private func read(_ segment: ConvertSegment) throws(EngineError) {
+    try forEachExtent(of: segment) { (found, range) throws(EngineError) in
+      if work.needsNothing(found.located) { return }
+      if found.located.readsAsZeros, work.options.sparseByteCount > 0 {
+        actions.append(.zeros(range))
+      } else {
+        try read(found, range, of: segment)
+        noteRuns(in: range)
       }
-      done += found.extent.length
     }
   }
 
-  private func copy(
-    _ found: LocatedExtent, of source: ImageChain, at offset: UInt64, to targetOffset: UInt64
-  ) throws(EngineError) {
-    if found.readsAsZeros, work.options.sparseByteCount > 0 {
-      return try writeZeros(at: targetOffset, count: found.extent.length)
-    }
-    let bytes = unsafe buffer.prefix(Int(found.extent.length))
-    try reading(at: offset) { () throws(EngineError) in unsafe try source.read(found, at: offset, into: bytes)
-    }
-    unsafe try write(UnsafeRawBufferPointer(bytes), at: targetOffset)
-  }
-
-  /// Writes what is not zero, and for zeros what the target needs to read as zeros.
-  private func write(_ bytes: UnsafeRawBufferPointer, at targetOffset: UInt64) throws(EngineError) {
-    guard work.options.sparseByteCount > 0 else {
-      return try writing(at: targetOffset) { () throws(EngineError) in
-        unsafe try work.target.write(bytes, at: targetOffset)
-      }
-    }
+  /// Splits what was read into what is written and what is zeros.
+  private func noteRuns(in range: Range<Int>) {
+    guard work.options.sparseByteCount > 0 else { return actions.append(.write(range)) }
+    let bytes = unsafe UnsafeRawBufferPointer(rebasing: buffer.bytes[range])
     var position = 0
     while position < bytes.count {
       let run = unsafe ZeroScan.run(in: bytes, from: position, block: Int(work.options.sparseByteCount))
-      let offset = targetOffset + UInt64(position)
-      if run.isZero {
-        if !work.options.targetReadsAsZeros || work.options.targetHasBacking {
-          try writeZeros(at: offset, count: UInt64(run.length))
-        }
-      } else {
-        let piece = unsafe UnsafeRawBufferPointer(rebasing: bytes[position..<position + run.length])
-        try writing(at: offset) { () throws(EngineError) in unsafe try work.target.write(piece, at: offset) }
+      let start = range.lowerBound + position
+      if !run.isZero {
+        actions.append(.write(start..<start + run.length))
+      } else if mustWriteZeros {
+        actions.append(.zeros(start..<start + run.length))
       }
       position += run.length
     }
   }
 
-  private func writeZeros(at offset: UInt64, count: UInt64) throws(EngineError) {
-    try writing(at: offset) { () throws(EngineError) in try work.target.writeZeros(at: offset, count: count) }
+  private var mustWriteZeros: Bool { !work.options.targetReadsAsZeros || work.options.targetHasBacking }
+
+  private func forEachExtent(
+    of segment: ConvertSegment,
+    _ body: (ConcatenatedDisks.Found, Range<Int>) throws(EngineError) -> Void
+  ) throws(EngineError) {
+    var done: UInt64 = 0
+    while done < segment.length {
+      let found = try work.source.extent(at: segment.offset + done, limit: segment.length - done)
+      let end = done + found.located.extent.length
+      try body(found, Int(done)..<Int(end))
+      done = end
+    }
+  }
+
+  private func read(_ found: ConcatenatedDisks.Found, _ range: Range<Int>, of segment: ConvertSegment)
+    throws(EngineError)
+  {
+    let piece = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer.bytes[range])
+    do throws(EngineError) {
+      unsafe try found.disk.read(found.located, at: found.offset, into: piece)
+    } catch {
+      throw error.whileTrying("error while reading at byte \(segment.offset + UInt64(range.lowerBound))")
+    }
   }
 
   // MARK: Packing
 
-  private func pack(
-    _ segment: ConvertSegment, with packer: any ClusterPacker, into packing: any CompressedWriting
-  ) throws(EngineError) {
-    let unit = packing.compressionUnit
-    try readAll(segment, unit: unit)
-    pieces.removeAll(keepingCapacity: true)
+  private func pack(_ segment: ConvertSegment, with packer: any ClusterPacker, unit: UInt64)
+    throws(EngineError)
+  {
+    try readUnits(segment, unit: unit)
     var packedCount = 0
     for (index, isNeeded) in neededUnits.enumerated() where isNeeded {
-      let done = UInt64(index) * unit
-      let length = min(unit, segment.length - done)
-      let offset = segment.targetOffset + done
-      let whole = unsafe UnsafeRawBufferPointer(rebasing: buffer.bytes[Int(done)..<Int(done + unit)])
-      if unsafe try skipZeros(whole, at: offset, length) { continue }
-      // A cluster that two sources share is not packed: the other's part would be lost.
-      let isWhole =
-        offset.isAligned(to: unit) && (length == unit || offset + length == work.target.virtualSize)
+      let start = index * Int(unit)
+      let whole = unsafe UnsafeRawBufferPointer(rebasing: buffer.bytes[start..<start + Int(unit)])
+      let range = start..<min(start + Int(unit), Int(segment.length))
+      if work.options.sparseByteCount > 0, unsafe ZeroScan.isZero(whole) {
+        if mustWriteZeros { actions.append(.zeros(range)) }
+        continue
+      }
       // Smaller than the cluster by at least a byte, or it is stored as it is.
       let room = unsafe UnsafeMutableRawBufferPointer(
         rebasing: packed.bytes[packedCount..<packedCount + Int(unit) - 1])
-      if isWhole, let count = unsafe try packer.pack(whole, into: room) {
-        pieces.append(PackedPiece(guestOffset: offset, byteCount: count))
+      if let count = unsafe try packer.pack(whole, into: room) {
+        actions.append(.packed(PackedPiece(guestOffset: segment.offset + UInt64(start), byteCount: count)))
         packedCount += count
       } else {
-        try writing(at: offset) { () throws(EngineError) in
-          unsafe try work.target.write(UnsafeRawBufferPointer(rebasing: whole[0..<Int(length)]), at: offset)
-        }
+        actions.append(.write(range))
       }
     }
-    guard !pieces.isEmpty else { return }
-    let bytes = unsafe UnsafeRawBufferPointer(packed.prefix(packedCount))
-    try writing(at: segment.targetOffset) { () throws(EngineError) in
-      unsafe try packing.storeCompressed(bytes, pieces: pieces)
-    }
-  }
-
-  /// Whether a unit is all zeros and done with.
-  private func skipZeros(_ unit: UnsafeRawBufferPointer, at offset: UInt64, _ length: UInt64)
-    throws(EngineError)
-    -> Bool
-  {
-    guard work.options.sparseByteCount > 0, unsafe ZeroScan.isZero(unit) else { return false }
-    if !work.options.targetReadsAsZeros || work.options.targetHasBacking {
-      try writeZeros(at: offset, count: length)
-    }
-    return true
   }
 
   /// Reads a segment into the buffer, its last unit filled up with zeros, and notes which units hold
   /// anything that the target needs.
-  private func readAll(_ segment: ConvertSegment, unit: UInt64) throws(EngineError) {
+  private func readUnits(_ segment: ConvertSegment, unit: UInt64) throws(EngineError) {
     let unitCount = Int(segment.length.dividedRoundingUp(by: unit))
     neededUnits.removeAll(keepingCapacity: true)
     neededUnits.append(contentsOf: repeatElement(false, count: unitCount))
-    var done: UInt64 = 0
-    while done < segment.length {
-      let offset = segment.sourceOffset + done
-      let found = try status(of: segment.source, at: offset, limit: segment.length - done)
-      let end = done + found.extent.length
-      let piece = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer.bytes[Int(done)..<Int(end)])
-      try reading(at: offset) { () throws(EngineError) in
-        unsafe try segment.source.read(found, at: offset, into: piece)
+    try forEachExtent(of: segment) { (found, range) throws(EngineError) in
+      try read(found, range, of: segment)
+      if work.needsNothing(found.located) { return }
+      for index in range.lowerBound / Int(unit)...(range.upperBound - 1) / Int(unit) {
+        neededUnits[index] = true
       }
-      if !work.needsNothing(found) {
-        for index in Int(done / unit)...Int((end - 1) / unit) { neededUnits[index] = true }
-      }
-      done = end
     }
-    unsafe UnsafeMutableRawBufferPointer(rebasing: buffer.bytes[Int(done)..<unitCount * Int(unit)])
+    unsafe UnsafeMutableRawBufferPointer(rebasing: buffer.bytes[Int(segment.length)..<unitCount * Int(unit)])
       .initializeMemory(as: UInt8.self, repeating: 0)
   }
 
-  // MARK: Words for errors
+  // MARK: Writing
 
-  private func status(of source: ImageChain, at offset: UInt64, limit: UInt64) throws(EngineError)
-    -> LocatedExtent
-  {
+  private func perform(_ segment: ConvertSegment) throws(EngineError) {
+    var packedStart = 0
+    var index = 0
+    while index < actions.count {
+      switch actions[index] {
+      case .write(let range):
+        let bytes = unsafe UnsafeRawBufferPointer(rebasing: buffer.bytes[range])
+        try writing(segment, range) { (offset) throws(EngineError) in
+          unsafe try work.target.write(bytes, at: offset)
+        }
+      case .zeros(let range):
+        try writing(segment, range) { (offset) throws(EngineError) in
+          try work.target.writeZeros(at: offset, count: UInt64(range.count))
+        }
+      case .packed:
+        let pieces = packedPieces(from: index)
+        packedStart = try store(pieces, from: packedStart)
+        index += pieces.count - 1
+      }
+      index += 1
+    }
+  }
+
+  /// The packed pieces that follow each other from an action on.
+  private func packedPieces(from index: Int) -> [PackedPiece] {
+    var pieces: [PackedPiece] = []
+    for action in actions[index...] {
+      guard case .packed(let piece) = action else { break }
+      pieces.append(piece)
+    }
+    return pieces
+  }
+
+  /// Stores pieces whose bytes begin at `start` of the packed buffer, and says where they end.
+  private func store(_ pieces: [PackedPiece], from start: Int) throws(EngineError) -> Int {
+    let end = pieces.reduce(start) { $0 + $1.byteCount }
+    guard let packing = work.packing, let first = pieces.first else { return end }
     do throws(EngineError) {
-      return try source.extent(at: offset, limit: limit)
+      unsafe try packing.storeCompressed(
+        UnsafeRawBufferPointer(rebasing: packed.bytes[start..<end]), pieces: pieces)
     } catch {
-      throw error.whileTrying("error while reading block status at offset \(offset)")
+      throw error.whileTrying("error while writing at byte \(first.guestOffset)")
     }
+    return end
   }
 
-  private func reading(at offset: UInt64, _ body: () throws(EngineError) -> Void) throws(EngineError) {
-    do throws(EngineError) { try body() } catch {
-      throw error.whileTrying("error while reading at byte \(offset)")
-    }
-  }
-
-  private func writing(at offset: UInt64, _ body: () throws(EngineError) -> Void) throws(EngineError) {
-    do throws(EngineError) { try body() } catch {
+  private func writing(
+    _ segment: ConvertSegment, _ range: Range<Int>, _ body: (UInt64) throws(EngineError) -> Void
+  ) throws(EngineError) {
+    let offset = segment.offset + UInt64(range.lowerBound)
+    do throws(EngineError) {
+      try body(offset)
+    } catch {
       throw error.whileTrying("error while writing at byte \(offset)")
     }
   }

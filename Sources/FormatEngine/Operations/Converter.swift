@@ -12,6 +12,8 @@ public struct ConvertOptions: Sendable {
   /// The target lies over the file that lies under the source: only what the source's top layer stores
   /// is copied.
   public var targetHasBacking = false
+  /// Write whatever is ready first. In order, two runs give the same file, and its clusters lie as the guest's.
+  public var allowsAnyOrder = false
 
   public init() {}
 }
@@ -24,53 +26,55 @@ public enum Converter {
   ) throws(EngineError) {
     let work = try ConvertWork(sources, target, options, progress)
     try WorkerPool.run(threadCount: options.threadCount) { (stop) throws(EngineError) in
-      let worker = try ConvertWorker(work)
-      while !stop.isSet, let segment = try work.nextSegment() {
-        try worker.copy(segment)
-        try work.finish(segment)
+      do throws(EngineError) {
+        let worker = try ConvertWorker(work)
+        while !stop.isSet, let segment = try work.nextSegment() {
+          guard try worker.copy(segment) else { return }
+          try work.finish(segment)
+        }
+      } catch {
+        work.turns.cancel()
+        throw error
       }
     }
     if let packing = work.packing { try packing.finishCompressed() }
   }
 }
 
-/// A piece of one source that one worker copies.
+/// A piece that one worker copies; it starts and ends at the same offsets in all sources taken as one and in
+/// the target.
 struct ConvertSegment {
-  let source: ImageChain
-  /// In the source and in the target.
-  let sourceOffset: UInt64
-  let targetOffset: UInt64
+  /// Counts from 0 in the order of the offsets.
+  let number: UInt64
+  let offset: UInt64
   let length: UInt64
 }
 
 /// What the workers share: the way through the sources.
 final class ConvertWork: Sendable {
+  let source: ConcatenatedDisks
   let target: ImageChain
   let options: ConvertOptions
   let packing: (any CompressedWriting)?
+  let turns = TurnOrder()
   /// Bytes of one segment: enough for large requests, little enough for eight threads' buffers.
   let segmentByteCount: UInt64
-  private let sources: [ImageChain]
-  private let total: UInt64
   private let progress: Progress
   private let cursor = Mutex(Cursor())
   private let done = Atomic<UInt64>(0)
 
   private struct Cursor {
-    var source = 0
     var offset: UInt64 = 0
-    /// Guest bytes of the sources before this one.
-    var base: UInt64 = 0
+    var nextNumber: UInt64 = 0
   }
 
   init(
     _ sources: [ImageChain], _ target: ImageChain, _ options: ConvertOptions, _ progress: Progress
   ) throws(EngineError) {
-    self.sources = sources
+    source = try ConcatenatedDisks(sources)
     self.target = target
     self.options = options
     self.progress = progress
-    total = sources.reduce(0) { $0 + $1.virtualSize }
     packing = options.compress ? target.top as? any CompressedWriting : nil
     if options.compress && packing == nil {
       throw .unsupported("Compression not supported for this file format")
@@ -82,48 +86,28 @@ final class ConvertWork: Sendable {
   /// are passed over here, whatever their length.
   func nextSegment() throws(EngineError) -> ConvertSegment? {
     try cursor.withLock { (cursor) throws(EngineError) in
-      while cursor.source < sources.count {
-        let source = sources[cursor.source]
-        try skipNothing(&cursor, in: source)
-        guard cursor.offset < source.virtualSize else {
-          cursor.base += source.virtualSize
-          cursor.offset = 0
-          cursor.source += 1
-          continue
-        }
-        // Pieces end at multiples of the segment in the target, so that no two share a cluster.
-        let targetOffset = cursor.base + cursor.offset
-        let end = (targetOffset + 1).aligned(upTo: segmentByteCount)
-        let length = min(end - targetOffset, source.virtualSize - cursor.offset)
-        let segment = ConvertSegment(
-          source: source, sourceOffset: cursor.offset, targetOffset: targetOffset, length: length)
-        cursor.offset += length
-        return segment
-      }
-      return nil
+      try skipNothing(&cursor.offset)
+      guard cursor.offset < source.byteCount else { return nil }
+      // Pieces end at multiples of the segment, so that no two share a cluster.
+      let end = min((cursor.offset + 1).aligned(upTo: segmentByteCount), source.byteCount)
+      let segment = ConvertSegment(
+        number: cursor.nextNumber, offset: cursor.offset, length: end - cursor.offset)
+      cursor.offset = end
+      cursor.nextNumber += 1
+      return segment
     }
   }
 
-  private func skipNothing(_ cursor: inout Cursor, in source: ImageChain) throws(EngineError) {
-    while cursor.offset < source.virtualSize {
-      let found: LocatedExtent
-      do throws(EngineError) {
-        found = try source.extent(at: cursor.offset, limit: source.virtualSize - cursor.offset)
-      } catch {
-        throw error.whileTrying("error while reading block status at offset \(cursor.offset)")
-      }
-      let run = needsNothing(found) ? found.extent.length : 0
+  private func skipNothing(_ offset: inout UInt64) throws(EngineError) {
+    while offset < source.byteCount {
+      let found = try source.extent(at: offset, limit: source.byteCount - offset)
+      guard needsNothing(found.located) else { return }
+      let end = offset + found.located.extent.length
       // Only whole segments: what remains shares one with other work.
-      let end = cursor.base + cursor.offset + run
-      let isLast = cursor.offset + run == source.virtualSize && sources.count == cursor.source + 1
-      let skipped =
-        isLast
-        ? run
-        : (end.aligned(downTo: segmentByteCount)
-          - min(end.aligned(downTo: segmentByteCount), cursor.base + cursor.offset))
-      guard skipped > 0 else { return }
-      cursor.offset += skipped
-      try report(skipped)
+      let next = end == source.byteCount ? end : end.aligned(downTo: segmentByteCount)
+      guard next > offset else { return }
+      try report(next - offset)
+      offset = next
     }
   }
 
@@ -137,6 +121,6 @@ final class ConvertWork: Sendable {
 
   private func report(_ byteCount: UInt64) throws(EngineError) {
     let now = done.add(byteCount, ordering: .relaxed).newValue
-    try progress.step(now, of: total)
+    try progress.step(now, of: source.byteCount)
   }
 }

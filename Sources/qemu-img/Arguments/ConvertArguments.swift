@@ -14,6 +14,7 @@ struct ConvertArguments {
   var isTargetZero = false
   var sparseByteCount: UInt64 = 4096
   var threadCount = 8
+  var allowsAnyOrder = false
   var flushing = FlushMode.never
 
   private static let rules = [
@@ -85,7 +86,8 @@ struct ConvertArguments {
       case "t": caches.target = option.value
       case "T": caches.source = option.value
       case "m": result.threadCount = try coroutineCount(option.value)
-      case "W", "force-share": break
+      case "W": result.allowsAnyOrder = true
+      case "force-share": break
       case "r", "object", "image-opts", "target-image-opts", "salvage", "bitmaps", "skip-broken-bitmaps":
         throw CommonArguments.unsupported(option.key == "r" ? "A rate limit (-r)" : "--\(option.key)")
       default: try result.take(option)

@@ -134,6 +134,7 @@ enum ConvertVerb {
     var options = ConvertOptions()
     options.compress = arguments.compresses
     options.sparseByteCount = arguments.sparseByteCount
+    options.allowsAnyOrder = arguments.allowsAnyOrder
     options.threadCount = min(arguments.threadCount, WorkerPool.processorCount())
     let isDevice = (target.members[0].file as? FileStore)?.kind == .blockDevice
     options.targetHasBacking =

@@ -65,7 +65,11 @@ extension Qcow2State {
   }
 
   /// Makes whole clusters read as zeros; 0 where that needs zeros to be written.
-  mutating func setZeros(at offset: UInt64, limit: UInt64) throws(EngineError) -> UInt64 {
+  ///
+  /// `marking`: also what reads as zeros only because nothing is there gets its mark.
+  mutating func setZeros(at offset: UInt64, limit: UInt64, marking: Bool = true) throws(EngineError)
+    -> UInt64
+  {
     let size = mapping.geometry.clusterSize
     guard offset.isAligned(to: size), canForget else { return 0 }
     // Version 2 has no zero clusters: forgetting makes zeros only where nothing lies below.
@@ -73,7 +77,7 @@ extension Qcow2State {
     let end = offset + limit
     let wholeEnd = end == prologue.header.virtualSize ? end.aligned(upTo: size) : end.aligned(downTo: size)
     guard wholeEnd > offset else { return 0 }
-    return min(try forget(from: offset, to: wholeEnd), limit)
+    return min(try forget(from: offset, to: wholeEnd, marking: marking), limit)
   }
 
   /// Lets go of whole clusters; they read as zeros then. What lies below a version 2 image would show
@@ -82,7 +86,7 @@ extension Qcow2State {
     let size = mapping.geometry.clusterSize
     let start = offset.aligned(upTo: size)
     guard start == offset else { return min(limit, start - offset) }
-    let done = try setZeros(at: offset, limit: limit)
+    let done = try setZeros(at: offset, limit: limit, marking: false)
     return done > 0 ? done : limit
   }
 
@@ -92,16 +96,19 @@ extension Qcow2State {
   }
 
   /// Forgets clusters up to the end of the L2 table of the first, and says how many bytes that was.
-  private mutating func forget(from start: UInt64, to end: UInt64) throws(EngineError) -> UInt64 {
+  private mutating func forget(from start: UInt64, to end: UInt64, marking: Bool) throws(EngineError)
+    -> UInt64
+  {
     let geometry = mapping.geometry
     let l1Index = geometry.l1Index(start)
     let stop = min(end, (l1Index + 1) << geometry.l2CoverageBits)
     let oldTable = try mapping.tableOffset(l1Index)
-    if oldTable == nil && prologue.backing == nil { return stop - start }
+    let keepsNothing = prologue.backing == nil && !(marking && prologue.header.version >= 3)
+    if oldTable == nil && keepsNothing { return stop - start }
     let table = try writableTable(l1Index)
     for guest in stride(from: start, to: stop, by: Int(geometry.clusterSize)) {
       let old = try mapping.entry(at: guest, in: table)
-      let new = forgotten(old)
+      let new = forgotten(old, keepingNothing: keepsNothing)
       if new == old { continue }
       try mapping.setEntry(at: guest, in: table, to: new)
       try release(old, unless: nil)
@@ -110,9 +117,9 @@ extension Qcow2State {
     return stop - start
   }
 
-  private func forgotten(_ old: Qcow2L2Entry) -> Qcow2L2Entry {
+  private func forgotten(_ old: Qcow2L2Entry, keepingNothing: Bool) -> Qcow2L2Entry {
     let isNothing = !old.isCompressed && old.hostOffset == 0 && !(hasDataFile && old.isCopied)
-    if isNothing && prologue.backing == nil { return old }
+    if isNothing && keepingNothing { return old }
     if prologue.header.version < 3 { return Qcow2L2Entry(0) }
     return mapping.geometry.hasSubclusters
       ? Qcow2L2Entry(0, bitmap: 0xffff_ffff << 32) : Qcow2L2Entry(Qcow2L2Entry.zeroBit)

@@ -1,0 +1,38 @@
+/// Disks taken as one, each behind the other: what `convert` reads.
+struct ConcatenatedDisks: Sendable {
+  private let disks: [ImageChain]
+  /// Where each disk ends.
+  private let ends: [UInt64]
+
+  init(_ disks: [ImageChain]) throws(EngineError) {
+    self.disks = disks
+    var ends: [UInt64] = []
+    for disk in disks {
+      ends.append(try (ends.last ?? 0).adding(disk.virtualSize, orCorrupt: "The size of all disks together"))
+    }
+    self.ends = ends
+  }
+
+  var byteCount: UInt64 { ends.last ?? 0 }
+
+  /// An extent of one of the disks.
+  struct Found {
+    let disk: ImageChain
+    /// In that disk.
+    let offset: UInt64
+    var located: LocatedExtent
+  }
+
+  /// What lies at `position`, which is inside, at most up to `limit` bytes and to the end of its disk.
+  func extent(at position: UInt64, limit: UInt64) throws(EngineError) -> Found {
+    let index = ends.firstIndex { position < $0 } ?? ends.count - 1
+    let disk = disks[index]
+    let offset = position - (ends[index] - disk.virtualSize)
+    do throws(EngineError) {
+      let located = try disk.extent(at: offset, limit: min(limit, disk.virtualSize - offset))
+      return Found(disk: disk, offset: offset, located: located)
+    } catch {
+      throw error.whileTrying("error while reading block status at offset \(position)")
+    }
+  }
+}
