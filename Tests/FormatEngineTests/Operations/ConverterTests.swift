@@ -1,0 +1,92 @@
+import FormatEngine
+import TestSupport
+import Testing
+
+/// What the workers of a conversion owe each other: order, whole clusters, and the end of all when one fails.
+@Suite struct ConverterTests {
+  /// A new qcow2 image in memory that `sources` were copied into.
+  private func copy(
+    _ sources: [ImageChain], options: [String: String] = [:], into store: any ByteStore = MemoryStore(),
+    _ change: (inout ConvertOptions) -> Void
+  ) throws -> ImageChain {
+    var values = OptionValues(Qcow2Format.createOptions)
+    for (name, value) in options { try values.set(name, to: value) }
+    let size = sources.reduce(0) { $0 + $1.virtualSize }
+    try Qcow2Format.create(
+      on: store,
+      CreateRequest(path: "target", virtualSize: size, options: values, references: ReferenceOpener()))
+    let layer = try Qcow2Format.open(
+      store, LayerRequest(path: "target", access: .readWrite, references: ReferenceOpener()))
+    let target = ImageChain(
+      members: [ChainMember(layer: layer, file: store, path: "target", formatName: "qcow2")],
+      access: .readWrite)
+    var convert = ConvertOptions()
+    convert.threadCount = 4
+    change(&convert)
+    try Converter.convert(from: sources, to: target, convert)
+    try target.flush()
+    return target
+  }
+
+  private func raw(_ bytes: [UInt8]) throws -> ImageChain {
+    let store = MemoryStore(bytes)
+    let layer = try RawFormat.open(
+      store, LayerRequest(path: "source", access: .readOnly, references: ReferenceOpener()))
+    return ImageChain(members: [ChainMember(layer: layer, file: store, path: "source", formatName: "raw")])
+  }
+
+  @Test(arguments: [false, true]) func twoRunsGiveTheSameFile(compress: Bool) throws {
+    let source = try raw(MixedContent.disk(byteCount: 12 << 20).bytes)
+    let files = try (0..<3).map { _ in
+      let store = MemoryStore()
+      _ = try copy([source], into: store) { $0.compress = compress }
+      return store.snapshot
+    }
+    #expect(files[0] == files[1] && files[0] == files[2])
+  }
+
+  @Test func clustersLieInTheOrderOfTheDisk() throws {
+    let bytes = (0..<(8 << 20)).map { UInt8(truncatingIfNeeded: $0 / 512) | 1 }
+    let target = try copy([try raw(bytes)]) { _ in }
+    let extent = try target.extent(at: 0, limit: target.virtualSize).extent
+    #expect(extent.source == .stored && extent.length == target.virtualSize)
+  }
+
+  /// A cluster that two sources share is packed like any other.
+  @Test func sourcesShareACluster() throws {
+    let first = [UInt8](repeating: 1, count: 100 * 512)
+    let second = [UInt8](repeating: 2, count: 300 * 512)
+    let target = try copy([try raw(first), try raw(second)]) { $0.compress = true }
+    #expect(try target.readAll() == first + second)
+    var offset: UInt64 = 0
+    while offset < target.virtualSize {
+      let found = try target.extent(at: offset, limit: target.virtualSize - offset).extent
+      #expect(found.source == .compressed, "at \(offset)")
+      offset += found.length
+    }
+  }
+
+  /// The error of the write that failed comes out, whatever the others were waiting for.
+  @Test(arguments: [false, true]) func aFailedWriteEndsAllWorkers(compress: Bool) throws {
+    let source = try raw(MixedContent.disk(byteCount: 24 << 20).bytes)
+    for number in [0, 3, 7] {
+      let store = FaultStore(MemoryStore())
+      let error = #expect(throws: EngineError.self) {
+        _ = try copy([source], into: store) {
+          $0.compress = compress
+          store.arm(failing: number, forEver: true, of: [.write])
+        }
+      }
+      #expect(error?.message.hasPrefix("error while writing at byte ") == true, "\(error?.message ?? "")")
+    }
+  }
+
+  /// Onto an image that is there already zeros are written down, as qemu-img does with -n.
+  @Test func zerosAreMarkedWhereTheTargetIsNotKnownToBeEmpty() throws {
+    let source = try raw([UInt8](repeating: 0, count: 1 << 20))
+    let marked = try copy([source]) { $0.targetReadsAsZeros = false }
+    #expect(try marked.locate(at: 0, limit: 1 << 20).extent.source == .zeros)
+    let unmarked = try copy([source]) { _ in }
+    #expect(try unmarked.locate(at: 0, limit: 1 << 20).extent.source == .below)
+  }
+}
