@@ -68,7 +68,8 @@ public final class CrashStore: ByteStore {
       let count = min(buffer.count, state.now.count - Int(offset))
       // SAFETY: `count` is bounded by both sides.
       unsafe state.now.withUnsafeBytes { raw in
-        unsafe buffer.copyMemory(from: UnsafeRawBufferPointer(rebasing: raw[Int(offset)..<Int(offset) + count]))
+        unsafe buffer.copyMemory(
+          from: UnsafeRawBufferPointer(rebasing: raw[Int(offset)..<Int(offset) + count]))
       }
     }
   }

@@ -30,7 +30,8 @@ extension ImageChain {
 
   /// A chain of one layer over a store that is already open: for stores that are no files.
   public static func over(
-    _ store: any ByteStore, format: any ImageFormat.Type, access: FileAccess = .readOnly, path: String = "memory",
+    _ store: any ByteStore, format: any ImageFormat.Type, access: FileAccess = .readOnly,
+    path: String = "memory",
     isForInspection: Bool = false
   ) throws(EngineError) -> ImageChain {
     let request = LayerRequest(

@@ -15,7 +15,9 @@ public struct ModelDisk: Equatable, Sendable {
 
   public mutating func write(_ source: [UInt8], at offset: Int) { bytes.overwrite(at: offset, with: source) }
 
-  public mutating func writeZeros(at offset: Int, count: Int) { bytes.overwriteWithZeros(at: offset, count: count) }
+  public mutating func writeZeros(at offset: Int, count: Int) {
+    bytes.overwriteWithZeros(at: offset, count: count)
+  }
 
   /// Takes over what an image reads after a discard, when that is allowed: each block of 512 bytes reads
   /// as before, as zeros, or as `below` does. Says where it is not.
@@ -27,7 +29,8 @@ public struct ModelDisk: Equatable, Sendable {
       let next = Swift.min(end, (position / 512 + 1) * 512)
       let (start, count) = (position - offset, next - position)
       let isAllowed =
-        now.equals(bytes, from: start, to: position, count: count) || now.equals(zeros, from: start, to: 0, count: count)
+        now.equals(bytes, from: start, to: position, count: count)
+        || now.equals(zeros, from: start, to: 0, count: count)
         || below.map { now.equals($0.padded(position..<next), from: start, to: 0, count: count) } == true
       guard isAllowed else { return position }
       position = next

@@ -9,7 +9,8 @@ public enum BuiltProduct: String, Sendable {
   public var path: String {
     get throws {
       let bundle = try FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")
-      let path = URL(fileURLWithPath: bundle).deletingLastPathComponent().appendingPathComponent(rawValue).path
+      let path = URL(fileURLWithPath: bundle).deletingLastPathComponent().appendingPathComponent(rawValue)
+        .path
       guard Files.exists(path) else { throw TestFailure("'\(path)' is not built") }
       return path
     }
@@ -57,13 +58,17 @@ public enum Samples {
 
   /// The rows of the samples' table whose format begins with one of `formats`.
   public static func expectations(_ formats: Set<String>) -> [Expectation] {
-    guard let folder, let text = try? String(contentsOfFile: folder + "/README.md", encoding: .utf8) else { return [] }
+    guard let folder, let text = try? String(contentsOfFile: folder + "/README.md", encoding: .utf8) else {
+      return []
+    }
     var result: [Expectation] = []
     for line in text.split(separator: "\n") where line.hasPrefix("|") {
       let cells = line.split(separator: "|", omittingEmptySubsequences: false)
         .map { $0.trimmingCharacters(in: .whitespaces) }
       guard cells.count >= 7, let size = UInt64(cells[4]), let blocks = Int(cells[5]) else { continue }
-      guard let format = cells[3].split(whereSeparator: { " ,".contains($0) }).first.map(String.init) else { continue }
+      guard let format = cells[3].split(whereSeparator: { " ,".contains($0) }).first.map(String.init) else {
+        continue
+      }
       if formats.contains(format) {
         let digest = RawDigest(blockCount: blocks, sha256: cells[6])
         result.append(Expectation(name: cells[1], format: format, virtualSize: size, digest: digest))

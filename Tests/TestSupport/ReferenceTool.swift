@@ -10,11 +10,14 @@ public enum ReferenceTool: String, Sendable {
   public var isInstalled: Bool { Files.exists(path) }
 
   /// Runs it, whatever its exit status.
-  public func run(_ arguments: [String], folder: String? = nil, timeout: Double = 60) throws -> ProcessResult {
+  public func run(_ arguments: [String], folder: String? = nil, timeout: Double = 60) throws -> ProcessResult
+  {
     guard isInstalled else {
-      throw TestFailure("\(path) is not installed: these tests need Debian's qemu-utils and qemu-system-common")
+      throw TestFailure(
+        "\(path) is not installed: these tests need Debian's qemu-utils and qemu-system-common")
     }
-    return try TestProcess.run([path] + arguments, environment: ["LC_ALL": "C"], folder: folder, timeout: timeout)
+    return try TestProcess.run(
+      [path] + arguments, environment: ["LC_ALL": "C"], folder: folder, timeout: timeout)
   }
 
   /// Runs it; another exit status than 0 is a failure that shows what was printed.
@@ -53,9 +56,12 @@ public enum ReferenceTool: String, Sendable {
     public var text: String
   }
 
-  public static func check(_ image: String, format: String = "qcow2", folder: String? = nil) throws -> Verdict {
-    let result = try ReferenceTool.qemuImg.run(["check", "-f", format, "--output=json", image], folder: folder)
-    guard let top = try? JSONSerialization.jsonObject(with: Foundation.Data(result.stdout)) as? [String: Any] else {
+  public static func check(_ image: String, format: String = "qcow2", folder: String? = nil) throws -> Verdict
+  {
+    let result = try ReferenceTool.qemuImg.run(
+      ["check", "-f", format, "--output=json", image], folder: folder)
+    guard let top = try? JSONSerialization.jsonObject(with: Foundation.Data(result.stdout)) as? [String: Any]
+    else {
       throw TestFailure("\(result.command): \(result.stdoutText)\(result.stderrText)")
     }
     func number(_ key: String) -> Int { (top[key] as? NSNumber)?.intValue ?? 0 }
@@ -77,7 +83,9 @@ public enum ReferenceTool: String, Sendable {
 
   public static func map(_ image: String, format: String, folder: String? = nil) throws -> [MapEntry] {
     let result = try ReferenceTool.qemuImg("map", "-f", format, "--output=json", image, folder: folder)
-    guard let list = try JSONSerialization.jsonObject(with: Foundation.Data(result.stdout)) as? [[String: Any]] else {
+    guard
+      let list = try JSONSerialization.jsonObject(with: Foundation.Data(result.stdout)) as? [[String: Any]]
+    else {
       throw TestFailure("\(result.command): \(result.stdoutText)")
     }
     return list.map { line in

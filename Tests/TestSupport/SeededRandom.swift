@@ -46,7 +46,9 @@ public struct SeededRandom: RandomNumberGenerator, CustomStringConvertible, Send
   }
 
   /// Bytes of one value, never 0: easy to see in a dump, and they compress.
-  public mutating func fill(_ count: Int) -> [UInt8] { [UInt8](repeating: UInt8(1 + below(255)), count: count) }
+  public mutating func fill(_ count: Int) -> [UInt8] {
+    [UInt8](repeating: UInt8(1 + below(255)), count: count)
+  }
 
   /// A range of 1 to `most` bytes inside a disk, half the time on a boundary of 512 or of `unit`.
   public mutating func range(in byteCount: Int, most: Int, unit: Int = 512) -> Range<Int> {

@@ -26,7 +26,9 @@ public final class FaultStore: ByteStore {
   public var callCount: Int { state.withLock { $0.callCount } }
 
   /// The `number`-th call from now on fails (0 is the next one), once or for ever; nil: none.
-  public func arm(failing number: Int?, forEver: Bool = false, of calls: Set<StoreCall> = Set(StoreCall.allCases)) {
+  public func arm(
+    failing number: Int?, forEver: Bool = false, of calls: Set<StoreCall> = Set(StoreCall.allCases)
+  ) {
     state.withLock { $0 = State(callCount: 0, failing: number, isForEver: forEver, calls: calls) }
   }
 

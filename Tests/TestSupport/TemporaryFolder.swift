@@ -67,5 +67,7 @@ public enum Files {
 
 extension TemporaryFolder {
   /// Names of the files in it.
-  public func names() throws -> [String] { try FileManager.default.contentsOfDirectory(atPath: path).sorted() }
+  public func names() throws -> [String] {
+    try FileManager.default.contentsOfDirectory(atPath: path).sorted()
+  }
 }

@@ -5,7 +5,9 @@ import TestSupport
 import Testing
 
 @Suite struct TableCacheTests {
-  private func firstByte(_ cache: TableCache, _ offset: UInt64) throws -> UInt8 { unsafe try cache.slice(at: offset)[0] }
+  private func firstByte(_ cache: TableCache, _ offset: UInt64) throws -> UInt8 {
+    unsafe try cache.slice(at: offset)[0]
+  }
 
   private func change(_ cache: TableCache, _ offset: UInt64, to byte: UInt8) throws {
     unsafe try cache.slice(at: offset)[0] = byte
@@ -35,14 +37,16 @@ import Testing
 
   @Test func warmSliceIsNotReadAgain() throws {
     let store = CountingStore(MemoryStore([UInt8](repeating: 7, count: 8192)))
-    let cache = TableCache(store: store, order: WriteOrder(stores: [store]), sliceByteCount: 512, capacity: 8192)
+    let cache = TableCache(
+      store: store, order: WriteOrder(stores: [store]), sliceByteCount: 512, capacity: 8192)
     for _ in 0..<5 { #expect(try firstByte(cache, 1024) == 7) }
     #expect(store.callCount(.read) == 1)
   }
 
   @Test func failedReadLeavesNoSlice() throws {
     let store = FaultStore(MemoryStore([UInt8](repeating: 7, count: 8192)))
-    let cache = TableCache(store: store, order: WriteOrder(stores: [store]), sliceByteCount: 512, capacity: 8192)
+    let cache = TableCache(
+      store: store, order: WriteOrder(stores: [store]), sliceByteCount: 512, capacity: 8192)
     store.arm(failing: 0)
     #expect(throws: EngineError.self) { try firstByte(cache, 512) }
     #expect(try firstByte(cache, 512) == 7)
@@ -75,7 +79,8 @@ import Testing
 
   @Test func freshSliceIsZerosWithoutReading() throws {
     let store = CountingStore(MemoryStore([UInt8](repeating: 1, count: 8192)))
-    let cache = TableCache(store: store, order: WriteOrder(stores: [store]), sliceByteCount: 512, capacity: 8192)
+    let cache = TableCache(
+      store: store, order: WriteOrder(stores: [store]), sliceByteCount: 512, capacity: 8192)
     unsafe #expect(try cache.freshSlice(at: 512)[0] == 0)
     #expect(store.callCount(.read) == 0 && cache.isDirty)
   }
@@ -128,7 +133,9 @@ import Testing
           holders.withLock { list in
             for index in range {
               // A writer counts 1000, a reader 1.
-              if list[index] >= 1000 || (isExclusive && list[index] != 0) { complaint = "byte \(index): \(list[index])" }
+              if list[index] >= 1000 || (isExclusive && list[index] != 0) {
+                complaint = "byte \(index): \(list[index])"
+              }
               list[index] += isExclusive ? 1000 : 1
             }
           }
@@ -180,7 +187,8 @@ import Testing
   @Test func onlyTheTopLayersOverlapIsForgotten() {
     let cache = ClusterCache()
     for (depth, offset) in [(0, 0), (0, 512), (1, 0)] as [(Int, UInt64)] {
-      cache.insert(AlignedBuffer(byteCount: 512), depth: depth, guestOffset: offset, byteCount: 512, generation: 0)
+      cache.insert(
+        AlignedBuffer(byteCount: 512), depth: depth, guestOffset: offset, byteCount: 512, generation: 0)
     }
     cache.invalidate(100..<101)
     #expect(cache.find(depth: 0, guestOffset: 0) == nil)

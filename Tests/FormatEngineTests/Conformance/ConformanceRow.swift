@@ -64,7 +64,8 @@ extension ConformanceRow {
       let model = ModelDisk(files["model"] ?? [])
       return try body(
         Fixture(
-          row: self, path: folder.file("image"), model: model, below: files["model-below"].map { ModelDisk($0) },
+          row: self, path: folder.file("image"), model: model,
+          below: files["model-below"].map { ModelDisk($0) },
           folder: folder))
     }
   }
@@ -76,7 +77,8 @@ extension ConformanceRow {
       switch maker {
       case .judge(let recipe): _ = try recipe.make("image", in: folder, random: &random)
       case .engine(let options, let baseSize):
-        try EngineImage(format: format, size: size, options: options, baseSize: baseSize).make(in: folder, &random)
+        try EngineImage(format: format, size: size, options: options, baseSize: baseSize).make(
+          in: folder, &random)
       }
       return try collect(folder)
     }
@@ -89,8 +91,11 @@ extension ConformanceRow {
     var files: [String: [UInt8]] = [:]
     let model = try ReferenceTool.content(of: folder.file("image"), format: format, in: folder)
     for name in try folder.names() { files[name] = try Files.read(folder.file(name)) }
-    if let backing = try ImageOpener.open(folder.file("image"), OpenOptions(format: format)).members.dropFirst().first {
-      files["model-below"] = try ReferenceTool.content(of: backing.path, format: backing.formatName, in: folder)
+    if let backing = try ImageOpener.open(folder.file("image"), OpenOptions(format: format)).members
+      .dropFirst().first
+    {
+      files["model-below"] = try ReferenceTool.content(
+        of: backing.path, format: backing.formatName, in: folder)
     }
     files["model"] = model
     return files

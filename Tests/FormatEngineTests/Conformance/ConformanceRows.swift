@@ -23,7 +23,8 @@ extension ConformanceRow {
     made("64 KiB clusters", 4 * mebibyte + 512, [:]),
     made("2 MiB clusters", 9 * mebibyte, ["cluster_size": "2M"]),
     made("version 2", 2 * mebibyte, ["compat": "0.10"]),
-    made("version 2, backing", 2 * mebibyte, ["compat": "0.10", "cluster_size": "4k"], baseSize: mebibyte + 512),
+    made(
+      "version 2, backing", 2 * mebibyte, ["compat": "0.10", "cluster_size": "4k"], baseSize: mebibyte + 512),
     made("backing", 2 * mebibyte, ["cluster_size": "16k"], baseSize: mebibyte + 512),
     made("subclusters", 4 * mebibyte, ["extended_l2": "on"]),
     made("subclusters, backing", 2 * mebibyte, ["extended_l2": "on"], baseSize: mebibyte + 512),
@@ -59,7 +60,9 @@ extension ConformanceRow {
     qcow2("data file, subclusters", 65536, 2 * mebibyte, ["data_file=image.data", "extended_l2=on"]),
     qcow2("deflate, 512 B clusters", 512, mebibyte / 4) { $0.writesCompressed = true },
     qcow2("deflate, 64 KiB clusters", 65536, 4 * mebibyte + 512) { $0.writesCompressed = true },
-    qcow2("zstd, 64 KiB clusters", 65536, 4 * mebibyte, ["compression_type=zstd"]) { $0.writesCompressed = true },
+    qcow2("zstd, 64 KiB clusters", 65536, 4 * mebibyte, ["compression_type=zstd"]) {
+      $0.writesCompressed = true
+    },
     qcow2("deflate, subclusters", 65536, 4 * mebibyte, ["extended_l2=on"]) { $0.writesCompressed = true },
     qcow2("backing, short raw", 65536, 2 * mebibyte) { $0.hasShortRawBase = true },
     qcow2("backing, version 2", 4096, mebibyte, ["compat=0.10"]) { $0.hasShortRawBase = true },
@@ -69,10 +72,12 @@ extension ConformanceRow {
   ]
 
   private static func qcow2(
-    _ name: String, _ cluster: Int, _ size: Int, _ options: [String] = [], _ change: (inout JudgeImage) -> Void = { _ in }
+    _ name: String, _ cluster: Int, _ size: Int, _ options: [String] = [],
+    _ change: (inout JudgeImage) -> Void = { _ in }
   ) -> ConformanceRow {
     var recipe = JudgeImage(size: size, options: ["cluster_size=\(cluster)"] + options, cluster: cluster)
     change(&recipe)
-    return ConformanceRow(name: "qcow2, \(name)", format: "qcow2", size: size, maker: .judge(recipe), isWritable: true)
+    return ConformanceRow(
+      name: "qcow2, \(name)", format: "qcow2", size: size, maker: .judge(recipe), isWritable: true)
   }
 }

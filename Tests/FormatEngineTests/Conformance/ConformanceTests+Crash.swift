@@ -12,7 +12,9 @@ extension ConformanceTests {
   }
 
   /// Small disks of every kind: each power cut leaves several states, and each is read whole.
-  static let powerCutRows = oneFileRows.filter { $0.size <= 1 << 20 || $0.name.contains("ubclusters") && $0.size <= 2 << 20 }
+  static let powerCutRows = oneFileRows.filter {
+    $0.size <= 1 << 20 || $0.name.contains("ubclusters") && $0.size <= 2 << 20
+  }
 
   /// Every call of a run of changes fails once. What was not touched stays, what was is old or new, the
   /// image stays sound, and the next change works.
@@ -112,7 +114,8 @@ extension ConformanceTests {
   }
 
   /// Our own check and the judge's find no damage, and the disk reads like the model.
-  static func expectSound(_ fixture: Fixture, _ bytes: [UInt8], _ model: ModelDisk?, _ moment: String) throws {
+  static func expectSound(_ fixture: Fixture, _ bytes: [UInt8], _ model: ModelDisk?, _ moment: String) throws
+  {
     let path = try fixture.folder.write(bytes, to: "image")
     if let model {
       let content = try fixture.open().readAll()

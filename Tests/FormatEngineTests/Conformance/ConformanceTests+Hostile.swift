@@ -35,7 +35,10 @@ extension ConformanceTests {
     var random = SeededRandom.fromEnvironment(or: 32)
     try row.withFixture { fixture in
       let good = try Files.read(fixture.path)
-      var lengths = Array(stride(from: 0, through: min(good.count, 24 * 1024), by: row.size > 1 << 20 ? 1536 : 512)) + [1, 71, 103, 511]
+      var lengths =
+        Array(stride(from: 0, through: min(good.count, 24 * 1024), by: row.size > 1 << 20 ? 1536 : 512)) + [
+          1, 71, 103, 511,
+        ]
       for _ in 0..<Effort.rounds(8) { lengths.append(random.below(good.count)) }
       for length in lengths {
         try Deadline.within(seconds: 30, "\(row.name) cut at \(length)") {
@@ -82,7 +85,8 @@ extension ConformanceTests {
     guard fixture.row.format != "raw" else { return [0..<good.count] }
     var isData = [Bool](repeating: false, count: good.count / 512 + 1)
     let chain = try fixture.openAlone(MemoryStore(good))
-    for (_, located) in try chain.allExtents() where located.extent.source == .stored && located.extent.store == 0 {
+    for (_, located) in try chain.allExtents()
+    where located.extent.source == .stored && located.extent.store == 0 {
       let start = Int(located.extent.hostOffset ?? 0) / 512
       let end = min(start + Int(located.extent.length) / 512, isData.count)
       if start < end { for sector in start..<end { isData[sector] = true } }

@@ -41,7 +41,9 @@ extension ConformanceTests {
               try chain.writeBytes(bytes, at: UInt64(index * stripe))
               if random.oneIn(8) { try chain.flush() }
               model.set(bytes, at: index * stripe)
-              if try chain.readBytes(at: UInt64(index * stripe), count: stripe) != bytes { return "stripe \(index)" }
+              if try chain.readBytes(at: UInt64(index * stripe), count: stripe) != bytes {
+                return "stripe \(index)"
+              }
             } catch { return "\(error)" }
           }
           return nil
@@ -70,7 +72,8 @@ extension ConformanceTests {
           var mine = model.disk
           do {
             for _ in 0..<Effort.rounds(25) {
-              let index = random.below((units - number + threadCount - 1) / threadCount) * threadCount + number
+              let index =
+                random.below((units - number + threadCount - 1) / threadCount) * threadCount + number
               let start = index * unit
               let range = start..<min(start + unit, row.size)
               let step: DiskWriter.Step =
@@ -85,7 +88,8 @@ extension ConformanceTests {
               switch step {
               case .write(_, let bytes): mine.write(bytes, at: start)
               case .zeros: mine.writeZeros(at: start, count: range.count)
-              case .discard: if mine.discard(at: start, reading: now, below: below) != nil { return "\(step)" }
+              case .discard:
+                if mine.discard(at: start, reading: now, below: below) != nil { return "\(step)" }
               }
               if mine.read(at: start, count: range.count) != now { return "\(step) reads otherwise" }
               model.set(now, at: start)
@@ -104,7 +108,8 @@ extension ConformanceTests {
   /// What the judge says of a changed image.
   static func judge(_ fixture: Fixture, _ model: ModelDisk, allowingLeaks: Bool) throws {
     if fixture.row.format != "raw" {
-      let verdict = try ReferenceTool.check(fixture.path, format: fixture.row.format, folder: fixture.folder.path)
+      let verdict = try ReferenceTool.check(
+        fixture.path, format: fixture.row.format, folder: fixture.folder.path)
       #expect(verdict.corruptions == 0 && verdict.checkErrors == 0, "\(verdict.text)")
       if !allowingLeaks { #expect(verdict.leaks == 0, "\(verdict.text)") }
     }

@@ -19,7 +19,8 @@ import Testing
           let bytes = try store.bytes(at: host, count: Int(located.extent.length))
           #expect(ModelDisk.firstDifference(bytes, expected) == nil, "stored at \(start), host \(host)")
         }
-        #expect(located.extent.source != .below || located.depth == chain.members.count - 1 || fixture.below != nil)
+        #expect(
+          located.extent.source != .below || located.depth == chain.members.count - 1 || fixture.below != nil)
       }
     }
   }
@@ -40,7 +41,8 @@ import Testing
         #expect(found.readsAsZeros == whole.located.readsAsZeros, "at \(range), \(random)")
         #expect(found.depth == whole.located.depth, "at \(range), \(random)")
         if whole.located.extent.source != .compressed {
-          #expect(found.extent.hostOffset == whole.located.extent.hostOffset.map { $0 + inside }, "at \(range)")
+          #expect(
+            found.extent.hostOffset == whole.located.extent.hostOffset.map { $0 + inside }, "at \(range)")
         }
       }
     }
@@ -55,7 +57,8 @@ import Testing
       for _ in 0..<200 {
         let range = random.range(in: fixture.model.byteCount, most: 300_000)
         let bytes = try chain.readBytes(at: UInt64(range.lowerBound), count: range.count)
-        let wrong = ModelDisk.firstDifference(bytes, fixture.model.read(at: range.lowerBound, count: range.count))
+        let wrong = ModelDisk.firstDifference(
+          bytes, fixture.model.read(at: range.lowerBound, count: range.count))
         #expect(wrong == nil, "at \(range), \(random)")
       }
     }
@@ -71,7 +74,9 @@ import Testing
         for _ in 0..<60 {
           let range = random.range(in: model.byteCount, most: 100_000)
           let bytes = try? chain.readBytes(at: UInt64(range.lowerBound), count: range.count)
-          if bytes != model.read(at: range.lowerBound, count: range.count) { return "thread \(number) at \(range)" }
+          if bytes != model.read(at: range.lowerBound, count: range.count) {
+            return "thread \(number) at \(range)"
+          }
         }
         return nil
       }
@@ -84,7 +89,9 @@ import Testing
     try row.withFixture { fixture in
       let chain = try fixture.open()
       let end = chain.virtualSize
-      for (offset, count) in [(end, 1), (end - 1, 2), (UInt64.max, 1), (UInt64.max - 1, 4096), (1 << 63, 512)] {
+      for (offset, count) in [
+        (end, 1), (end - 1, 2), (UInt64.max, 1), (UInt64.max - 1, 4096), (1 << 63, 512),
+      ] {
         #expect(throws: EngineError.self) { try chain.readBytes(at: offset, count: count) }
       }
       #expect(try chain.readBytes(at: end, count: 0).isEmpty)

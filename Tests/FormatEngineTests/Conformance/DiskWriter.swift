@@ -105,7 +105,9 @@ struct DiskWriter {
   /// Compares the whole disk.
   func verify(_ chain: ImageChain, _ moment: String) throws {
     if let wrong = ModelDisk.firstDifference(try chain.readAll(), model.bytes) {
-      let steps = touched.enumerated().filter { $0.element.contains(wrong) }.map { "\($0.offset): \($0.element)" }
+      let steps = touched.enumerated().filter { $0.element.contains(wrong) }.map {
+        "\($0.offset): \($0.element)"
+      }
       Issue.record("\(moment): byte \(wrong) differs from the model, \(random); it was changed by \(steps)")
     }
   }

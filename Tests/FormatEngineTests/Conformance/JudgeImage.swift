@@ -26,14 +26,16 @@ struct JudgeImage: Sendable {
       base = ("base.raw", "raw")
     }
     for level in stride(from: depth, to: 0, by: -1) {
-      let lower = JudgeImage(size: size, options: ["cluster_size=\(level % 2 == 0 ? 4096 : 65536)"], cluster: 65536)
+      let lower = JudgeImage(
+        size: size, options: ["cluster_size=\(level % 2 == 0 ? 4096 : 65536)"], cluster: 65536)
       base = (try lower.makeOne("layer\(level).qcow2", in: folder, base, &random), "qcow2")
     }
     return folder.file(try makeOne(name, in: folder, base, &random))
   }
 
   private func makeOne(
-    _ name: String, in folder: TemporaryFolder, _ base: (name: String, format: String)?, _ random: inout SeededRandom
+    _ name: String, in folder: TemporaryFolder, _ base: (name: String, format: String)?,
+    _ random: inout SeededRandom
   ) throws -> String {
     var arguments = ["create", "-q", "-f", format]
     if !options.isEmpty { arguments += ["-o", options.joined(separator: ",")] }

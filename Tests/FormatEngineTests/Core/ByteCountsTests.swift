@@ -21,7 +21,9 @@ import Testing
     expectOverflow { _ = try small.adding(small, orCorrupt: "the end") }
   }
 
-  @Test(arguments: [(0, 0, 0), (1, 0, 512), (511, 0, 512), (512, 512, 512), (513, 512, 1024)] as [(UInt64, UInt64, UInt64)])
+  @Test(
+    arguments: [(0, 0, 0), (1, 0, 512), (511, 0, 512), (512, 512, 512), (513, 512, 1024)]
+      as [(UInt64, UInt64, UInt64)])
   func alignmentRoundsToUnits(_ value: UInt64, _ down: UInt64, _ up: UInt64) {
     #expect(value.aligned(downTo: 512) == down)
     #expect(value.aligned(upTo: 512) == up)

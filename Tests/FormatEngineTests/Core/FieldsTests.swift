@@ -34,7 +34,9 @@ import Testing
   }
 
   @Test func textThatIsNoUTF8IsRepaired() throws {
-    #expect(try [0x61, 0xff, 0x62].parsed { (span) throws(EngineError) in try span.text(in: 0..<3) } == "a\u{fffd}b")
+    #expect(
+      try [0x61, 0xff, 0x62].parsed { (span) throws(EngineError) in try span.text(in: 0..<3) } == "a\u{fffd}b"
+    )
   }
 
   @Test func integersAreAppendedInTheirByteOrder() {

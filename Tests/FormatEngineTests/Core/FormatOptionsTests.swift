@@ -19,7 +19,10 @@ import Testing
     #expect(values.number("bits") == 16)
   }
 
-  @Test(arguments: [("on", true), ("yes", true), ("true", true), ("y", true), ("off", false), ("no", false), ("false", false), ("n", false)])
+  @Test(arguments: [
+    ("on", true), ("yes", true), ("true", true), ("y", true), ("off", false), ("no", false), ("false", false),
+    ("n", false),
+  ])
   func flagsHaveManyNames(_ text: String, _ value: Bool) throws {
     var values = OptionValues(schema)
     try values.set("lazy", to: text)
@@ -27,8 +30,10 @@ import Testing
   }
 
   @Test(arguments: [
-    ("lazy", "maybe", "Parameter 'lazy' expects 'on' or 'off'"), ("bits", "x", "Parameter 'bits' expects a number"),
-    ("other", "1", "Invalid parameter 'other'"), ("size", "-1", "Value '-1' is out of range for parameter 'size'"),
+    ("lazy", "maybe", "Parameter 'lazy' expects 'on' or 'off'"),
+    ("bits", "x", "Parameter 'bits' expects a number"),
+    ("other", "1", "Invalid parameter 'other'"),
+    ("size", "-1", "Value '-1' is out of range for parameter 'size'"),
   ])
   func wrongValuesAreRefusedInTheJudgesWords(_ name: String, _ text: String, _ words: String) {
     var values = OptionValues(schema)

@@ -6,13 +6,16 @@ import Testing
 /// Chains of files, and names in images that must not be followed.
 @Suite struct ImageOpenerTests {
   /// A qcow2 image of 512-byte clusters that names `backing`, whether or not that is there.
-  private func overlay(_ name: String, over backing: String, _ folder: TemporaryFolder, format: String? = "qcow2")
+  private func overlay(
+    _ name: String, over backing: String, _ folder: TemporaryFolder, format: String? = "qcow2"
+  )
     throws
   {
     var values = OptionValues(Qcow2Format.createOptions)
     try values.set("cluster_size", to: "512")
     let request = CreateRequest(
-      path: folder.file(name), virtualSize: 64 * KiB, backing: BackingReference(name: backing, format: format),
+      path: folder.file(name), virtualSize: 64 * KiB,
+      backing: BackingReference(name: backing, format: format),
       options: values, references: ReferenceOpener())
     try Qcow2Format.create(on: try FileStore.create(folder.file(name), flushing: .never), request)
   }
@@ -111,7 +114,8 @@ import Testing
     try TemporaryFolder.with { folder in
       try folder.write([UInt8](repeating: 7, count: 65536), to: "image0")
       for number in 1...1000 {
-        try overlay("image\(number)", over: "image\(number - 1)", folder, format: number == 1 ? "raw" : "qcow2")
+        try overlay(
+          "image\(number)", over: "image\(number - 1)", folder, format: number == 1 ? "raw" : "qcow2")
       }
       let chain = try ImageOpener.open(folder.file("image100"))
       #expect(chain.members.count == 101)
@@ -147,7 +151,8 @@ import Testing
       let place = try #require(image.headerExtension(0x4441_5441))
       image.put(UInt64(name.utf8.count), at: place.offset - 4, width: 4)
       let room = (placeholder.utf8.count + 7) / 8 * 8
-      image.bytes.replaceSubrange(place.offset..<place.offset + room, with: [UInt8](repeating: 0, count: room))
+      image.bytes.replaceSubrange(
+        place.offset..<place.offset + room, with: [UInt8](repeating: 0, count: room))
       // The extensions behind it no longer begin where they did, so it is the last one.
       image.bytes.replaceSubrange(place.offset..<place.offset + name.utf8.count, with: Array(name.utf8))
       let end = place.offset + (name.utf8.count + 7) / 8 * 8
@@ -183,7 +188,8 @@ import Testing
       #expect(chain.members.map(\.formatName) == ["qcow2", "qcow2", "raw"])
       // Recorded as raw, the very same file is raw.
       try overlay("raw-view", over: "middle", folder, format: "raw")
-      #expect(try ImageOpener.open(folder.file("raw-view")).readBytes(at: 0, count: 4) == [0x51, 0x46, 0x49, 0xfb])
+      #expect(
+        try ImageOpener.open(folder.file("raw-view")).readBytes(at: 0, count: 4) == [0x51, 0x46, 0x49, 0xfb])
     }
   }
 

@@ -5,7 +5,8 @@ import Testing
 
 /// Which files an image may name.
 @Suite struct ReferencePolicyTests {
-  private func resolve(_ name: String, _ scope: ReferencePolicy.Scope, in folder: TemporaryFolder) throws(EngineError)
+  private func resolve(_ name: String, _ scope: ReferencePolicy.Scope, in folder: TemporaryFolder)
+    throws(EngineError)
     -> String
   {
     try ReferencePolicy(scope).resolve(name, for: .backingFile, namedBy: folder.file("images/top.qcow2"))
@@ -16,7 +17,9 @@ import Testing
     try TemporaryFolder.with { folder in
       _ = try folder.makeFolder("images/deep")
       _ = try folder.makeFolder("images-too")
-      for name in ["images/base", "images/deep/base", "images-too/base", "secret"] { try folder.write([1], to: name) }
+      for name in ["images/base", "images/deep/base", "images-too/base", "secret"] {
+        try folder.write([1], to: name)
+      }
       try body(folder)
     }
   }
@@ -51,7 +54,9 @@ import Testing
       #expect(try resolve("base", scope, in: folder).hasSuffix("/images/base"))
       #expect(try resolve("deep/base", scope, in: folder).hasSuffix("/images/deep/base"))
       #expect(try resolve("deep/../base", scope, in: folder).hasSuffix("/images/base"))
-      for name in ["../secret", "../images-too/base", "/etc/passwd", folder.file("secret"), "deep/../../secret"] {
+      for name in [
+        "../secret", "../images-too/base", "/etc/passwd", folder.file("secret"), "deep/../../secret",
+      ] {
         do throws(EngineError) {
           _ = try resolve(name, scope, in: folder)
           Issue.record("\(name) was allowed")

@@ -43,7 +43,8 @@ import Testing
     for record in try keeping.snapshots() {
       let raw = folder.file("snapshot.raw")
       try ReferenceTool.qemuImg(
-        "convert", "-f", "qcow2", "-O", "raw", "-l", "snapshot.name=\(record.name)", path, raw, folder: folder.path)
+        "convert", "-f", "qcow2", "-O", "raw", "-l", "snapshot.name=\(record.name)", path, raw,
+        folder: folder.path)
       let snapshot = chain.replacing(layerAt: 0, with: try keeping.openSnapshot(record))
       #expect(ModelDisk.firstDifference(try snapshot.readAll(), try Files.read(raw)) == nil, "\(record.name)")
       var position: UInt64 = 0
@@ -90,7 +91,9 @@ enum MixedContent {
       case 0: break
       case 1: disk.write(random.bytes(count), at: position)
       case 2: disk.write(random.fill(count), at: position)
-      default: disk.write(Array(repeatElement(words, count: count / words.count + 1).joined().prefix(count)), at: position)
+      default:
+        disk.write(
+          Array(repeatElement(words, count: count / words.count + 1).joined().prefix(count)), at: position)
       }
       position += count
     }

@@ -8,7 +8,9 @@ struct CreatedCase: Sendable, CustomTestStringConvertible {
   var options: [String: String]
   var size: UInt64
   var hasBacking = false
-  var testDescription: String { "\(size) \(options.sorted { $0.key < $1.key }.map { "\($0)=\($1)" })\(hasBacking ? " over raw" : "")" }
+  var testDescription: String {
+    "\(size) \(options.sorted { $0.key < $1.key }.map { "\($0)=\($1)" })\(hasBacking ? " over raw" : "")"
+  }
 
   static let all: [CreatedCase] =
     (9...21).map { CreatedCase(options: ["cluster_size": "\(1 << $0)"], size: 5_000_192) }
@@ -68,7 +70,8 @@ struct CreatedCase: Sendable, CustomTestStringConvertible {
 
   private func expectInfo(_ row: CreatedCase, _ path: String, _ folder: TemporaryFolder) throws {
     let result = try ReferenceTool.qemuImg("info", "-f", "qcow2", "--output=json", path, folder: folder.path)
-    let top = try #require(JSONSerialization.jsonObject(with: Foundation.Data(result.stdout)) as? [String: Any])
+    let top = try #require(
+      JSONSerialization.jsonObject(with: Foundation.Data(result.stdout)) as? [String: Any])
     let specific = try #require((top["format-specific"] as? [String: Any])?["data"] as? [String: Any])
     func number(_ table: [String: Any], _ key: String) -> UInt64? { (table[key] as? NSNumber)?.uint64Value }
     func flag(_ key: String) -> Bool { (specific[key] as? NSNumber)?.boolValue ?? false }
@@ -89,23 +92,31 @@ struct CreatedCase: Sendable, CustomTestStringConvertible {
 
   @Test(arguments: ["zlib", "zstd"], [512, 4096, 65536, 2 << 20])
   func packedCopyIsTheJudgesSource(_ type: String, _ cluster: Int) throws {
-    try convert(["cluster_size": "\(cluster)", "compression_type": type], byteCount: max(700_416, 2 * cluster + 3072)) {
+    try convert(
+      ["cluster_size": "\(cluster)", "compression_type": type], byteCount: max(700_416, 2 * cluster + 3072)
+    ) {
       $0.compress = true
     }
   }
 
-  @Test(arguments: [["cluster_size": "512"], [:], ["compat": "0.10"], ["extended_l2": "on"], ["data_file": "image.data"]])
+  @Test(arguments: [
+    ["cluster_size": "512"], [:], ["compat": "0.10"], ["extended_l2": "on"], ["data_file": "image.data"],
+  ])
   func plainCopyIsTheJudgesSource(_ options: [String: String]) throws {
     try convert(options, byteCount: 1_500_160) { $0.compress = false }
   }
 
-  private func convert(_ options: [String: String], byteCount: Int, _ change: (inout ConvertOptions) -> Void) throws {
+  private func convert(_ options: [String: String], byteCount: Int, _ change: (inout ConvertOptions) -> Void)
+    throws
+  {
     try TemporaryFolder.with { folder in
       let model = MixedContent.disk(byteCount: byteCount)
-      let source = try ImageOpener.open(try folder.write(model.bytes, to: "source.raw"), OpenOptions(format: "raw"))
+      let source = try ImageOpener.open(
+        try folder.write(model.bytes, to: "source.raw"), OpenOptions(format: "raw"))
       try create(CreatedCase(options: options, size: UInt64(byteCount)), folder.file("image"), folder)
       do {
-        let target = try ImageOpener.open(folder.file("image"), OpenOptions(format: "qcow2", access: .readWrite))
+        let target = try ImageOpener.open(
+          folder.file("image"), OpenOptions(format: "qcow2", access: .readWrite))
         var convert = ConvertOptions()
         change(&convert)
         try Converter.convert(from: [source], to: target, convert)
@@ -115,12 +126,15 @@ struct CreatedCase: Sendable, CustomTestStringConvertible {
       let verdict = try ReferenceTool.check(folder.file("image"), folder: folder.path)
       #expect(verdict.corruptions == 0 && verdict.leaks == 0 && verdict.checkErrors == 0, "\(verdict.text)")
       try ReferenceTool.qemuImg(
-        "compare", "-f", "raw", "-F", "qcow2", folder.file("source.raw"), folder.file("image"), folder: folder.path)
+        "compare", "-f", "raw", "-F", "qcow2", folder.file("source.raw"), folder.file("image"),
+        folder: folder.path)
     }
   }
 
   /// An image that both change in turn stays sound, with a snapshot taken in between.
-  @Test(arguments: [(4096, "compat=1.1"), (65536, "extended_l2=on"), (512, "compat=0.10"), (65536, "compression_type=zstd")])
+  @Test(arguments: [
+    (4096, "compat=1.1"), (65536, "extended_l2=on"), (512, "compat=0.10"), (65536, "compression_type=zstd"),
+  ])
   func writingInTurnsWithTheJudgeKeepsTheImageSound(_ cluster: Int, _ option: String) throws {
     try TemporaryFolder.with { folder in
       let recipe = JudgeImage(
@@ -145,7 +159,8 @@ struct CreatedCase: Sendable, CustomTestStringConvertible {
         let raw = folder.file("snapshot.raw")
         try ReferenceTool.qemuImg("convert", "-O", "raw", "-l", "snapshot.name=turn \(turn)", path, raw)
         #expect(ModelDisk.firstDifference(try Files.read(raw), before) == nil)
-        try ReferenceTool.io(["write -q -P \(turn + 1) 3000 200000", "write -q -z 300000 70000"], on: path, format: "qcow2")
+        try ReferenceTool.io(
+          ["write -q -P \(turn + 1) 3000 200000", "write -q -z 300000 70000"], on: path, format: "qcow2")
         let verdict = try ReferenceTool.check(path)
         #expect(verdict.corruptions == 0 && verdict.leaks == 0, "\(verdict.text)")
       }

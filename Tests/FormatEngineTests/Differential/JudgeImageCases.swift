@@ -18,14 +18,19 @@ struct JudgeCase: Sendable, CustomTestStringConvertible {
       return JudgeCase(
         name: "cluster \(cluster), \(compat)",
         recipe: JudgeImage(
-          size: size, options: ["cluster_size=\(cluster)", "compat=\(compat)"], cluster: cluster, operationCount: 12))
+          size: size, options: ["cluster_size=\(cluster)", "compat=\(compat)"], cluster: cluster,
+          operationCount: 12))
     }
   }
 
   private static let features: [JudgeCase] = {
     var cases: [JudgeCase] = []
-    func add(_ name: String, _ cluster: Int, _ options: [String] = [], _ change: (inout JudgeImage) -> Void = { _ in }) {
-      var recipe = JudgeImage(size: 1_500_160, options: ["cluster_size=\(cluster)"] + options, cluster: cluster)
+    func add(
+      _ name: String, _ cluster: Int, _ options: [String] = [],
+      _ change: (inout JudgeImage) -> Void = { _ in }
+    ) {
+      var recipe = JudgeImage(
+        size: 1_500_160, options: ["cluster_size=\(cluster)"] + options, cluster: cluster)
       change(&recipe)
       cases.append(JudgeCase(name: name, recipe: recipe))
     }
@@ -56,7 +61,9 @@ struct JudgeCase: Sendable, CustomTestStringConvertible {
       $0.depth = 2
       $0.hasShortRawBase = true
     }
-    for mode in ["metadata", "falloc", "full"] { add("preallocation \(mode)", 65536, ["preallocation=\(mode)"]) }
+    for mode in ["metadata", "falloc", "full"] {
+      add("preallocation \(mode)", 65536, ["preallocation=\(mode)"])
+    }
     return cases
   }()
 }

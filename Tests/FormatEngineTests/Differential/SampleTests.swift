@@ -22,7 +22,8 @@ import Testing
       disk.write(random.bytes(100_000), at: 65_536 * 3 + 100)
       disk.write([1], at: 1_000_447)
       let path = try folder.write(disk.bytes, to: "disk.raw")
-      let script = try TestProcess.run(["/usr/bin/python3", try #require(Samples.folder) + "/digest", path]).expecting(0)
+      let script = try TestProcess.run(["/usr/bin/python3", try #require(Samples.folder) + "/digest", path])
+        .expecting(0)
       let digest = try RawDigest.of(try ImageOpener.open(path, OpenOptions(format: "raw")))
       #expect(script.stdoutText == "\(path) 1000448 \(digest)\n")
     }

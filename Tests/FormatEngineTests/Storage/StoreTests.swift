@@ -19,7 +19,8 @@ import Testing
         let range = random.range(in: model.byteCount, most: 40_000, unit: 4096)
         switch random.below(4) {
         case 0:
-          try store.writeZeros(at: UInt64(range.lowerBound), count: UInt64(range.count), freeing: random.oneIn(2))
+          try store.writeZeros(
+            at: UInt64(range.lowerBound), count: UInt64(range.count), freeing: random.oneIn(2))
           model.writeZeros(at: range.lowerBound, count: range.count)
         default:
           let bytes = random.bytes(range.count)
@@ -62,7 +63,9 @@ import Testing
     try withStores { (store) throws in
       #expect(throws: EngineError.self) { try store.write(bytes: [1], at: UInt64.max) }
       #expect(throws: EngineError.self) { try store.write(bytes: [1], at: 1 << 63) }
-      #expect(throws: EngineError.self) { try store.writeZeros(at: UInt64.max - 5, count: 10, freeing: false) }
+      #expect(throws: EngineError.self) {
+        try store.writeZeros(at: UInt64.max - 5, count: 10, freeing: false)
+      }
       #expect(throws: EngineError.self) { try store.writeZeros(at: 0, count: UInt64.max, freeing: true) }
       #expect(throws: EngineError.self) { try store.resize(to: UInt64.max) }
       #expect(try store.byteCount() == 0)
@@ -139,6 +142,8 @@ import Testing
   @Test func fullHostIsNoSpace() throws {
     guard Files.exists("/dev/full") else { return }
     #expect(EngineError.systemCall("x", errno: ENOSPC).code == .noSpace)
-    #expect(EngineError.systemCall("Could not open 'x'", errno: ENOENT).message == "Could not open 'x': No such file or directory")
+    #expect(
+      EngineError.systemCall("Could not open 'x'", errno: ENOENT).message
+        == "Could not open 'x': No such file or directory")
   }
 }

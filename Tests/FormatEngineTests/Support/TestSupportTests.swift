@@ -58,7 +58,8 @@ import Testing
 
   @Test func processGivesOutputAndStatus() throws {
     let result = try TestProcess.run(
-      ["/bin/sh", "-c", "echo out; echo err >&2; echo $ADDED; pwd; exit 3"], environment: ["ADDED": "x"], folder: "/usr")
+      ["/bin/sh", "-c", "echo out; echo err >&2; echo $ADDED; pwd; exit 3"], environment: ["ADDED": "x"],
+      folder: "/usr")
     #expect(result.status == 3)
     #expect(result.stdoutText == "out\nx\n/usr\n")
     #expect(result.stderrText == "err\n")

@@ -17,7 +17,10 @@ struct Qcow2Bytes {
       let all = (["cluster_size=64k"] + options).joined(separator: ",")
       try ReferenceTool.qemuImg("create", "-q", "-f", "qcow2", "-o", all, path, "1M")
       try ReferenceTool.io(
-        ["write -q -P 10 0 64k", "write -q -P 11 64k 64k", "write -q -P 12 128k 64k", "write -q -P 15 320k 64k"],
+        [
+          "write -q -P 10 0 64k", "write -q -P 11 64k 64k", "write -q -P 12 128k 64k",
+          "write -q -P 15 320k 64k",
+        ],
         on: path, format: "qcow2")
       if hasSnapshot {
         try ReferenceTool.qemuImg("snapshot", "-c", "before", path)
@@ -36,7 +39,9 @@ struct Qcow2Bytes {
   }
 
   mutating func put(_ value: UInt64, at offset: Int, width: Int) {
-    for index in 0..<width { bytes[offset + index] = UInt8(truncatingIfNeeded: value >> UInt64(8 * (width - 1 - index))) }
+    for index in 0..<width {
+      bytes[offset + index] = UInt8(truncatingIfNeeded: value >> UInt64(8 * (width - 1 - index)))
+    }
   }
 
   func with(_ value: UInt64, at offset: Int, width: Int) -> Qcow2Bytes {
@@ -63,8 +68,10 @@ struct Qcow2Bytes {
   }
 
   /// Opens it alone, as bytes in memory.
-  func open(_ access: FileAccess = .readOnly, isForInspection: Bool = false) throws(EngineError) -> ImageChain {
-    try ImageChain.over(MemoryStore(bytes), format: Qcow2Format.self, access: access, isForInspection: isForInspection)
+  func open(_ access: FileAccess = .readOnly, isForInspection: Bool = false) throws(EngineError) -> ImageChain
+  {
+    try ImageChain.over(
+      MemoryStore(bytes), format: Qcow2Format.self, access: access, isForInspection: isForInspection)
   }
 
   /// The error of opening it, nil where it opens.
@@ -78,7 +85,8 @@ struct Qcow2Bytes {
   /// Uses it in all ways that read it; engine errors are fine.
   func useEverything(_ what: String) throws {
     let row = ConformanceRow(
-      name: what, format: "qcow2", size: 1 << 20, maker: .engine(options: [:], baseSize: nil), isWritable: false)
+      name: what, format: "qcow2", size: 1 << 20, maker: .engine(options: [:], baseSize: nil),
+      isWritable: false)
     try TemporaryFolder.with { folder in
       let fixture = Fixture(row: row, path: folder.file("image"), model: ModelDisk([]), folder: folder)
       try Deadline.within(seconds: 30, what) { try ConformanceTests.useEverything(fixture, bytes) }

@@ -15,7 +15,9 @@ struct HeaderField: Sendable, CustomTestStringConvertible {
   /// 0, 1, each limit and its neighbours, and the extremes of every width.
   var values: [UInt64] {
     let mask = width == 8 ? UInt64.max : (1 << UInt64(8 * width)) - 1
-    var all: Set<UInt64> = [0, 1, 2, mask, mask - 1, mask >> 1, (mask >> 1) + 1, 1 << 31 & mask, 0xffff_ffff & mask]
+    var all: Set<UInt64> = [
+      0, 1, 2, mask, mask - 1, mask >> 1, (mask >> 1) + 1, 1 << 31 & mask, 0xffff_ffff & mask,
+    ]
     for limit in limits { all.formUnion([limit &- 1 & mask, limit & mask, (limit &+ 1) & mask]) }
     return all.sorted()
   }
@@ -30,7 +32,8 @@ struct HeaderField: Sendable, CustomTestStringConvertible {
     HeaderField(name: "crypt method", offset: 32, width: 4, limits: [2]),
     HeaderField(name: "L1 size", offset: 36, width: 4, limits: [1, 4 << 20]),
     HeaderField(name: "L1 offset", offset: 40, width: 8, limits: [65536, 1 << 40, 1 << 56, 1 << 63]),
-    HeaderField(name: "refcount table offset", offset: 48, width: 8, limits: [65536, 1 << 40, 1 << 56, 1 << 63]),
+    HeaderField(
+      name: "refcount table offset", offset: 48, width: 8, limits: [65536, 1 << 40, 1 << 56, 1 << 63]),
     HeaderField(name: "refcount table clusters", offset: 56, width: 4, limits: [1, 128, 1 << 20]),
     HeaderField(name: "snapshot count", offset: 60, width: 4, limits: [1, 65536]),
     HeaderField(name: "snapshots offset", offset: 64, width: 8, limits: [65536, 1 << 40, 1 << 56, 1 << 63]),
@@ -99,7 +102,8 @@ struct RefusedHeader: Sendable, CustomTestStringConvertible {
     for options in [[], ["compat=0.10"], ["extended_l2=on"]] {
       let good = try Qcow2Bytes.judged(options)
       for value in field.values {
-        try good.with(value, at: field.offset, width: field.width).useEverything("\(field.name) = \(value) \(options)")
+        try good.with(value, at: field.offset, width: field.width).useEverything(
+          "\(field.name) = \(value) \(options)")
       }
     }
   }

@@ -7,7 +7,8 @@ import Testing
   static let cluster: UInt64 = 65536
   /// L2 entries that cannot be true, for an image of version 3.
   static let impossible: [(name: String, entry: UInt64)] = [
-    ("past the end of the file", 1 << 63 | 1 << 40), ("at the last possible offset", 1 << 63 | 0x00ff_ffff_ffff_0000),
+    ("past the end of the file", 1 << 63 | 1 << 40),
+    ("at the last possible offset", 1 << 63 | 0x00ff_ffff_ffff_0000),
     ("unaligned", 1 << 63 | 0x5_0200), ("packed, past the end", 1 << 62 | 1 << 45),
   ]
 
@@ -24,7 +25,9 @@ import Testing
     let chain = try image(entry).open()
     #expect(try chain.readBytes(at: 0, count: 65536).allSatisfy { $0 == 10 }, "\(name)")
     #expect(try chain.readBytes(at: 2 * Self.cluster, count: 65536).allSatisfy { $0 == 12 }, "\(name)")
-    for (offset, count) in [(Self.cluster, 65536), (Self.cluster + 5, 1), (Self.cluster - 1, 2), (0, 200_000)] {
+    for (offset, count) in [
+      (Self.cluster, 65536), (Self.cluster + 5, 1), (Self.cluster - 1, 2), (0, 200_000),
+    ] {
       do throws(EngineError) {
         _ = try chain.readBytes(at: offset, count: count)
         Issue.record("\(name): read \(count) at \(offset)")
@@ -35,7 +38,8 @@ import Testing
     // The extent before it is still told, and ends where the damage begins.
     #expect(try chain.extent(at: 0, limit: chain.virtualSize).extent.length == Self.cluster)
     #expect(throws: EngineError.self) { try chain.extent(at: Self.cluster, limit: 1) }
-    #expect(try chain.extent(at: 2 * Self.cluster, limit: chain.virtualSize - 2 * Self.cluster).extent.length > 0)
+    #expect(
+      try chain.extent(at: 2 * Self.cluster, limit: chain.virtualSize - 2 * Self.cluster).extent.length > 0)
   }
 
   @Test func impossibleEntryIsNotWrittenThrough() throws {
@@ -89,7 +93,8 @@ import Testing
         let all = (["cluster_size=64k"] + options).joined(separator: ",")
         try ReferenceTool.qemuImg("create", "-q", "-f", "qcow2", "-o", all, path, "1M")
         try ReferenceTool.io(
-          ["write -q -c -P 10 0 64k", "write -q -c -P 11 64k 64k", "write -q -P 12 128k 64k"], on: path, format: "qcow2")
+          ["write -q -c -P 10 0 64k", "write -q -c -P 11 64k 64k", "write -q -P 12 128k 64k"], on: path,
+          format: "qcow2")
         var image = Qcow2Bytes(bytes: try Files.read(path))
         let entry = image.number(at: image.l2Offset + 8, width: 8)
         let packed = Int(entry & ((1 << 54) - 1))

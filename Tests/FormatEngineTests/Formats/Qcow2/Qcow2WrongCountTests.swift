@@ -4,7 +4,9 @@ import Testing
 
 /// Images whose reference counts are wrong: a write must not take metadata for free room.
 @Suite struct Qcow2WrongCountTests {
-  enum Table: String, CaseIterable, Sendable { case header, refcountTable, refcountBlock, l1, l2, snapshots, snapshotL1 }
+  enum Table: String, CaseIterable, Sendable {
+    case header, refcountTable, refcountBlock, l1, l2, snapshots, snapshotL1
+  }
 
   private func offset(of table: Table, in image: Qcow2Bytes) -> Int {
     switch table {
@@ -39,10 +41,12 @@ import Testing
     let chain = try Qcow2Bytes(bytes: store.snapshot).open()
     #expect(try chain.readBytes(at: 0, count: 65536).allSatisfy { $0 == 20 })
     for (guest, byte) in [(1, 11), (2, 12), (5, 15)] as [(UInt64, UInt8)] {
-      #expect(try chain.readBytes(at: guest << 16, count: 65536).allSatisfy { $0 == byte }, "cluster \(guest)")
+      #expect(
+        try chain.readBytes(at: guest << 16, count: 65536).allSatisfy { $0 == byte }, "cluster \(guest)")
     }
     for guest in written {
-      #expect(try chain.readBytes(at: guest << 16, count: 65536).allSatisfy { $0 == 0xee }, "cluster \(guest)")
+      #expect(
+        try chain.readBytes(at: guest << 16, count: 65536).allSatisfy { $0 == 0xee }, "cluster \(guest)")
     }
     let keeping = try #require(chain.top as? any SnapshotKeeping)
     let record = try #require(try keeping.snapshots().first)
