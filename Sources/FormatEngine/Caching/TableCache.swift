@@ -6,7 +6,8 @@
 @safe final class TableCache: OrderedTable {
   let sliceByteCount: Int
   private let store: any ByteStore
-  private let order: WriteOrder
+  /// Weak: the order holds its tables, and the layer holds the order.
+  private weak var order: WriteOrder?
   /// The number of sets, a power of two, less one.
   private let setMask: UInt64
   private let sliceBits: UInt64
@@ -106,7 +107,7 @@
   /// The least recently used clean slot of a set. Where all are dirty, everything is written first.
   private func victim(in set: Int) throws(EngineError) -> Int {
     let slots = set * Self.ways..<(set + 1) * Self.ways
-    if slots.allSatisfy({ dirty[$0] }) { try order.flush() }
+    if slots.allSatisfy({ dirty[$0] }) { try order?.flush() }
     var best = slots.lowerBound
     var bestUse = UInt64.max
     for slot in slots where !dirty[slot] {
