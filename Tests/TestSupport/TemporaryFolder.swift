@@ -70,4 +70,13 @@ extension TemporaryFolder {
   public func names() throws -> [String] {
     try FileManager.default.contentsOfDirectory(atPath: path).sorted()
   }
+
+  /// Files in it that this process has open.
+  public func openFiles() -> [String] {
+    let descriptors = (try? FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd")) ?? []
+    return descriptors.compactMap { name in
+      let target = try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/fd/\(name)")
+      return target.flatMap { $0.hasPrefix(path + "/") ? $0 : nil }
+    }
+  }
 }

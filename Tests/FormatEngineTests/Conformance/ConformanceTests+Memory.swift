@@ -25,6 +25,25 @@ extension ConformanceTests {
     }
   }
 
+  /// Nothing of a chain that nobody uses any more stays: neither its files nor their memory.
+  @Test(arguments: ConformanceRow.all)
+  func chainThatIsLetGoClosesItsFiles(_ row: ConformanceRow) throws {
+    try row.withFixture { fixture in
+      do {
+        let chain = try fixture.open(.readWrite)
+        _ = try chain.readBytes(at: 0, count: 4096)
+        try chain.writeBytes([1, 2, 3], at: 5000)
+        if let keeping = chain.top as? any SnapshotKeeping, let record = try keeping.snapshots().first {
+          _ = try keeping.openSnapshot(record).extent(at: 0, limit: 512)
+        }
+        if let checkable = chain.top as? any Checkable { _ = try checkable.check(progress: .none) }
+        try chain.flush()
+        #expect(!fixture.folder.openFiles().isEmpty)
+      }
+      #expect(fixture.folder.openFiles().isEmpty)
+    }
+  }
+
   @Test func allocationsAreCounted() {
     let before = imgfs_allocation_count()
     let bytes = imgfs_allocated_byte_count()

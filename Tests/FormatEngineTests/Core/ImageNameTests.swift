@@ -5,7 +5,7 @@ import Testing
   @Test(arguments: [
     ("plain", "plain"), ("/a/b", "/a/b"), ("./a:b", "./a:b"), ("/x:y", "/x:y"), ("file:a", "a"),
     ("file:/a/b", "/a/b"),
-    ("file:a:b", "a:b"), ("", ""),
+    ("file:a:b", "./a:b"), ("file:/a:b", "/a:b"), ("", ""),
   ])
   func plainNamesAreKept(_ name: String, _ path: String) throws {
     #expect(try ImageName.plainPath(name) == path)
