@@ -40,8 +40,7 @@ public final class TestProcess {
   ///   - environment: added to this process's own.
   ///   - stdin: a file to read from, /dev/null unless given.
   public init(
-    _ arguments: [String], environment: [String: String] = [:], folder: String? = nil,
-    stdin: String = "/dev/null"
+    _ arguments: [String], environment: [String: String] = [:], folder: String? = nil, stdin: String = "/dev/null"
   ) throws(TestFailure) {
     command = arguments.joined(separator: " ")
     guard !arguments.isEmpty else { throw TestFailure("No command") }
@@ -110,8 +109,7 @@ public final class TestProcess {
       pause = min(pause * 2, 5000)
     }
     return ProcessResult(
-      status: exitStatus, stdout: Self.content(of: output), stderr: Self.content(of: errors),
-      timedOut: timedOut,
+      status: exitStatus, stdout: Self.content(of: output), stderr: Self.content(of: errors), timedOut: timedOut,
       command: command)
   }
 
@@ -170,6 +168,7 @@ public final class TestProcess {
     _ strings: [String], _ body: (UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>) -> T
   ) -> T {
     var pointers: [UnsafeMutablePointer<CChar>?] = unsafe strings.map { unsafe strdup($0) } + [nil]
+    // Not `for unsafe pointer in`: swift format 6.3 takes the space away behind `unsafe` there.
     defer { unsafe pointers.forEach { unsafe free($0) } }
     return unsafe pointers.withUnsafeMutableBufferPointer { raw in
       guard let base = raw.baseAddress else { preconditionFailure("never empty") }
