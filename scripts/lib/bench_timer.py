@@ -1,4 +1,4 @@
-"""Runs a command and writes `seconds peak-KiB exit-status` to descriptor 3.
+"""Runs a command and writes `seconds processor-seconds peak-KiB exit-status` to descriptor 3.
 
 A process of its own, because the kernel counts the memory of the process that starts a command into the
 command's peak: it must be small, or small programs all look alike.
@@ -17,4 +17,4 @@ except BaseException:
     os.waitpid(pid, 0)
     raise
 seconds = perf_counter() - start
-os.write(3, f"{seconds} {usage.ru_maxrss} {os.waitstatus_to_exitcode(status)}".encode())
+os.write(3, f"{seconds} {usage.ru_utime + usage.ru_stime} {usage.ru_maxrss} {os.waitstatus_to_exitcode(status)}".encode())

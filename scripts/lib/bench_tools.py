@@ -29,7 +29,7 @@ TIMER = pathlib.Path(__file__).with_name("bench_timer.py")
 
 
 def timed(command, folder):
-    """Runs a command: (seconds, peak memory in MiB, output)."""
+    """Runs a command: (seconds, processor seconds, peak memory in MiB, output)."""
     program = shutil.which(str(command[0]))
     read, write = os.pipe()
     with open(folder / "stdout", "w+b") as output, open(folder / "stderr", "w+b") as errors, open(read) as report:
@@ -44,13 +44,13 @@ def timed(command, folder):
             os.kill(pid, signal.SIGINT)
             os.waitpid(pid, 0)
             raise
-        seconds, peak, status = (report.read() or "0 0 -1").split()
+        seconds, processor, peak, status = (report.read() or "0 0 0 -1").split()
         output.seek(0)
         errors.seek(0)
         if status != "0":
             text = errors.read().decode("utf-8", "replace")
             raise Failed(f"exit status {status}: {' '.join(map(str, command))}\n{text}")
-        return float(seconds), int(peak) / 1024, output.read()
+        return float(seconds), float(processor), int(peak) / 1024, output.read()
 
 
 def same_bytes(first, second):
