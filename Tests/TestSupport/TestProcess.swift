@@ -40,7 +40,8 @@ public final class TestProcess {
   ///   - environment: added to this process's own.
   ///   - stdin: a file to read from, /dev/null unless given.
   public init(
-    _ arguments: [String], environment: [String: String] = [:], folder: String? = nil, stdin: String = "/dev/null"
+    _ arguments: [String], environment: [String: String] = [:], folder: String? = nil,
+    stdin: String = "/dev/null"
   ) throws(TestFailure) {
     command = arguments.joined(separator: " ")
     guard !arguments.isEmpty else { throw TestFailure("No command") }
@@ -109,7 +110,8 @@ public final class TestProcess {
       pause = min(pause * 2, 5000)
     }
     return ProcessResult(
-      status: exitStatus, stdout: Self.content(of: output), stderr: Self.content(of: errors), timedOut: timedOut,
+      status: exitStatus, stdout: Self.content(of: output), stderr: Self.content(of: errors),
+      timedOut: timedOut,
       command: command)
   }
 
