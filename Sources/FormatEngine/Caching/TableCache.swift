@@ -25,8 +25,8 @@
   private static let vacant = UInt64.max
 
   /// Room for at least `capacity` bytes in slices of `sliceByteCount` (a power of two). Dirty slices leave
-  /// the cache only through `order`, which the caller appends it to.
-  init(store: any ByteStore, order: WriteOrder, sliceByteCount: Int, capacity: UInt64) {
+  /// the cache only through `order`, which the caller appends it to; nil for tables that are only read.
+  init(store: any ByteStore, order: WriteOrder?, sliceByteCount: Int, capacity: UInt64) {
     self.store = store
     self.order = order
     self.sliceByteCount = sliceByteCount
@@ -107,7 +107,10 @@
   /// The least recently used clean slot of a set. Where all are dirty, everything is written first.
   private func victim(in set: Int) throws(EngineError) -> Int {
     let slots = set * Self.ways..<(set + 1) * Self.ways
-    if slots.allSatisfy({ dirty[$0] }) { try order?.flush() }
+    if slots.allSatisfy({ dirty[$0] }) {
+      guard let order else { throw EngineError(.readOnly, "These tables are only read") }
+      try order.flush()
+    }
     var best = slots.lowerBound
     var bestUse = UInt64.max
     for slot in slots where !dirty[slot] {

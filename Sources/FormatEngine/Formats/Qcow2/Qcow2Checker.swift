@@ -25,7 +25,7 @@ struct Qcow2Checker {
     self.progress = progress
     hasDataFile = header.incompatibleFeatures.contains(.externalDataFile)
     fileEnd = try file.byteCount()
-    refcounts = try Qcow2Refcounts(header, file: file, order: WriteOrder(stores: []))
+    refcounts = try Qcow2Refcounts(header, file: file, order: nil)
     counts = try Qcow2ClusterCounts(clusterCount: fileEnd.dividedRoundingUp(by: geometry.clusterSize))
     l2Buffer = AlignedBuffer(byteCount: Int(geometry.clusterSize))
   }

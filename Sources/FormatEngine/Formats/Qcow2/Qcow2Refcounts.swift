@@ -10,7 +10,7 @@ final class Qcow2Refcounts {
   /// Blocks that are held at once: 4 MiB of 16-bit counts cover 128 GiB of file at 64 KiB clusters.
   static let maximumCacheBytes: UInt64 = 4 * MiB
 
-  init(_ header: Qcow2Header, file: any ByteStore, order writeOrder: WriteOrder) throws(EngineError) {
+  init(_ header: Qcow2Header, file: any ByteStore, order writeOrder: WriteOrder?) throws(EngineError) {
     let geometry = header.geometry
     clusterBits = geometry.clusterBits
     order = UInt64(header.refcountOrder)

@@ -28,7 +28,7 @@ final class Qcow2SnapshotLayer: ImageLayer {
     clusterSize = image.clusterSize
     backing = image.backing
     let l1 = try ResidentTable(store: image.file, hostOffset: snapshot.l1Offset, count: Int(snapshot.l1Count))
-    mapping = Mutex(try Qcow2Mapping(header, l1: l1, file: image.file, order: WriteOrder(stores: [])))
+    mapping = Mutex(try Qcow2Mapping(header, l1: l1, file: image.file, order: nil))
   }
 
   func store(_ index: UInt16) -> any ByteStore { image.store(index) }
