@@ -13,7 +13,8 @@ final class Qcow2Mapping {
   /// L2 tables that are held at once: 16 MiB of them map 128 GiB at 64 KiB clusters.
   static let maximumCacheBytes: UInt64 = 16 * MiB
 
-  init(_ header: Qcow2Header, l1: ResidentTable, file: any ByteStore, order: WriteOrder?) throws(EngineError) {
+  init(_ header: Qcow2Header, l1: ResidentTable, file: any ByteStore, order: WriteOrder?) throws(EngineError)
+  {
     geometry = header.geometry
     version = header.version
     hasDataFile = header.incompatibleFeatures.contains(.externalDataFile)
