@@ -32,11 +32,15 @@ final class ConvertWorker {
     } else {
       try read(segment)
     }
-    if work.options.allowsAnyOrder {
+    switch work.writing {
+    case .inTurn:
+      return try work.turns.take(segment.number) { () throws(EngineError) in try perform(segment) }
+    case .oneByOne:
+      return try work.turns.takeNext { () throws(EngineError) in try perform(segment) }
+    case .atOnce:
       try perform(segment)
       return true
     }
-    return try work.turns.take(segment.number) { () throws(EngineError) in try perform(segment) }
   }
 
   // MARK: Reading

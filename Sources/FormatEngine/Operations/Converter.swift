@@ -50,6 +50,17 @@ struct ConvertSegment {
   let length: UInt64
 }
 
+/// How the workers write.
+enum WritingOrder {
+  /// In the order of the disk, because that is where clusters come to lie.
+  case inTurn
+  /// Whoever is ready: each byte has its place. Still one at a time, since writers of one file wait for each
+  /// other in the kernel, and cost more there.
+  case oneByOne
+  /// Many at once: for devices, which gain from it.
+  case atOnce
+}
+
 /// What the workers share: the way through the sources.
 final class ConvertWork: Sendable {
   let source: ConcatenatedDisks
@@ -57,6 +68,7 @@ final class ConvertWork: Sendable {
   let options: ConvertOptions
   let packing: (any CompressedWriting)?
   let turns = TurnOrder()
+  let writing: WritingOrder
   /// Bytes of one segment: enough for large requests, little enough for eight threads' buffers.
   let segmentByteCount: UInt64
   private let progress: Progress
@@ -75,6 +87,7 @@ final class ConvertWork: Sendable {
     self.target = target
     self.options = options
     self.progress = progress
+    writing = options.allowsAnyOrder ? .atOnce : target.top.clusterSize > 0 ? .inTurn : .oneByOne
     packing = options.compress ? target.top as? any CompressedWriting : nil
     if options.compress && packing == nil {
       throw .unsupported("Compression not supported for this file format")

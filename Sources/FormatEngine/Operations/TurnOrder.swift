@@ -1,25 +1,20 @@
-/// Lets threads pass one by one in the order of their work's numbers, whoever is ready first.
+/// Lets threads pass one by one: in the order of their work's numbers, or whoever is ready first.
 final class TurnOrder: @unchecked Sendable {
-  // @unchecked: `next` and `isCancelled` are only touched inside `monitor.locked`.
+  // @unchecked: the variables are only touched inside `monitor.locked`.
   private let monitor = Monitor()
   private var next: UInt64 = 0
+  private var isTaken = false
   private var isCancelled = false
 
   /// Runs `body` when all work with lower numbers has passed. False where some of it failed: then no more
   /// work passes, and it is the failed one that tells why.
   func take(_ number: UInt64, _ body: () throws(EngineError) -> Void) throws(EngineError) -> Bool {
-    guard wait(for: number) else { return false }
-    do throws(EngineError) {
-      try body()
-    } catch {
-      cancel()
-      throw error
-    }
-    monitor.locked {
-      next = number + 1
-      monitor.wakeAll()
-    }
-    return true
+    try pass(when: { next == number }, body)
+  }
+
+  /// Runs `body` when nobody else passes. False as above.
+  func takeNext(_ body: () throws(EngineError) -> Void) throws(EngineError) -> Bool {
+    try pass(when: { true }, body)
   }
 
   /// Nobody waits any more: some work will never pass.
@@ -30,10 +25,26 @@ final class TurnOrder: @unchecked Sendable {
     }
   }
 
-  private func wait(for number: UInt64) -> Bool {
-    monitor.locked {
-      while next != number && !isCancelled { monitor.wait() }
+  private func pass(when isNext: () -> Bool, _ body: () throws(EngineError) -> Void) throws(EngineError)
+    -> Bool
+  {
+    let mayPass = monitor.locked {
+      while !isCancelled && (isTaken || !isNext()) { monitor.wait() }
+      isTaken = true
       return !isCancelled
     }
+    guard mayPass else { return false }
+    do throws(EngineError) {
+      try body()
+    } catch {
+      cancel()
+      throw error
+    }
+    monitor.locked {
+      isTaken = false
+      next += 1
+      monitor.wakeAll()
+    }
+    return true
   }
 }

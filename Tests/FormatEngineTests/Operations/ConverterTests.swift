@@ -81,6 +81,23 @@ import Testing
     }
   }
 
+  /// A raw file is written one by one, but in any order: what is in it is the same.
+  @Test(arguments: [false, true]) func rawTargetsGetEveryByte(anyOrder: Bool) throws {
+    let model = MixedContent.disk(byteCount: 24 << 20)
+    let packed = try copy([try raw(model.bytes)]) { $0.compress = true }
+    let store = MemoryStore([UInt8](repeating: 0, count: model.bytes.count))
+    let layer = try RawFormat.open(
+      store, LayerRequest(path: "target", access: .readWrite, references: ReferenceOpener()))
+    let target = ImageChain(
+      members: [ChainMember(layer: layer, file: store, path: "target", formatName: "raw")], access: .readWrite
+    )
+    var options = ConvertOptions()
+    options.threadCount = 4
+    options.allowsAnyOrder = anyOrder
+    try Converter.convert(from: [packed], to: target, options)
+    #expect(store.snapshot == model.bytes)
+  }
+
   /// Onto an image that is there already zeros are written down, as qemu-img does with -n.
   @Test func zerosAreMarkedWhereTheTargetIsNotKnownToBeEmpty() throws {
     let source = try raw([UInt8](repeating: 0, count: 1 << 20))
