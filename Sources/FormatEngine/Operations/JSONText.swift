@@ -7,7 +7,7 @@ public enum JSONText {
     return text
   }
 
-  /// The text between quotation marks. What is not ASCII becomes \uXXXX, as UTF-16 has it.
+  /// The text between quotation marks. What is not ASCII becomes \u and four digits for each UTF-16 unit.
   public static func quoted(_ text: String) -> String {
     var result = "\""
     for unit in text.utf16 {
