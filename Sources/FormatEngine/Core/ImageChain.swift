@@ -36,7 +36,6 @@ public struct LocatedExtent: BitwiseCopyable, Equatable, Sendable {
 /// Lock order: `RangeLock` -> the layer's own lock -> `ClusterCache`.
 public final class ImageChain: Sendable {
   public let members: [ChainMember]
-  public let virtualSize: UInt64
   let layers: [any ImageLayer]
   /// The top layer, if the chain was opened for writing and its format can.
   let writer: (any WritableLayer)?
@@ -49,11 +48,12 @@ public final class ImageChain: Sendable {
     precondition(!members.isEmpty)
     self.members = members
     layers = members.map(\.layer)
-    virtualSize = members[0].layer.virtualSize
     writer = access == .readWrite ? members[0].layer as? any WritableLayer : nil
   }
 
   public var top: any ImageLayer { layers[0] }
+  /// Guest bytes, as the top layer has it.
+  public var virtualSize: UInt64 { layers[0].virtualSize }
   public var isWritable: Bool { writer != nil }
 
   /// The layers from `depth` down as a read-only disk of their own. `depth` must be a layer's.
@@ -71,6 +71,21 @@ public final class ImageChain: Sendable {
   /// All that was written before is on disk when it returns.
   public func flush() throws(EngineError) {
     try writer?.flush()
+  }
+
+  /// As `flush`, and the image says of itself that nobody is writing to it any more. Nothing is to be
+  /// written afterwards.
+  public func close() throws(EngineError) {
+    try writer?.close()
+  }
+
+  /// Runs a change of the whole image - a snapshot, another size - while nobody reads or writes the disk.
+  public func changingWhole<T>(_ body: () throws(EngineError) -> T) throws(EngineError) -> T {
+    try ranges.withRange(0..<UInt64.max, exclusive: true) { () throws(EngineError) in
+      unpacked.invalidate(0..<UInt64.max)
+      defer { unpacked.invalidate(0..<UInt64.max) }
+      return try body()
+    }
   }
 
   func check(_ offset: UInt64, _ count: UInt64) throws(EngineError) {

@@ -22,6 +22,11 @@ public struct LayerRequest: Sendable {
   /// Opens what can be read of an image that says it is damaged, and leaves it unchanged: for `info`
   /// and `check`, which explain it.
   public var isForInspection: Bool
+  /// What the command line says of this layer, such as `encrypt.key-secret`; the format refuses what it does
+  /// not know.
+  public var options: [String: String] = [:]
+  /// Passphrases that the options name.
+  public var secrets = SecretStore()
 
   public init(path: String, access: FileAccess, references: ReferenceOpener, isForInspection: Bool = false) {
     self.path = path
@@ -50,6 +55,8 @@ public struct CreateRequest: Sendable {
   public var options: OptionValues
   /// Opens or creates further files that the new image names.
   public var references: ReferenceOpener
+  /// Passphrases that the options name.
+  public var secrets = SecretStore()
 
   public init(
     path: String, virtualSize: UInt64, backing: BackingReference? = nil, options: OptionValues,

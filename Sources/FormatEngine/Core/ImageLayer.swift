@@ -15,7 +15,7 @@ public struct BackingReference: Equatable, Sendable {
 ///
 /// Any thread may call any method at any time.
 public protocol ImageLayer: AnyObject, Sendable {
-  /// Guest bytes.
+  /// Guest bytes. Changes only when the layer is resized or goes back to a snapshot.
   var virtualSize: UInt64 { get }
   /// Bytes in the unit of allocation; 0 for a format without one (raw).
   var clusterSize: UInt64 { get }
@@ -86,6 +86,8 @@ public protocol WritableLayer: ImageLayer {
   func discard(at offset: UInt64, limit: UInt64) throws(EngineError) -> UInt64
   /// All that was linked before is on disk when it returns.
   func flush() throws(EngineError)
+  /// As `flush`, and takes off the mark that somebody is writing, where the format has one.
+  func close() throws(EngineError)
 }
 
 /// A layer that takes units already packed, and packs them itself: qcow2, streamOptimized VMDK.

@@ -15,6 +15,10 @@ public struct OpenOptions: Sendable {
   public var flushing: FlushMode = .durable
   /// For commands that explain an image: damaged ones open, and no file that the image names is touched.
   public var isForInspection = false
+  /// Options of the top layer (`LayerRequest.options`); those of the layer below begin with `backing.`.
+  public var layerOptions: [String: String] = [:]
+  /// Passphrases that the options name.
+  public var secrets = SecretStore()
 
   public init(format: String? = nil, access: FileAccess = .readOnly) {
     self.format = format

@@ -126,14 +126,3 @@ struct Qcow2CreateOptions {
     }
   }
 }
-
-/// How much of a new image is set aside in advance.
-public enum Preallocation: String, Sendable {
-  case off
-  /// Tables only.
-  case metadata
-  /// Tables, and room on the host by fallocate.
-  case falloc
-  /// Tables, and zeros written.
-  case full
-}

@@ -2,7 +2,7 @@ import Synchronization
 
 /// An opened qcow2 image: the active disk.
 final class Qcow2Layer: ImageLayer {
-  let virtualSize: UInt64
+  var virtualSize: UInt64 { size.load(ordering: .relaxed) }
   let clusterSize: UInt64
   let backing: BackingReference?
   let file: any ByteStore
@@ -15,6 +15,7 @@ final class Qcow2Layer: ImageLayer {
   /// Protects the tables and the header, never data I/O. After `RangeLock`, before `ClusterCache`.
   let state: Mutex<Qcow2State>
   private let hasHoles = Mutex<Bool?>(nil)
+  private let size: Atomic<UInt64>
 
   init(
     file: any ByteStore, prologue: Qcow2Prologue, dataFile: NamedStore?, request: LayerRequest
@@ -24,7 +25,7 @@ final class Qcow2Layer: ImageLayer {
     self.dataFile = dataFile
     lacksDataFile = dataFile == nil && header.incompatibleFeatures.contains(.externalDataFile)
     path = request.path
-    virtualSize = header.virtualSize
+    size = Atomic(header.virtualSize)
     geometry = header.geometry
     clusterSize = header.geometry.clusterSize
     backing = prologue.backing

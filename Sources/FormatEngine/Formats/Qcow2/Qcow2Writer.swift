@@ -44,6 +44,8 @@ extension Qcow2Layer: WritableLayer {
   func flush() throws(EngineError) {
     try state.withLock { (state) throws(EngineError) in try state.allocator.flush() }
   }
+
+  func close() throws(EngineError) { try flush() }
 }
 
 extension Qcow2State {

@@ -40,4 +40,5 @@ final class RawLayer: WritableLayer {
   }
 
   func flush() throws(EngineError) { try file.flush() }
+  func close() throws(EngineError) { try flush() }
 }

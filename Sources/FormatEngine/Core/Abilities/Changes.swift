@@ -1,0 +1,53 @@
+// What some formats can do. Asked for with `as?` once per command, never inside a loop.
+
+/// A layer whose disk can get another size.
+public protocol Resizable: WritableLayer {
+  /// The new bytes read as zeros, whatever lies below. Fewer bytes: what is beyond them is gone.
+  ///
+  /// `preallocation` is for the bytes that are added. On disk when it returns.
+  func resize(to virtualSize: UInt64, preallocation: Preallocation, progress: Progress) throws(EngineError)
+}
+
+/// A layer that records the file below it.
+public protocol BackingChanging: WritableLayer {
+  /// Records another backing file, or none. Nothing that the layer stores changes. On disk when it returns.
+  func setBacking(_ backing: BackingReference?) throws(EngineError)
+}
+
+/// A layer that can let go of all that it stores at once.
+public protocol Emptyable: WritableLayer {
+  /// Everything reads as `below` afterwards; snapshots stay. On disk when it returns.
+  func removeContent(progress: Progress) throws(EngineError)
+}
+
+/// A layer whose features can be changed after its making.
+public protocol Amendable: WritableLayer {
+  /// What `amend -o` takes.
+  static var amendOptions: OptionSchema { get }
+  /// Changes what `options` give. On disk when it returns.
+  func amend(_ options: OptionValues, _ request: AmendRequest, progress: Progress) throws(EngineError)
+}
+
+/// What goes with the options of an amendment.
+public struct AmendRequest: Sendable {
+  /// Passphrases that the options name.
+  public var secrets: SecretStore
+  /// Goes on where a mistake would lose the last way to the data.
+  public var isForced: Bool
+
+  public init(secrets: SecretStore = SecretStore(), isForced: Bool = false) {
+    self.secrets = secrets
+    self.isForced = isForced
+  }
+}
+
+/// How much of a disk is set aside in advance.
+public enum Preallocation: String, Sendable {
+  case off
+  /// Tables only.
+  case metadata
+  /// Tables, and room on the host by fallocate.
+  case falloc
+  /// Tables, and zeros written.
+  case full
+}

@@ -1,0 +1,16 @@
+/// Passphrases by the ids that command lines give them (`--object secret,id=...`).
+public struct SecretStore: Sendable {
+  private var secrets: [String: Secret] = [:]
+
+  public init() {}
+
+  public mutating func add(_ secret: Secret, id: String) { secrets[id] = secret }
+
+  public func contains(_ id: String) -> Bool { secrets[id] != nil }
+
+  /// The secret that the option names, in qemu-img's words where there is none.
+  public func secret(_ id: String) throws(EngineError) -> Secret {
+    guard let secret = secrets[id] else { throw .invalid("No secret with id '\(id)'") }
+    return secret
+  }
+}

@@ -1,0 +1,26 @@
+import Glibc
+
+/// Bytes that nobody else is to see: they are wiped when the last user lets go of them.
+@safe public final class Secret: @unchecked Sendable {
+  // @unchecked: nothing changes after init.
+  private let memory: UnsafeMutableRawBufferPointer
+
+  /// Copies `bytes`. The caller wipes its own.
+  public init(_ bytes: UnsafeRawBufferPointer) {
+    unsafe memory = .allocate(byteCount: max(bytes.count, 1), alignment: 16)
+    unsafe memory.copyMemory(from: bytes)
+    count = bytes.count
+  }
+
+  deinit {
+    if let base = unsafe memory.baseAddress { unsafe explicit_bzero(base, memory.count) }
+    unsafe memory.deallocate()
+  }
+
+  public let count: Int
+
+  /// Lends the bytes; they must not be kept.
+  public func withBytes<T, E: Error>(_ body: (UnsafeRawBufferPointer) throws(E) -> T) throws(E) -> T {
+    try unsafe body(UnsafeRawBufferPointer(rebasing: memory[0..<count]))
+  }
+}
