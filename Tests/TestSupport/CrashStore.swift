@@ -81,6 +81,10 @@ public final class CrashStore: ByteStore {
     try check(offset, count)
     record(.zeros(offset: Int(offset), count: Int(count)))
   }
+  public func forget(at offset: UInt64, count: UInt64) {
+    let end = min(content.count, Int(clamping: offset) + Int(clamping: count))
+    if Int(clamping: offset) < end { record(.zeros(offset: Int(offset), count: end - Int(offset))) }
+  }
   public func resize(to byteCount: UInt64) throws(EngineError) {
     try check(byteCount, 0)
     record(.resize(Int(byteCount)))

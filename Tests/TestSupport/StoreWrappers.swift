@@ -66,6 +66,7 @@ public final class FaultStore: ByteStore {
     try self.count(.writeZeros)
     try base.writeZeros(at: offset, count: count, freeing: freeing)
   }
+  public func forget(at offset: UInt64, count: UInt64) { base.forget(at: offset, count: count) }
   public func resize(to byteCount: UInt64) throws(EngineError) {
     try count(.resize)
     try base.resize(to: byteCount)
@@ -122,6 +123,7 @@ public final class CountingStore: ByteStore {
     self.count(.writeZeros, count)
     try base.writeZeros(at: offset, count: count, freeing: freeing)
   }
+  public func forget(at offset: UInt64, count: UInt64) { base.forget(at: offset, count: count) }
   public func resize(to byteCount: UInt64) throws(EngineError) {
     count(.resize)
     try base.resize(to: byteCount)

@@ -20,11 +20,16 @@ final class WriteOrder {
   /// Adds a table that may refer to all that was added before it.
   func append(_ table: any OrderedTable) { ranks.append(table) }
 
+  /// Forgets all tables but this one.
+  func replaceAll(with table: any OrderedTable) { ranks = [table] }
+
   var isDirty: Bool { ranks.contains { $0.isDirty } }
 
   /// Writes every dirty table in order and makes all of it durable.
-  func flush() throws(EngineError) {
-    for (rank, table) in ranks.enumerated() where table.isDirty {
+  ///
+  /// `firstRank`: the ranks before it may stay behind, since the image says that they may be wrong.
+  func flush(from firstRank: Int = 0) throws(EngineError) {
+    for (rank, table) in ranks.enumerated() where rank >= firstRank && table.isDirty {
       // The first rank refers to nothing, so it needs nothing to be on disk before it.
       if rank > 0 { try flushStores() }
       try table.writeBack()

@@ -8,15 +8,17 @@ extension ImageChain {
     }
   }
 
-  /// Makes guest bytes read as zeros, without storing zeros where the format can do without.
-  public func writeZeros(at offset: UInt64, count: UInt64) throws(EngineError) {
+  /// Makes guest bytes read as zeros, without storing zeros where the format can do without. `keepingRoom`: what
+  /// takes room goes on taking it.
+  public func writeZeros(at offset: UInt64, count: UInt64, keepingRoom: Bool = false) throws(EngineError) {
     guard count > 0 else { return }
     let writer = try writer(for: offset, count)
     try changing(offset, count) { () throws(EngineError) in
       let end = offset + count
       var position = offset
       while position < end {
-        var done = try writer.setZeros(at: position, limit: end - position)
+        var done = try writer.setZeros(
+          at: position, limit: end - position, keepingRoom: keepingRoom)
         if done == 0 {
           // A part of a cluster: only up to its end, the next one may do without.
           let unit = max(writer.clusterSize, 1)

@@ -79,8 +79,9 @@ public protocol WritableLayer: ImageLayer {
   /// The room was not written: give it back.
   func abandon(_ allocation: Allocation)
   /// Makes guest bytes from `offset` on read as zeros without writing them, and says how many it did:
-  /// 0 where only writing zeros will do (a part of a cluster).
-  func setZeros(at offset: UInt64, limit: UInt64) throws(EngineError) -> UInt64
+  /// 0 where only writing zeros will do (a part of a cluster). `keepingRoom`: what takes room in the file goes
+  /// on taking it, so that writing there later needs none.
+  func setZeros(at offset: UInt64, limit: UInt64, keepingRoom: Bool) throws(EngineError) -> UInt64
   /// Lets go of whole units from `offset` on; they read as `below` or as zeros afterwards. Says how many
   /// bytes it is done with, more than 0 (what it cannot free, it keeps).
   func discard(at offset: UInt64, limit: UInt64) throws(EngineError) -> UInt64

@@ -9,6 +9,9 @@ public protocol ByteStore: AnyObject, Sendable {
   func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(EngineError)
   /// Makes a range read as zeros; `freeing` lets go of its room on the host where that is possible.
   func writeZeros(at offset: UInt64, count: UInt64, freeing: Bool) throws(EngineError)
+  /// Nobody will read these bytes again before they are written: their room on the host is let go of where
+  /// that is possible. What is read there afterwards is not said.
+  func forget(at offset: UInt64, count: UInt64)
   func resize(to byteCount: UInt64) throws(EngineError)
   /// What was written before is on disk when it returns.
   func flush() throws(EngineError)

@@ -154,6 +154,13 @@ public final class FileStore: ByteStore {
     try writeZeroBytes(at: offset, count: count)
   }
 
+  public func forget(at offset: UInt64, count: UInt64) {
+    guard count > 0, count <= maximumFileOffset, offset <= maximumFileOffset - count else { return }
+    hasUnsyncedWrites.store(true, ordering: .releasing)
+    let mode = CInt(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
+    _ = retrying { fallocate(descriptor, mode, off_t(offset), off_t(count)) }
+  }
+
   /// For file systems and devices that can do nothing better.
   private func writeZeroBytes(at offset: UInt64, count: UInt64) throws(EngineError) {
     let zeros = [UInt8](repeating: 0, count: Int(min(count, MiB)))

@@ -42,6 +42,14 @@ public final class MemoryStore: ByteStore {
     }
   }
 
+  public func forget(at offset: UInt64, count: UInt64) {
+    content.withLock { bytes in
+      guard offset < UInt64(bytes.count) else { return }
+      let inside = Int(min(count, UInt64(bytes.count) - offset))
+      bytes.replaceSubrange(Int(offset)..<Int(offset) + inside, with: repeatElement(0, count: inside))
+    }
+  }
+
   public func resize(to byteCount: UInt64) throws(EngineError) {
     let end = try limit(byteCount, 0)
     content.withLock { bytes in

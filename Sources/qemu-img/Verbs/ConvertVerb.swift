@@ -144,6 +144,6 @@ enum ConvertVerb {
     try attempt { () throws(EngineError) in
       try Converter.convert(from: sources, to: target, options, progress: progress)
     }
-    try attempt("Could not flush '\(arguments.target)': ") { () throws(EngineError) in try target.flush() }
+    try attempt("Could not flush '\(arguments.target)': ") { () throws(EngineError) in try target.close() }
   }
 }

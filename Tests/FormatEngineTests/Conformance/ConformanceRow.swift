@@ -138,6 +138,6 @@ struct EngineImage {
       default: try chain.writeBytes(random.fill(range.count), at: UInt64(range.lowerBound))
       }
     }
-    try chain.flush()
+    try chain.close()
   }
 }

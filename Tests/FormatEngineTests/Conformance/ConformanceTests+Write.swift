@@ -12,7 +12,7 @@ extension ConformanceTests {
         var current = writer ?? DiskWriter(fixture, seed: 21, unit: chain.top.clusterSize)
         for _ in 0..<15 { try current.step(current.nextStep(), on: chain) }
         try current.verify(chain, "round \(round), before the flush")
-        try chain.flush()
+        try chain.close()
         if round % 2 == 1 { try current.verify(chain, "round \(round), after the flush") }
         writer = current
       }
@@ -49,7 +49,7 @@ extension ConformanceTests {
           return nil
         }
         #expect(wrong.isEmpty)
-        try chain.flush()
+        try chain.close()
         #expect(ModelDisk.firstDifference(try chain.readAll(), model.disk.bytes) == nil)
       }
       try Self.judge(fixture, model.disk, allowingLeaks: false)
@@ -98,7 +98,7 @@ extension ConformanceTests {
           return nil
         }
         #expect(wrong.isEmpty)
-        try chain.flush()
+        try chain.close()
         #expect(ModelDisk.firstDifference(try chain.readAll(), model.disk.bytes) == nil)
       }
       try Self.judge(fixture, model.disk, allowingLeaks: false)

@@ -7,8 +7,9 @@ final class Qcow2Allocator {
   private let geometry: Qcow2Geometry
   private let file: any ByteStore
   private let order: WriteOrder
-  /// No cluster below this one is free.
-  private var firstCandidate: UInt64 = 1
+  /// Below it every cluster is in use, or in `reusable`.
+  private var frontier: UInt64 = 1
+  private var reusable = LowestFirst()
   /// Given back since the last flush: one reference each.
   private var released: [Range<UInt64>] = []
   /// Where packed bytes can go on: right behind the last ones.
@@ -27,36 +28,44 @@ final class Qcow2Allocator {
   }
 
   /// Metadata that must never be handed out, whatever the counts say: a damaged image counts wrong.
-  var reserved: [Range<UInt64>] = []
-  /// L2 tables and refcount blocks that were there before the first change, one cluster each.
-  private var oldTables: Set<UInt64> = []
-
-  /// Keeps the clusters of tables that are in use from being handed out.
-  func reserve(tablesAt hostOffsets: some Sequence<UInt64>) {
-    for offset in hostOffsets where offset != 0 { oldTables.insert(offset >> geometry.clusterBits) }
-  }
-
-  private func isReserved(_ cluster: UInt64) -> Bool {
-    oldTables.contains(cluster) || reserved.contains { $0.contains(cluster) }
-  }
+  var metadata = Qcow2MetadataMap()
 
   /// A run of neighbouring free clusters, at most `maximum`, now counted once each.
   func allocate(atMost maximum: UInt64) throws(EngineError) -> Range<UInt64> {
+    let reused = try reuse(atMost: maximum)
+    let run = if let reused { reused } else { try extend(atMost: maximum) }
+    guard run.upperBound <= Self.maximumHostOffset >> geometry.clusterBits else {
+      throw EngineError(.tooLarge, "The image file would be larger than its entries can address")
+    }
+    try metadata.requireNone(in: run, geometry)
+    try refcounts.set(run, to: 1)
+    return run
+  }
+
+  /// Clusters that were given back during this session.
+  private func reuse(atMost maximum: UInt64) throws(EngineError) -> Range<UInt64>? {
+    while let first = reusable.popLowest() {
+      // Packed bytes may have gone on into it.
+      guard try isFreeInBlock(first) else { continue }
+      var end = first + 1
+      while end - first < maximum, reusable.lowest == end, try isFreeInBlock(end) {
+        _ = reusable.popLowest()
+        end += 1
+      }
+      return first..<end
+    }
+    return nil
+  }
+
+  /// The first clusters that are free behind all that was looked at: nothing is looked at twice, so this costs
+  /// the same however large the image is.
+  private func extend(atMost maximum: UInt64) throws(EngineError) -> Range<UInt64> {
     while true {
-      let first = try refcounts.firstFree(from: firstCandidate)
+      let first = try refcounts.firstFree(from: frontier)
       guard try ensureBlock(for: first) else { continue }
       var end = first + 1
-      // A cheap look ahead: all neighbours that are free and counted by a block that exists.
       while end - first < maximum, try isFreeInBlock(end) { end += 1 }
-      guard end <= Self.maximumHostOffset >> geometry.clusterBits else {
-        throw EngineError(.tooLarge, "The image file would be larger than its entries can address")
-      }
-      for cluster in first..<end where isReserved(cluster) {
-        throw .corrupt(
-          "Preventing invalid allocation of a metadata cluster at 0x\(hex(first << geometry.clusterBits))")
-      }
-      try refcounts.set(first..<end, to: 1)
-      firstCandidate = end
+      frontier = end
       return first..<end
     }
   }
@@ -93,13 +102,11 @@ final class Qcow2Allocator {
     let last = (start + byteCount - 1) >> bits
     guard try refcounts.count(of: first) < refcounts.maximumCount else { return false }
     for cluster in (first + 1)..<(last + 1) {
-      guard try isFreeInBlock(cluster), !isReserved(cluster) else {
-        return false
-      }
+      guard try isFreeInBlock(cluster), metadata.kind(in: cluster..<cluster + 1) == nil else { return false }
     }
     try refcounts.increment(first)
     if last > first { try refcounts.set(first + 1..<last + 1, to: 1) }
-    if firstCandidate > first, firstCandidate <= last { firstCandidate = last + 1 }
+    if frontier > first, frontier <= last { frontier = last + 1 }
     return true
   }
 
@@ -111,23 +118,45 @@ final class Qcow2Allocator {
   /// Gives back at once what nothing on disk ever referred to.
   func takeBack(_ clusters: Range<UInt64>) throws(EngineError) {
     for cluster in clusters where try refcounts.decrement(cluster) == 0 {
-      oldTables.remove(cluster)
-      firstCandidate = min(firstCandidate, cluster)
+      metadata.remove(cluster)
+      if cluster < frontier { reusable.insert(cluster) }
     }
   }
 
   var wantsFlush: Bool { released.count >= Self.maximumReleased }
 
-  /// Writes all tables in order; then what was released is free.
-  func flush() throws(EngineError) {
-    try order.flush()
+  /// Writes all tables in order, from a rank on; then what was released is free.
+  func flush(fromRank rank: Int = 0) throws(EngineError) {
+    try order.flush(from: rank)
     guard !released.isEmpty else { return }
     let done = released
     released = []
     packedEnd = nil
     for run in done { try takeBack(run) }
+    try forgetFree(done)
     // Not urgent, so no second wait for the disk: a crash before it is there leaks clusters.
-    try refcounts.blocks.writeBack()
+    if rank == 0 { try refcounts.blocks.writeBack() }
+  }
+
+  /// Lets go of the room of clusters that nobody refers to any more. They cannot have a new owner yet: this is
+  /// still the call that made them free, in the layer's lock.
+  private func forgetFree(_ runs: [Range<UInt64>]) throws(EngineError) {
+    var pending: Range<UInt64> = 0..<0
+    for cluster in runs.joined().sorted() {
+      guard try refcounts.count(of: cluster) == 0 else { continue }
+      if cluster == pending.upperBound, !pending.isEmpty {
+        pending = pending.lowerBound..<cluster + 1
+      } else if !pending.contains(cluster) {
+        forget(pending)
+        pending = cluster..<cluster + 1
+      }
+    }
+    forget(pending)
+  }
+
+  private func forget(_ run: Range<UInt64>) {
+    guard !run.isEmpty else { return }
+    file.forget(at: run.lowerBound << geometry.clusterBits, count: UInt64(run.count) << geometry.clusterBits)
   }
 
   // MARK: Growing
@@ -141,10 +170,7 @@ final class Qcow2Allocator {
     }
     if try refcounts.blockOffset(of: cluster) != nil { return true }
     // The block takes the cluster itself and counts itself: nothing counts anything there yet.
-    if isReserved(cluster) {
-      throw .corrupt(
-        "Preventing invalid allocation of a refcount block at 0x\(hex(cluster << geometry.clusterBits))")
-    }
+    try metadata.requireNone(in: cluster..<cluster + 1, geometry)
     try makeBlock(at: cluster)
     refcounts.table.set(index, to: cluster << geometry.clusterBits)
     try refcounts.set(cluster..<cluster + 1, to: 1)
@@ -202,9 +228,8 @@ final class Qcow2Allocator {
     field.append(bigEndian: UInt32(clusters))
     try file.write(bytes: field, at: 48)
     try file.flush()
-    reserved.removeAll { $0.lowerBound == oldStart }
-    reserved.append(tableCluster..<tableCluster + clusters)
-    firstCandidate = max(firstCandidate, tableCluster + clusters)
+    metadata.move(.refcountTable, to: tableCluster..<tableCluster + clusters)
+    frontier = max(frontier, tableCluster + clusters)
     release(oldStart..<oldStart + oldClusters)
   }
 }

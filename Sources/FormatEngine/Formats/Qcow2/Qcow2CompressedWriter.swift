@@ -22,8 +22,7 @@ extension Qcow2Layer: CompressedWriting {
     guard dataFile == nil else {
       throw .unsupported("Compressed clusters cannot be stored in an external data file")
     }
-    let places = try state.withLock { (state) throws(EngineError) -> [UInt64] in
-      try state.prepareToWrite()
+    let places = try change { (state) throws(EngineError) -> [UInt64] in
       var places: [UInt64] = []
       places.reserveCapacity(pieces.count)
       for piece in pieces {
@@ -32,7 +31,7 @@ extension Qcow2Layer: CompressedWriting {
       return places
     }
     unsafe try write(bytes, pieces, at: places)
-    try state.withLock { (state) throws(EngineError) in
+    try change { (state) throws(EngineError) in
       for (piece, place) in zip(pieces, places) { try state.link(piece, at: place) }
     }
   }

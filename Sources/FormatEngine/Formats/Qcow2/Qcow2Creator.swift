@@ -151,6 +151,6 @@ struct Qcow2Preallocator {
     }
     let store = layer.store(layer.dataFile == nil ? 0 : 1)
     if try store.byteCount() < end { try store.resize(to: end) }
-    try layer.flush()
+    try layer.close()
   }
 }

@@ -7,7 +7,7 @@
 ///     20 - 23  cluster bits           72 - 79  incompatible features
 ///     24 - 31  virtual size           80 - 87  compatible features
 ///     32 - 35  encryption method
-///     36 - 39  L1 entries
+///     36 - 39  L1 entries             105 -       later fields
 ///     40 - 47  L1 table offset
 struct Qcow2Header: Equatable, Sendable {
   var version: UInt32
@@ -28,6 +28,8 @@ struct Qcow2Header: Equatable, Sendable {
   var refcountOrder: UInt32 = 4
   var headerLength: UInt32 = 104
   var compressionType: UInt8 = 0
+  /// What stands behind the compression type up to the header's length: zeros today, kept as it is.
+  var laterFields: [UInt8] = []
 
   static let magic: UInt32 = 0x5146_49fb
   static let version2Length: UInt32 = 72
@@ -97,7 +99,7 @@ struct Qcow2Header: Equatable, Sendable {
     return header
   }
 
-  /// The header's own bytes: 72 for version 2, `headerLength` for version 3.
+  /// The header's own bytes: 72 for version 2, `headerLength` (at least 104) for version 3.
   func serialised() -> [UInt8] {
     var bytes: [UInt8] = []
     bytes.append(bigEndian: Self.magic)
@@ -121,6 +123,7 @@ struct Qcow2Header: Equatable, Sendable {
     bytes.append(bigEndian: headerLength)
     if headerLength > 104 {
       bytes.append(compressionType)
+      bytes.append(contentsOf: laterFields.prefix(Int(headerLength) - bytes.count))
       bytes.append(contentsOf: repeatElement(0, count: Int(headerLength) - bytes.count))
     }
     return bytes

@@ -13,6 +13,13 @@ struct Qcow2HeaderExtensions: Equatable, Sendable {
     static let bitmaps: UInt32 = 0x2385_2875
     static let encryption: UInt32 = 0x0537_be77
     static let dataFile: UInt32 = 0x4441_5441
+    /// Ours, "skip": jumps over bytes while `Qcow2PrologueWriter` is at work. Of no meaning otherwise.
+    static let skip: UInt32 = 0x736b_6970
+
+    /// Where new extensions go: in qemu-img's order, what is unknown last.
+    static func rank(_ type: UInt32) -> Int {
+      [backingFormat, dataFile, encryption, featureNames, bitmaps].firstIndex(of: type) ?? 5
+    }
   }
 
   /// A name for one bit of one of the three feature fields.
@@ -37,7 +44,9 @@ struct Qcow2HeaderExtensions: Equatable, Sendable {
       position += 8
       guard type != Kind.end else { break }
       guard length <= end - position else { throw .corrupt("Header extension too large") }
-      result.all.append(Extension(type: type, content: try bytes.bytes(in: position..<position + length)))
+      if type != Kind.skip {
+        result.all.append(Extension(type: type, content: try bytes.bytes(in: position..<position + length)))
+      }
       position += (length + 7) & ~7
     }
     return result
@@ -56,7 +65,9 @@ struct Qcow2HeaderExtensions: Equatable, Sendable {
     switch (index, content) {
     case (let index?, let content?): all[index].content = content
     case (let index?, nil): all.remove(at: index)
-    case (nil, let content?): all.append(Extension(type: type, content: content))
+    case (nil, let content?):
+      let place = all.firstIndex { Kind.rank($0.type) > Kind.rank(type) } ?? all.count
+      all.insert(Extension(type: type, content: content), at: place)
     case (nil, nil): break
     }
   }

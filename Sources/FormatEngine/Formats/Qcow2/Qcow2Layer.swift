@@ -4,7 +4,7 @@ import Synchronization
 final class Qcow2Layer: ImageLayer {
   var virtualSize: UInt64 { size.load(ordering: .relaxed) }
   let clusterSize: UInt64
-  let backing: BackingReference?
+  var backing: BackingReference? { state.withLock { $0.prologue.backing } }
   let file: any ByteStore
   let geometry: Qcow2Geometry
   let codec: Qcow2ClusterCodec
@@ -15,7 +15,8 @@ final class Qcow2Layer: ImageLayer {
   /// Protects the tables and the header, never data I/O. After `RangeLock`, before `ClusterCache`.
   let state: Mutex<Qcow2State>
   private let hasHoles = Mutex<Bool?>(nil)
-  private let size: Atomic<UInt64>
+  /// The virtual size, for those who ask without the lock.
+  let size: Atomic<UInt64>
 
   init(
     file: any ByteStore, prologue: Qcow2Prologue, dataFile: NamedStore?, request: LayerRequest
@@ -28,7 +29,6 @@ final class Qcow2Layer: ImageLayer {
     size = Atomic(header.virtualSize)
     geometry = header.geometry
     clusterSize = header.geometry.clusterSize
-    backing = prologue.backing
     codec = Qcow2ClusterCodec(.init(rawValue: header.compressionType) ?? .deflate, clusterSize: clusterSize)
     state = Mutex(try Qcow2State(prologue, file: file, dataFile: dataFile?.store))
   }

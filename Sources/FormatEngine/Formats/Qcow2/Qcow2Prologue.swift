@@ -2,7 +2,28 @@
 struct Qcow2Prologue: Equatable, Sendable {
   var header: Qcow2Header
   var extensions: Qcow2HeaderExtensions
-  var backing: BackingReference?
+  /// The backing file's name as it stands in the image; empty where there is none.
+  private(set) var backingName: [UInt8] = []
+
+  init(header: Qcow2Header, extensions: Qcow2HeaderExtensions, backing: BackingReference?) {
+    self.header = header
+    self.extensions = extensions
+    self.backing = backing
+  }
+
+  var backing: BackingReference? {
+    get {
+      guard !backingName.isEmpty else { return nil }
+      return BackingReference(
+        name: String(decoding: backingName, as: UTF8.self),
+        format: extensions.text(Qcow2HeaderExtensions.Kind.backingFormat))
+    }
+    set {
+      backingName = Array((newValue?.name ?? "").utf8)
+      extensions.set(
+        Qcow2HeaderExtensions.Kind.backingFormat, newValue?.format.map { Array($0.utf8) })
+    }
+  }
 
   /// Reads and checks it, but for unknown features: those are refused where the image is used.
   static func read(from file: any ByteStore) throws(EngineError) -> Qcow2Prologue {
@@ -20,9 +41,13 @@ struct Qcow2Prologue: Equatable, Sendable {
       try (extensions ?? Qcow2HeaderExtensions()).refuseUnknown(header.incompatibleFeatures)
     }
     try header.validate()
-    var prologue = Qcow2Prologue(
-      header: header, extensions: try Self.extensions(of: header, in: cluster), backing: nil)
-    prologue.backing = try prologue.readBacking(from: cluster)
+    var prologue = Qcow2Prologue(header: header, extensions: Qcow2HeaderExtensions(), backing: nil)
+    prologue.extensions = try Self.extensions(of: header, in: cluster)
+    prologue.backingName = try prologue.readBackingName(from: cluster)
+    if header.headerLength > Qcow2Header.version3Length + 1 {
+      prologue.header.laterFields = Array(
+        cluster[Int(Qcow2Header.version3Length) + 1..<Int(header.headerLength)])
+    }
     return prologue
   }
 
@@ -38,36 +63,35 @@ struct Qcow2Prologue: Equatable, Sendable {
     }
   }
 
-  private func readBacking(from cluster: [UInt8]) throws(EngineError) -> BackingReference? {
-    guard header.backingNameOffset != 0, header.backingNameLength > 0 else { return nil }
+  private func readBackingName(from cluster: [UInt8]) throws(EngineError) -> [UInt8] {
+    guard header.backingNameOffset != 0, header.backingNameLength > 0 else { return [] }
     let start = Int(header.backingNameOffset)
     guard start >= Int(header.headerLength) else { throw .corrupt("Invalid backing file offset") }
-    let name = try cluster.parsed { (span) throws(EngineError) in
-      try span.text(in: start..<start + Int(header.backingNameLength))
+    return try cluster.parsed { (span) throws(EngineError) in
+      try span.bytes(in: start..<start + Int(header.backingNameLength))
     }
-    return BackingReference(name: name, format: extensions.text(Qcow2HeaderExtensions.Kind.backingFormat))
   }
 
-  /// The first cluster's content as it is to stand in the file: header, extensions, name, zeros.
+  /// The first cluster's content as it is to stand in the file: header, extensions, name.
   func serialised() throws(EngineError) -> [UInt8] {
-    var prologue = self
-    var extensions = extensions
-    extensions.set(
-      Qcow2HeaderExtensions.Kind.backingFormat, backing?.format.map { Array($0.utf8) })
-    prologue.extensions = extensions
     let tail = extensions.serialised()
-    let name = Array((backing?.name ?? "").utf8)
     let nameOffset = Int(header.headerLength) + tail.count
-    prologue.header.backingNameOffset = name.isEmpty ? 0 : UInt64(nameOffset)
-    prologue.header.backingNameLength = UInt32(name.count)
-    guard name.count <= Int(Qcow2Header.maximumBackingNameLength) else {
-      throw .invalid("Backing file name too long")
-    }
-    let bytes = prologue.header.serialised() + tail + name
+    let bytes = try header(withNameAt: nameOffset).serialised() + tail + backingName
     guard bytes.count <= Int(header.geometry.clusterSize) else {
       throw EngineError(
         .noSpace, "The header, its extensions and the backing file's name need more than one cluster")
     }
     return bytes
+  }
+
+  /// The header with the backing file's name at an offset.
+  func header(withNameAt offset: Int) throws(EngineError) -> Qcow2Header {
+    guard backingName.count <= Int(Qcow2Header.maximumBackingNameLength) else {
+      throw .invalid("Backing file name too long")
+    }
+    var header = header
+    header.backingNameOffset = backingName.isEmpty ? 0 : UInt64(offset)
+    header.backingNameLength = UInt32(backingName.count)
+    return header
   }
 }

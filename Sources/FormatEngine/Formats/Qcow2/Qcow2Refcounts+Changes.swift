@@ -5,13 +5,20 @@ extension Qcow2Refcounts {
   }
 
   /// Adds a reference to a cluster, which has a block.
-  func increment(_ cluster: UInt64) throws(EngineError) {
-    let old = try count(of: cluster)
-    guard old < maximumCount else {
-      throw EngineError(
-        .tooLarge, "Cluster \(cluster) has as many references as \(1 << order) bits can count")
+  func increment(_ cluster: UInt64) throws(EngineError) { try increment(cluster..<cluster + 1) }
+
+  /// Adds a reference to each cluster of a run. Every one of them has a block.
+  func increment(_ run: Range<UInt64>) throws(EngineError) {
+    let maximum = maximumCount
+    var hasRoom = true
+    try change(run) { old in
+      hasRoom = hasRoom && old < maximum
+      return old < maximum ? old + 1 : old
     }
-    try change(cluster..<cluster + 1) { $0 + 1 }
+    guard hasRoom else {
+      throw EngineError(
+        .tooLarge, "A cluster would have more references than \(1 << order) bits can count")
+    }
   }
 
   /// Takes a reference from a cluster and says how many are left. A count of 0 stays as it is: an image
@@ -67,7 +74,8 @@ extension Qcow2Refcounts {
       index: indexInBlock % countInSlice, countInSlice: countInSlice)
   }
 
-  private func change(_ run: Range<UInt64>, _ newCount: (UInt64) -> UInt64) throws(EngineError) {
+  /// Replaces the count of each cluster of a run, which all have blocks.
+  func change(_ run: Range<UInt64>, _ newCount: (UInt64) -> UInt64) throws(EngineError) {
     var cluster = run.lowerBound
     while cluster < run.upperBound {
       guard let block = try blockOffset(of: cluster) else {

@@ -25,6 +25,19 @@ final class Qcow2Refcounts {
       capacity: min(wanted, Self.maximumCacheBytes))
   }
 
+  /// A structure that is in no file yet: no block, room for `tableCount` entries.
+  init(
+    clusterBits: UInt64, order: UInt64, tableCount: Int, cacheByteCount: UInt64, file: any ByteStore,
+    writeOrder: WriteOrder
+  ) {
+    self.clusterBits = clusterBits
+    self.order = order
+    table = ResidentTable(store: file, hostOffset: 0, values: Array(repeating: 0, count: tableCount))
+    blocks = TableCache(
+      store: file, order: writeOrder, sliceByteCount: Int(min(1 << clusterBits, 4096)),
+      capacity: min(cacheByteCount, Self.maximumCacheBytes))
+  }
+
   /// Clusters that one block counts, as a power of two.
   var blockCoverageBits: UInt64 { clusterBits + 3 - order }
   var clusterSize: UInt64 { 1 << clusterBits }

@@ -1,37 +1,4 @@
 extension Qcow2State {
-  /// The first change of an image: bits that promise what this writer does not keep are taken off first.
-  mutating func prepareToWrite() throws(EngineError) {
-    guard !isPreparedToWrite else { return }
-    try reserveTables()
-    let kept = prologue.header.autoclearFeatures.intersection(.rawExternalData)
-    if kept != prologue.header.autoclearFeatures {
-      prologue.header.autoclearFeatures = kept
-      var field: [UInt8] = []
-      field.append(bigEndian: kept.rawValue)
-      try file.write(bytes: field, at: 88)
-      try file.flush()
-    }
-    isPreparedToWrite = true
-  }
-
-  /// Counts may be wrong, so what holds a table is not free whatever they say.
-  private func reserveTables() throws(EngineError) {
-    let header = prologue.header
-    allocator.reserve(
-      tablesAt: (0..<UInt64(mapping.l1.count)).lazy.map { Qcow2L1Entry(mapping.l1[$0]).tableOffset })
-    allocator.reserve(
-      tablesAt: (0..<UInt64(refcounts.table.count)).lazy.map {
-        refcounts.table[$0] & Qcow2Refcounts.blockOffsetMask
-      })
-    guard header.snapshotCount > 0 else { return }
-    let tableByteCount = try Qcow2Snapshot.tableByteCount(header, from: file)
-    allocator.reserved.append(Self.clusters(header.snapshotsOffset, tableByteCount, header.geometry))
-    for snapshot in try Qcow2Snapshot.readAll(header, from: file) {
-      allocator.reserved.append(
-        Self.clusters(snapshot.l1Offset, UInt64(snapshot.l1Count) * 8, header.geometry))
-    }
-  }
-
   /// Host offset of an L2 table that may be changed: made where there is none, copied where a snapshot
   /// uses it too.
   mutating func writableTable(_ l1Index: UInt64) throws(EngineError) -> UInt64 {
@@ -67,37 +34,34 @@ extension Qcow2State {
   /// Makes whole clusters read as zeros; 0 where that needs zeros to be written.
   ///
   /// `marking`: also what reads as zeros only because nothing is there gets its mark.
-  mutating func setZeros(at offset: UInt64, limit: UInt64, marking: Bool = true) throws(EngineError)
-    -> UInt64
+  /// `keepingRoom`: clusters of the disk's own keep theirs, for being written to again.
+  mutating func setZeros(at offset: UInt64, limit: UInt64, marking: Bool = true, keepingRoom: Bool = false)
+    throws(EngineError) -> UInt64
   {
     let size = mapping.geometry.clusterSize
-    guard offset.isAligned(to: size), canForget else { return 0 }
+    guard offset.isAligned(to: size) else { return 0 }
     // Version 2 has no zero clusters: forgetting makes zeros only where nothing lies below.
     guard prologue.header.version >= 3 || prologue.backing == nil else { return 0 }
     let end = offset + limit
     let wholeEnd = end == prologue.header.virtualSize ? end.aligned(upTo: size) : end.aligned(downTo: size)
     guard wholeEnd > offset else { return 0 }
-    return min(try forget(from: offset, to: wholeEnd, marking: marking), limit)
+    return min(
+      try forget(from: offset, to: wholeEnd, marking: marking, keepingRoom: keepingRoom), limit)
   }
 
   /// Lets go of whole clusters; they read as zeros then. What lies below a version 2 image would show
-  /// through, so there they stay.
-  mutating func discard(at offset: UInt64, limit: UInt64) throws(EngineError) -> UInt64 {
+  /// through, so there they stay. Says whether the clusters were let go of, and how many bytes it is done with.
+  mutating func discard(at offset: UInt64, limit: UInt64) throws(EngineError) -> (Bool, UInt64) {
     let size = mapping.geometry.clusterSize
     let start = offset.aligned(upTo: size)
-    guard start == offset else { return min(limit, start - offset) }
+    guard start == offset else { return (false, min(limit, start - offset)) }
     let done = try setZeros(at: offset, limit: limit, marking: false)
-    return done > 0 ? done : limit
-  }
-
-  /// A raw data file must itself read as the disk does, so its clusters cannot just be forgotten.
-  private var canForget: Bool {
-    !(hasDataFile && prologue.header.autoclearFeatures.contains(.rawExternalData))
+    return done > 0 ? (true, done) : (false, limit)
   }
 
   /// Forgets clusters up to the end of the L2 table of the first, and says how many bytes that was.
-  private mutating func forget(from start: UInt64, to end: UInt64, marking: Bool) throws(EngineError)
-    -> UInt64
+  private mutating func forget(from start: UInt64, to end: UInt64, marking: Bool, keepingRoom: Bool)
+    throws(EngineError) -> UInt64
   {
     let geometry = mapping.geometry
     let l1Index = geometry.l1Index(start)
@@ -108,13 +72,25 @@ extension Qcow2State {
     let table = try writableTable(l1Index)
     for guest in stride(from: start, to: stop, by: Int(geometry.clusterSize)) {
       let old = try mapping.entry(at: guest, in: table)
-      let new = forgotten(old, keepingNothing: keepsNothing)
+      let new = keepingRoom && keepsItsRoom(old) ? zeroed(old) : forgotten(old, keepingNothing: keepsNothing)
       if new == old { continue }
       try mapping.setEntry(at: guest, in: table, to: new)
-      try release(old, unless: nil)
+      if new.hostOffset == 0 || old.isCompressed { try release(old, unless: nil) }
     }
-    if allocator.wantsFlush { try allocator.flush() }
+    if allocator.wantsFlush { try flush() }
     return stop - start
+  }
+
+  private func keepsItsRoom(_ entry: Qcow2L2Entry) -> Bool {
+    prologue.header.version >= 3 && !entry.isCompressed && entry.isCopied
+      && (entry.hostOffset != 0 || hasDataFile)
+  }
+
+  /// The same room, reading as zeros.
+  private func zeroed(_ old: Qcow2L2Entry) -> Qcow2L2Entry {
+    mapping.geometry.hasSubclusters
+      ? Qcow2L2Entry(old.raw, bitmap: 0xffff_ffff << 32)
+      : Qcow2L2Entry(old.raw | Qcow2L2Entry.zeroBit)
   }
 
   private func forgotten(_ old: Qcow2L2Entry, keepingNothing: Bool) -> Qcow2L2Entry {

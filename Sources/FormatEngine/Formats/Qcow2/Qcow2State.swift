@@ -7,6 +7,10 @@ struct Qcow2State {
   let allocator: Qcow2Allocator
   let hasDataFile: Bool
   var isPreparedToWrite = false
+  /// We set the dirty bit, and are to take it off again.
+  var hasMarkedDirty = false
+  /// Why nothing may be written any more.
+  var failure: EngineError?
   let file: any ByteStore
 
   init(_ prologue: Qcow2Prologue, file: any ByteStore, dataFile: (any ByteStore)?) throws(EngineError) {
@@ -20,15 +24,9 @@ struct Qcow2State {
     mapping = try Qcow2Mapping(header, l1: l1, file: file, order: order)
     hasDataFile = header.incompatibleFeatures.contains(.externalDataFile)
     allocator = Qcow2Allocator(refcounts, geometry: header.geometry, file: file, order: order)
-    allocator.reserved = [
-      0..<1,
-      Self.clusters(header.l1Offset, UInt64(header.l1Count) * 8, header.geometry),
-      Self.clusters(
-        header.refcountTableOffset, UInt64(header.refcountTableClusters) * header.geometry.clusterSize,
-        header.geometry),
-    ]
     order.append(refcounts.blocks)
     order.append(refcounts.table)
+    // Qcow2State.firstMappingRank
     order.append(mapping.l2)
     order.append(l1)
   }

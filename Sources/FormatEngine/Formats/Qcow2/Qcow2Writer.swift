@@ -3,10 +3,7 @@ import Synchronization
 /// Where written bytes go: the qcow2 half of the chain's write.
 extension Qcow2Layer: WritableLayer {
   func allocate(at offset: UInt64, limit: UInt64) throws(EngineError) -> Allocation {
-    try state.withLock { (state) throws(EngineError) in
-      try state.prepareToWrite()
-      return try state.allocate(at: offset, limit: limit)
-    }
+    try change { (state) throws(EngineError) in try state.allocate(at: offset, limit: limit) }
   }
 
   func link(_ allocation: Allocation) throws(EngineError) {
@@ -18,7 +15,7 @@ extension Qcow2Layer: WritableLayer {
   func setAside(_ allocation: Allocation) throws(EngineError) {
     try state.withLock { (state) throws(EngineError) in
       state.mapping.noteFileReaches(allocation.hostOffset + allocation.length)
-      try state.link(allocation, stored: backing == nil)
+      try state.link(allocation, stored: state.prologue.backing == nil)
     }
   }
 
@@ -27,25 +24,55 @@ extension Qcow2Layer: WritableLayer {
     state.withLock { state in try? state.abandon(allocation) }
   }
 
-  func setZeros(at offset: UInt64, limit: UInt64) throws(EngineError) -> UInt64 {
-    try state.withLock { (state) throws(EngineError) in
-      try state.prepareToWrite()
-      return try state.setZeros(at: offset, limit: limit)
+  func setZeros(at offset: UInt64, limit: UInt64, keepingRoom: Bool) throws(EngineError) -> UInt64 {
+    if let zeroed = try zeroRawData(at: offset, limit: limit) { return zeroed }
+    let done = try change { (state) throws(EngineError) in
+      try state.setZeros(at: offset, limit: limit, keepingRoom: keepingRoom)
     }
+    if !keepingRoom { dataFile?.store.forget(at: offset, count: done) }
+    return done
   }
 
   func discard(at offset: UInt64, limit: UInt64) throws(EngineError) -> UInt64 {
-    try state.withLock { (state) throws(EngineError) in
-      try state.prepareToWrite()
-      return try state.discard(at: offset, limit: limit)
+    if let zeroed = try zeroRawData(at: offset, limit: limit) { return zeroed }
+    let (isFreed, done) = try change { (state) throws(EngineError) in
+      try state.discard(at: offset, limit: limit)
     }
+    if isFreed { dataFile?.store.forget(at: offset, count: done) }
+    return done
+  }
+
+  /// A raw data file must itself read as the disk does, so its bytes are what becomes zero.
+  private func zeroRawData(at offset: UInt64, limit: UInt64) throws(EngineError) -> UInt64? {
+    let isRaw = state.withLock { $0.prologue.header.autoclearFeatures.contains(.rawExternalData) }
+    guard isRaw, let dataFile else { return nil }
+    try change { (_) throws(EngineError) in }
+    try dataFile.store.writeZeros(at: offset, count: limit, freeing: true)
+    return limit
   }
 
   func flush() throws(EngineError) {
-    try state.withLock { (state) throws(EngineError) in try state.allocator.flush() }
+    try state.withLock { (state) throws(EngineError) in try state.flush() }
   }
 
-  func close() throws(EngineError) { try flush() }
+  func close() throws(EngineError) {
+    try state.withLock { (state) throws(EngineError) in try state.close() }
+  }
+
+  /// Runs a change of the tables. The first one prepares the image for it.
+  func change<T>(_ body: (inout sending Qcow2State) throws(EngineError) -> sending T) throws(EngineError)
+    -> sending T
+  {
+    try state.withLock { (state) throws(EngineError) in
+      try state.prepareToWrite()
+      do throws(EngineError) {
+        return try body(&state)
+      } catch {
+        state.noteFailure(error)
+        throw error
+      }
+    }
+  }
 }
 
 extension Qcow2State {
@@ -107,6 +134,7 @@ extension Qcow2State {
       guard plan(next, at: runEnd) == .inPlace, nextHost == host + (runEnd - offset) else { break }
       runEnd += step
     }
+    try requireNoMetadata(at: host, byteCount: runEnd - offset)
     return Allocation(
       guestOffset: offset, length: runEnd - offset, store: dataStore, hostOffset: host, isNew: false)
   }
@@ -125,8 +153,17 @@ extension Qcow2State {
       runEnd += step
     }
     let host = hasDataFile ? start : entry.hostOffset + geometry.offsetInCluster(start)
+    try requireNoMetadata(at: host, byteCount: runEnd - start)
     return Allocation(
       guestOffset: start, length: runEnd - start, store: dataStore, hostOffset: host, isNew: true)
+  }
+
+  /// Guest bytes must not go where a damaged entry says that they are, if tables are there.
+  private func requireNoMetadata(at hostOffset: UInt64, byteCount: UInt64) throws(EngineError) {
+    guard !hasDataFile else { return }
+    let first = hostOffset >> geometry.clusterBits
+    let end = (hostOffset + byteCount).dividedRoundingUp(by: geometry.clusterSize)
+    try allocator.metadata.requireNone(in: first..<end, geometry)
   }
 
   private mutating func newRoom(_ plan: Plan, at offset: UInt64, end: UInt64, in table: UInt64)

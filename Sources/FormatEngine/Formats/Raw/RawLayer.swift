@@ -30,13 +30,13 @@ final class RawLayer: WritableLayer {
   func link(_ allocation: Allocation) throws(EngineError) {}
   func abandon(_ allocation: Allocation) {}
 
-  func setZeros(at offset: UInt64, limit: UInt64) throws(EngineError) -> UInt64 {
-    try file.writeZeros(at: offset, count: limit, freeing: true)
+  func setZeros(at offset: UInt64, limit: UInt64, keepingRoom: Bool) throws(EngineError) -> UInt64 {
+    try file.writeZeros(at: offset, count: limit, freeing: !keepingRoom)
     return limit
   }
 
   func discard(at offset: UInt64, limit: UInt64) throws(EngineError) -> UInt64 {
-    try setZeros(at: offset, limit: limit)
+    try setZeros(at: offset, limit: limit, keepingRoom: false)
   }
 
   func flush() throws(EngineError) { try file.flush() }

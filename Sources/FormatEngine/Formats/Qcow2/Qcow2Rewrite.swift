@@ -1,0 +1,137 @@
+import Synchronization
+
+/// A change of an image's metadata as a whole: a snapshot, a repair, another size.
+///
+/// Everything new is written to clusters that are free in the image as it stands on disk. Then one write of the
+/// header's first sector - where the L1 table, the refcount table, the snapshot table, the size and the features
+/// all have their fields - switches over. A crash before it leaves the old image, after it the new one.
+final class Qcow2Rewrite {
+  /// Header, extensions and backing file as they are to be. The refcount fields are filled in by themselves.
+  var prologue: Qcow2Prologue
+  /// New tables are written straight to it, at places from `allocate`. All that the image held when the change
+  /// began can be read from it.
+  let file: any ByteStore
+  let geometry: Qcow2Geometry
+  private let old: Qcow2Refcounts
+  private let shadow: Qcow2ShadowRefcounts
+
+  init(_ state: borrowing Qcow2State) throws(EngineError) {
+    prologue = state.currentPrologue
+    file = state.file
+    geometry = state.mapping.geometry
+    old = state.refcounts
+    shadow = try Qcow2ShadowRefcounts(state.refcounts, geometry, state.allocator.metadata, file: file)
+  }
+
+  /// References to a host cluster in the image to come.
+  func count(of cluster: UInt64) throws(EngineError) -> UInt64 { try shadow.counts.count(of: cluster) }
+
+  /// References to a host cluster that the image counts until now.
+  func oldCount(of cluster: UInt64) throws(EngineError) -> UInt64 { try old.count(of: cluster) }
+
+  /// One reference more to each of these clusters. Throws `tooLarge` where they cannot be counted.
+  func add(_ clusters: Range<UInt64>) throws(EngineError) { try shadow.increment(clusters) }
+
+  /// One reference less to each of these clusters. What is free then is not used again before the switch.
+  func remove(_ clusters: Range<UInt64>) throws(EngineError) { try shadow.decrement(clusters) }
+
+  /// As many references to each of these clusters.
+  func set(_ clusters: Range<UInt64>, to count: UInt64) throws(EngineError) {
+    try shadow.set(clusters, to: count)
+  }
+
+  /// Forgets all counts: the new structure has only what is counted from now on, and new tables go to the end of
+  /// the file. What the old structure looks like does not matter any more.
+  func startCounting(refcountOrder: UInt32) throws(EngineError) {
+    prologue.header.refcountOrder = refcountOrder
+    try shadow.startAnew(order: UInt64(refcountOrder))
+  }
+
+  /// Host offset of neighbouring clusters that are free, now counted once. Their content is not said.
+  func allocate(clusters: UInt64) throws(EngineError) -> UInt64 {
+    try shadow.allocate(clusters: clusters).lowerBound << geometry.clusterBits
+  }
+
+  /// Host offset of new clusters that hold `bytes`, and zeros up to the end of the last one.
+  func allocate(bytes: [UInt8]) throws(EngineError) -> UInt64 {
+    let clusters = UInt64(bytes.count).dividedRoundingUp(by: geometry.clusterSize)
+    let place = try allocate(clusters: clusters)
+    var padded = bytes
+    padded.append(
+      contentsOf: repeatElement(0, count: Int(clusters * geometry.clusterSize) - bytes.count))
+    try file.write(bytes: padded, at: place)
+    return place
+  }
+
+  /// The clusters that `byteCount` bytes from a cluster's start on take.
+  func clusters(at hostOffset: UInt64, byteCount: UInt64) -> Range<UInt64> {
+    Qcow2State.clusters(hostOffset, byteCount, geometry)
+  }
+
+  /// Writes what is new, switches over, and lets go of what is free.
+  fileprivate func commit() throws(EngineError) {
+    if shadow.hasChanged {
+      let table = try shadow.write()
+      prologue.header.refcountTableOffset = table.lowerBound << geometry.clusterBits
+      prologue.header.refcountTableClusters = UInt32(table.count)
+    }
+    try prologue.header.validate()
+    try file.flush()
+    try Qcow2PrologueWriter.write(prologue, to: file)
+    for run in shadow.freed { try forgetFree(run) }
+  }
+
+  private func forgetFree(_ run: Range<UInt64>) throws(EngineError) {
+    var start = run.lowerBound
+    for cluster in run where try count(of: cluster) != 0 {
+      forget(start..<cluster)
+      start = cluster + 1
+    }
+    forget(start..<run.upperBound)
+  }
+
+  private func forget(_ run: Range<UInt64>) {
+    guard !run.isEmpty else { return }
+    file.forget(at: run.lowerBound << geometry.clusterBits, count: UInt64(run.count) << geometry.clusterBits)
+  }
+}
+
+extension Qcow2Layer: BackingChanging {
+  /// Changes metadata as a whole; on disk when it returns. Where `body` throws, nothing has changed.
+  ///
+  /// Held for all of it: the layer's lock. The caller holds the disk (`ImageChain.changingWhole`).
+  func rewrite<T>(_ body: (Qcow2Rewrite) throws(EngineError) -> T) throws(EngineError) -> T {
+    try state.withLock { (state) throws(EngineError) in
+      try state.prepareToWrite()
+      try state.allocator.flush()
+      let rewrite = try Qcow2Rewrite(state)
+      let result = try body(rewrite)
+      do throws(EngineError) {
+        try rewrite.commit()
+      } catch {
+        // The header may be the old or the new one: what counts is what is there.
+        try? reload(&state)
+        throw error
+      }
+      try reload(&state)
+      return result
+    }
+  }
+
+  /// Takes all tables from the file again.
+  private func reload(_ state: inout Qcow2State) throws(EngineError) {
+    do throws(EngineError) {
+      let wasMarked = state.hasMarkedDirty
+      state = try Qcow2State(try Qcow2Prologue.read(from: file), file: file, dataFile: dataFile?.store)
+      state.hasMarkedDirty = wasMarked
+      size.store(state.prologue.header.virtualSize, ordering: .relaxed)
+    } catch {
+      state.failure = error
+      throw error
+    }
+  }
+
+  func setBacking(_ backing: BackingReference?) throws(EngineError) {
+    try rewrite { (rewrite) throws(EngineError) in rewrite.prologue.backing = backing }
+  }
+}

@@ -1,0 +1,100 @@
+// From the first change of an image to its closing.
+
+extension Qcow2State {
+  /// L2 tables are the first that guest bytes are found by; counts come before.
+  private static let firstMappingRank = 2
+
+  /// Counts may stay behind, because the image says of itself that it is in use.
+  private var isLazy: Bool { hasMarkedDirty }
+
+  /// The first change of an image: its tables must not overlap, bits that promise what this writer does not keep
+  /// are taken off, and with lazy refcounts the image is marked as being in use.
+  mutating func prepareToWrite() throws(EngineError) {
+    if let failure { throw failure }
+    guard !isPreparedToWrite else { return }
+    do throws(EngineError) {
+      allocator.metadata = try metadataMap()
+    } catch {
+      noteFailure(error)
+      throw error
+    }
+    let old = prologue.header
+    prologue.header.autoclearFeatures.formIntersection(.rawExternalData)
+    if prologue.header.compatibleFeatures.contains(.lazyRefcounts) {
+      prologue.header.incompatibleFeatures.insert(.dirty)
+      hasMarkedDirty = true
+    }
+    if prologue.header != old { try writeFeatures() }
+    isPreparedToWrite = true
+  }
+
+  /// Damage that was met while writing: the image says so from now on, and is not written to any more.
+  mutating func noteFailure(_ error: EngineError) {
+    guard error.code == .corrupt, failure == nil else { return }
+    failure = EngineError(
+      .corrupt, "The image is corrupt and cannot be written to any more: \(error.message)", path: error.path)
+    guard prologue.header.version >= 3 else { return }
+    prologue.header.incompatibleFeatures.insert(.corrupt)
+    // Where even that cannot be written, the error that led here is the news.
+    try? writeFeatures()
+  }
+
+  /// The three feature fields stand side by side in the first sector.
+  private func writeFeatures() throws(EngineError) {
+    guard prologue.header.version >= 3 else { return }
+    var fields: [UInt8] = []
+    fields.append(bigEndian: prologue.header.incompatibleFeatures.rawValue)
+    fields.append(bigEndian: prologue.header.compatibleFeatures.rawValue)
+    fields.append(bigEndian: prologue.header.autoclearFeatures.rawValue)
+    try file.write(bytes: fields, at: 72)
+    try file.flush()
+  }
+
+  /// All that was linked is on disk.
+  mutating func flush() throws(EngineError) {
+    try allocator.flush(fromRank: isLazy ? Self.firstMappingRank : 0)
+  }
+
+  /// All is on disk, and the image is no longer in use.
+  mutating func close() throws(EngineError) {
+    try allocator.flush()
+    guard hasMarkedDirty, failure == nil else { return }
+    // Counts that were taken down by the flush itself are not on disk yet.
+    try order.flush()
+    prologue.header.incompatibleFeatures.remove(.dirty)
+    try writeFeatures()
+    hasMarkedDirty = false
+    isPreparedToWrite = false
+  }
+
+  private func metadataMap() throws(EngineError) -> Qcow2MetadataMap {
+    let header = currentPrologue.header
+    let geometry = header.geometry
+    var map = Qcow2MetadataMap()
+    map.add(0..<1, .header)
+    map.add(Self.clusters(header.l1Offset, UInt64(header.l1Count) * 8, geometry), .activeL1)
+    map.add(
+      Self.clusters(
+        header.refcountTableOffset, UInt64(header.refcountTableClusters) * geometry.clusterSize, geometry),
+      .refcountTable)
+    for index in 0..<UInt64(mapping.l1.count) {
+      map.add(clusterAt: Qcow2L1Entry(mapping.l1[index]).tableOffset, .activeL2, geometry)
+    }
+    for index in 0..<UInt64(refcounts.table.count) {
+      let block = refcounts.table[index] & Qcow2Refcounts.blockOffsetMask
+      map.add(clusterAt: block, .refcountBlock, geometry)
+    }
+    if header.snapshotCount > 0 {
+      let byteCount = try Qcow2Snapshot.tableByteCount(header, from: file)
+      map.add(Self.clusters(header.snapshotsOffset, byteCount, geometry), .snapshotTable)
+      for snapshot in try Qcow2Snapshot.readAll(header, from: file) {
+        try header.validateTable(
+          "Snapshot L1 table", offset: snapshot.l1Offset, count: UInt64(snapshot.l1Count), entryByteCount: 8,
+          maximumBytes: Qcow2Header.maximumL1Bytes)
+        map.add(Self.clusters(snapshot.l1Offset, UInt64(snapshot.l1Count) * 8, geometry), .snapshotL1)
+      }
+    }
+    try map.finish(geometry)
+    return map
+  }
+}
