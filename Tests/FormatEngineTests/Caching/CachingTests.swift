@@ -206,3 +206,28 @@ import Testing
     #expect(cache.find(depth: 0, guestOffset: 199 << 16) != nil)
   }
 }
+
+@Suite struct LowestFirstTests {
+  @Test func numbersComeOutInOrder() {
+    var random = SeededRandom.fromEnvironment(or: 17)
+    var heap = LowestFirst()
+    var model: [UInt64] = []
+    for _ in 0..<2000 {
+      if random.oneIn(3), !model.isEmpty {
+        #expect(heap.lowest == model.min())
+        let lowest = heap.popLowest()
+        #expect(lowest == model.min())
+        if let index = model.firstIndex(where: { $0 == lowest }) { model.remove(at: index) }
+      } else {
+        let number = UInt64(random.below(500))
+        heap.insert(number)
+        model.append(number)
+      }
+    }
+    while let lowest = heap.popLowest() {
+      #expect(lowest == model.min())
+      if let index = model.firstIndex(where: { $0 == lowest }) { model.remove(at: index) }
+    }
+    #expect(model.isEmpty)
+  }
+}
