@@ -53,12 +53,11 @@ struct Qcow2State {
     let real = try file.allocatedByteCount() / clusterSize
     let threshold = max(real * 10 / 9, real + 2)
     let end = try file.byteCount().dividedRoundingUp(by: clusterSize)
+    var stored = Qcow2RefcountReader(refcounts)
     var counted: UInt64 = 0
-    var index: UInt64 = 0
-    while index < end {
-      if try refcounts.count(of: index) != 0 { counted += 1 }
+    for index in 0..<end where stored.count(of: index) != 0 {
+      counted += 1
       if counted >= threshold { return true }
-      index += 1
     }
     return false
   }
