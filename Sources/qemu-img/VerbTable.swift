@@ -10,6 +10,7 @@ struct Verb: Sendable {
 enum VerbTable {
   /// By name, as the help lists them.
   static let all = [
+    Verb(name: "bitmap", usage: BitmapVerb.usage, run: BitmapVerb.run),
     Verb(name: "check", usage: CheckVerb.usage, run: CheckVerb.run),
     Verb(name: "compare", usage: CompareVerb.usage, run: CompareVerb.run),
     Verb(name: "convert", usage: ConvertVerb.usage, run: ConvertVerb.run),

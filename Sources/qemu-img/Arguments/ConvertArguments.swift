@@ -10,6 +10,7 @@ struct ConvertArguments {
   var backing: (file: String?, format: String?)
   var snapshot: SnapshotChoice?
   var (compresses, createsTarget, showsProgress, isQuiet) = (false, true, false, false)
+  var (copiesBitmaps, skipsBrokenBitmaps) = (false, false)
   /// Set by `--target-is-zero`.
   var isTargetZero = false
   var sparseByteCount: UInt64 = 4096
@@ -88,7 +89,7 @@ struct ConvertArguments {
       case "m": result.threadCount = try coroutineCount(option.value)
       case "W": result.allowsAnyOrder = true
       case "force-share": break
-      case "r", "object", "image-opts", "target-image-opts", "salvage", "bitmaps", "skip-broken-bitmaps":
+      case "r", "object", "image-opts", "target-image-opts", "salvage":
         throw CommonArguments.unsupported(option.key == "r" ? "A rate limit (-r)" : "--\(option.key)")
       default: try result.take(option)
       }
@@ -100,6 +101,9 @@ struct ConvertArguments {
     if copiesInHost && hasSparse { throw VerbFailure("Cannot enable copy offloading when -S is used") }
     if !result.createsTarget && !result.options.isEmpty {
       throw VerbFailure("-o has no effect when skipping image creation")
+    }
+    if result.skipsBrokenBitmaps && !result.copiesBitmaps {
+      throw VerbFailure("Use of --skip-broken-bitmaps requires --bitmaps")
     }
     if result.isTargetZero && result.createsTarget {
       throw VerbFailure("--target-is-zero requires use of -n flag")
@@ -128,6 +132,8 @@ struct ConvertArguments {
     case "p": showsProgress = true
     case "q": isQuiet = true
     case "target-is-zero": isTargetZero = true
+    case "bitmaps": copiesBitmaps = true
+    case "skip-broken-bitmaps": skipsBrokenBitmaps = true
     default: throw option.failure
     }
   }

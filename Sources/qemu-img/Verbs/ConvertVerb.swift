@@ -3,7 +3,7 @@ import FormatEngine
 /// `convert`: copies disks into another image.
 enum ConvertVerb {
   static let usage =
-    "[--object objectdef] [--image-opts] [--target-image-opts] [--target-is-zero] [--bitmaps] [-U] [-C] [-c] [-p]"
+    "[--object objectdef] [--image-opts] [--target-image-opts] [--target-is-zero] [--bitmaps [--skip-broken-bitmaps]] [-U] [-C] [-c] [-p]"
     + " [-q] [-n] [-f fmt] [-t cache] [-T src_cache] [-O output_fmt] [-B backing_file [-F backing_fmt]]"
     + " [-o options] [-l snapshot_param] [-S sparse_size] [-r rate_limit] [-m num_coroutines] [-W] [--salvage]"
     + " filename [filename2 [...]] output_filename"
@@ -24,6 +24,7 @@ enum ConvertVerb {
     opening.flushing = .never
     var sources: [ImageChain] = []
     for name in arguments.sources { sources.append(try CommonArguments.open(name, opening)) }
+    let bitmaps = arguments.copiesBitmaps ? try self.bitmaps(of: sources, arguments) : nil
     if let choice = arguments.snapshot {
       guard sources.count == 1 else { throw VerbFailure("No support for concatenating multiple snapshot") }
       sources[0] = try snapshot(choice, of: sources[0])
@@ -39,7 +40,15 @@ enum ConvertVerb {
     let line = ProgressLine(isShown: arguments.showsProgress && !arguments.isQuiet, step: 1)
     defer { line.end() }
     let target = try openTarget(arguments, sources, byteCount)
+    if bitmaps != nil && !BitmapCopier.canCopy(to: target.top) {
+      throw VerbFailure("Format driver '\(arguments.targetFormat)' does not support bitmaps")
+    }
     try copy(sources, to: target, arguments, line.progress())
+    if let bitmaps {
+      for name in bitmaps.skipped { Console.error("warning: Skipping inconsistent bitmap '\(name)'") }
+      try attempt { () throws(EngineError) in try bitmaps.copy(to: target) }
+    }
+    try attempt("Could not flush '\(arguments.target)': ") { () throws(EngineError) in try target.close() }
     line.show(100)
   }
 
@@ -56,6 +65,16 @@ enum ConvertVerb {
         throw .invalid("Can't find snapshot")
       }
       return chain.replacing(layerAt: 0, with: try keeper.openSnapshot(record))
+    }
+  }
+
+  /// The bitmaps to copy, looked at before anything is made.
+  private static func bitmaps(of sources: [ImageChain], _ arguments: ConvertArguments)
+    throws(VerbFailure) -> BitmapCopier
+  {
+    guard sources.count == 1 else { throw VerbFailure("Copying bitmaps only possible with single source") }
+    return try attempt { () throws(EngineError) in
+      try BitmapCopier(from: sources[0].top, skippingBroken: arguments.skipsBrokenBitmaps)
     }
   }
 
@@ -144,6 +163,5 @@ enum ConvertVerb {
     try attempt { () throws(EngineError) in
       try Converter.convert(from: sources, to: target, options, progress: progress)
     }
-    try attempt("Could not flush '\(arguments.target)': ") { () throws(EngineError) in try target.close() }
   }
 }

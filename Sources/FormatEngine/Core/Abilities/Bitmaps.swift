@@ -7,7 +7,7 @@ public struct BitmapRecord: Equatable, Sendable {
   public var granularity: UInt64
   /// New writes are recorded.
   public var isEnabled: Bool
-  /// Was not stored properly: its content cannot be relied on.
+  /// Was not stored properly: its content cannot be relied on, and all that can be done is to remove it.
   public var isInconsistent: Bool
 
   public init(name: String, granularity: UInt64, isEnabled: Bool = true, isInconsistent: Bool = false) {
@@ -20,18 +20,49 @@ public struct BitmapRecord: Equatable, Sendable {
 
 /// A layer that keeps dirty bitmaps.
 public protocol BitmapKeeping: ImageLayer {
+  /// In the order of the image's own list.
   func bitmaps() throws(EngineError) -> [BitmapRecord]
-  /// The runs of guest bytes that are set, in ascending order.
-  func dirtyRuns(of name: String) throws(EngineError) -> [Range<UInt64>]
+  /// Calls `body` with each run of guest bytes that is set, in ascending order; runs do not touch and end
+  /// inside the disk. A bitmap that is not there or is inconsistent is an error.
+  func forEachDirtyRun(
+    of name: String, _ body: (Range<UInt64>) throws(EngineError) -> Void
+  ) throws(EngineError)
 }
 
-/// A layer whose dirty bitmaps can be changed. Each call is on disk when it returns, or nothing changed.
+/// A layer whose dirty bitmaps can be changed.
 public protocol BitmapChanging: BitmapKeeping, WritableLayer {
-  /// `granularity` 0 chooses one.
-  func addBitmap(named name: String, granularity: UInt64, isEnabled: Bool) throws(EngineError)
-  func removeBitmap(named name: String) throws(EngineError)
-  func clearBitmap(named name: String) throws(EngineError)
-  func setBitmap(named name: String, enabled: Bool) throws(EngineError)
-  /// Sets the bits of every run.
-  func markDirty(_ runs: [Range<UInt64>], in name: String) throws(EngineError)
+  /// What an image of this format and version takes.
+  var bitmapRules: BitmapRules { get }
+  /// Changes the list as `body` says. All of it is on disk when it returns; where `body` throws, or the
+  /// power fails before the end, the image has the bitmaps that it had.
+  ///
+  /// The caller sees to it that nothing else reads or writes the disk meanwhile.
+  func changeBitmaps(_ body: (inout BitmapEditor) throws(EngineError) -> Void) throws(EngineError)
+}
+
+/// What a format asks of new bitmaps.
+public struct BitmapRules: Equatable, Sendable {
+  /// Why there can be none at all, nil where there can.
+  public var refusal: String?
+  public var maximumCount: Int
+  /// Bytes of UTF-8.
+  public var maximumNameLength: Int
+  /// Powers of two.
+  public var granularityBits: ClosedRange<UInt64>
+  /// Where nobody chooses one.
+  public var defaultGranularityBits: UInt64
+  /// Bytes of all bits of one bitmap.
+  public var maximumByteCount: UInt64
+
+  public init(
+    refusal: String? = nil, maximumCount: Int, maximumNameLength: Int, granularityBits: ClosedRange<UInt64>,
+    defaultGranularityBits: UInt64, maximumByteCount: UInt64
+  ) {
+    self.refusal = refusal
+    self.maximumCount = maximumCount
+    self.maximumNameLength = maximumNameLength
+    self.granularityBits = granularityBits
+    self.defaultGranularityBits = defaultGranularityBits
+    self.maximumByteCount = maximumByteCount
+  }
 }

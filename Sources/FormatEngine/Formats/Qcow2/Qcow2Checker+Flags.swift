@@ -39,52 +39,30 @@ extension Qcow2Checker {
     }
   }
 
-  /// Bitmaps: directory, tables and their clusters (qcow2.txt, "Bitmaps").
+  /// Bitmaps: directory, tables and their clusters (qcow2.txt, "Bitmaps"). Where a part of them cannot be
+  /// understood, what it refers to counts as used by nobody.
   mutating func walkBitmaps() throws(EngineError) {
-    guard header.autoclearFeatures.contains(.bitmaps),
-      let content = extensions[Qcow2HeaderExtensions.Kind.bitmaps]
-    else { return }
-    let (count, byteCount, offset) = try content.parsed { (span) throws(EngineError) in
-      (
-        try span.bigEndian(UInt32.self, at: 0), try span.bigEndian(UInt64.self, at: 8),
-        try span.bigEndian(UInt64.self, at: 16)
-      )
-    }
-    // 64 MiB of directory have room for 65535 bitmaps with names of 1023 bytes.
-    guard byteCount <= 64 * MiB, offset.isAligned(to: geometry.clusterSize), offset < maximumFileOffset else {
-      corruption("ERROR bitmap directory is damaged")
+    let prologue = Qcow2Prologue(header: header, extensions: extensions, backing: nil)
+    let directory: Qcow2BitmapDirectory
+    do throws(EngineError) {
+      directory = try Qcow2BitmapDirectory.read(prologue, from: file)
+    } catch {
+      corruption("ERROR bitmaps: \(error.message)")
       return
     }
-    countRange(offset, byteCount)
-    let directory = try file.bytes(at: offset, count: Int(byteCount))
-    var position = 0
-    for _ in 0..<count where position + 24 <= directory.count {
-      position += try walkBitmap(directory, at: position)
+    countRange(directory.place.lowerBound, directory.place.upperBound - directory.place.lowerBound)
+    for bitmap in directory.bitmaps {
+      let tableEnd = bitmap.tableOffset + UInt64(bitmap.tableCount) * 8
+      countRange(bitmap.tableOffset, tableEnd - bitmap.tableOffset)
+      // What is past the end was just told.
+      guard try tableEnd <= file.byteCount().aligned(upTo: geometry.clusterSize) else { continue }
+      do throws(EngineError) {
+        let table = try Qcow2BitmapTable(bitmap, geometry, from: file)
+        for offset in table.clusters { countRange(offset, geometry.clusterSize) }
+      } catch {
+        corruption("ERROR \(error.message)")
+      }
     }
-  }
-
-  /// Returns the length of the directory entry.
-  private mutating func walkBitmap(_ directory: [UInt8], at position: Int) throws(EngineError) -> Int {
-    let (table, entries, length) = try directory.parsed { (span) throws(EngineError) in
-      let nameLength = Int(try span.bigEndian(UInt16.self, at: position + 18))
-      let extraLength = Int(try span.bigEndian(UInt32.self, at: position + 20))
-      return (
-        try span.bigEndian(UInt64.self, at: position),
-        UInt64(try span.bigEndian(UInt32.self, at: position + 8)),
-        (24 + nameLength + extraLength + 7) & ~7
-      )
-    }
-    guard table.isAligned(to: geometry.clusterSize), entries <= 64 * MiB / 8, table < maximumFileOffset else {
-      corruption("ERROR bitmap table is damaged")
-      return length
-    }
-    countRange(table, entries * 8)
-    let values = try ResidentTable(store: file, hostOffset: table, count: Int(entries))
-    for index in 0..<entries {
-      let offset = values[index] & Qcow2L1Entry.offsetMask
-      if offset != 0 { countRange(offset, geometry.clusterSize) }
-    }
-    return length
   }
 
   /// The clusters of an encryption header, whose place an extension names.

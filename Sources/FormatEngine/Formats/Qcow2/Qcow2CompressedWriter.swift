@@ -22,7 +22,7 @@ extension Qcow2Layer: CompressedWriting {
     guard dataFile == nil else {
       throw .unsupported("Compressed clusters cannot be stored in an external data file")
     }
-    let places = try change { (state) throws(EngineError) -> [UInt64] in
+    let places = try change(0..<0) { (state) throws(EngineError) -> [UInt64] in
       var places: [UInt64] = []
       places.reserveCapacity(pieces.count)
       for piece in pieces {
@@ -31,7 +31,7 @@ extension Qcow2Layer: CompressedWriting {
       return places
     }
     unsafe try write(bytes, pieces, at: places)
-    try change { (state) throws(EngineError) in
+    try change(0..<0) { (state) throws(EngineError) in
       for (piece, place) in zip(pieces, places) { try state.link(piece, at: place) }
     }
   }
@@ -68,6 +68,7 @@ extension Qcow2State {
     guard let new = Qcow2L2Entry.compressed(at: hostOffset, byteCount: byteCount, mapping.geometry) else {
       throw EngineError(.tooLarge, "The image file is larger than entries of compressed clusters can address")
     }
+    recorder?.note(piece.guestOffset..<piece.guestOffset + mapping.geometry.clusterSize)
     let table = try writableTable(mapping.geometry.l1Index(piece.guestOffset))
     let old = try mapping.entry(at: piece.guestOffset, in: table)
     try mapping.setEntry(at: piece.guestOffset, in: table, to: new)

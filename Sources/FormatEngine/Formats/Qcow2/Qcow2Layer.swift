@@ -99,6 +99,12 @@ extension Qcow2Layer: SelfDescribing {
     var fields = [
       InfoField("compat", .text("1.1")), InfoField("compression-type", .text(method.name)),
       InfoField("lazy-refcounts", .flag(header.compatibleFeatures.contains(.lazyRefcounts))),
+    ]
+    // Those that cannot be read are for `check` to tell of.
+    if let bitmaps = try? bitmaps(), !bitmaps.isEmpty {
+      fields.append(InfoField("bitmaps", .list(bitmaps.map(Self.info))))
+    }
+    fields += [
       InfoField("refcount-bits", .integer(1 << Int64(header.refcountOrder))),
       InfoField("corrupt", .flag(header.incompatibleFeatures.contains(.corrupt))),
       InfoField("extended-l2", .flag(header.incompatibleFeatures.contains(.extendedL2))),

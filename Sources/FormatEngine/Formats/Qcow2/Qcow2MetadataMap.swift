@@ -5,6 +5,7 @@
 struct Qcow2MetadataMap {
   enum Kind: UInt64 {
     case header, activeL1, activeL2, refcountTable, refcountBlock, snapshotTable, snapshotL1, other
+    case bitmapDirectory, bitmapTable
 
     /// In qemu-img's words.
     var name: String {
@@ -17,6 +18,8 @@ struct Qcow2MetadataMap {
       case .snapshotTable: "snapshot table"
       case .snapshotL1: "inactive L1 table"
       case .other: "header extension"
+      case .bitmapDirectory: "bitmap directory"
+      case .bitmapTable: "bitmap table"
       }
     }
   }
@@ -29,7 +32,7 @@ struct Qcow2MetadataMap {
   /// Tables that have moved away since.
   private var gone: Set<UInt64> = []
 
-  private static let kindBits: UInt64 = 3
+  private static let kindBits: UInt64 = 4
 
   mutating func add(_ clusters: Range<UInt64>, _ kind: Kind) {
     if !clusters.isEmpty { regions.append((clusters, kind)) }

@@ -121,9 +121,10 @@ extension Qcow2Layer: BackingChanging {
   /// Takes all tables from the file again.
   private func reload(_ state: inout Qcow2State) throws(EngineError) {
     do throws(EngineError) {
-      let wasMarked = state.hasMarkedDirty
+      let (wasMarked, recorder) = (state.hasMarkedDirty, state.recorder)
       state = try Qcow2State(try Qcow2Prologue.read(from: file), file: file, dataFile: dataFile?.store)
       state.hasMarkedDirty = wasMarked
+      (state.recorder, state.hasBegunRecording) = (recorder, recorder != nil)
       size.store(state.prologue.header.virtualSize, ordering: .relaxed)
     } catch {
       state.failure = error

@@ -19,7 +19,10 @@ extension Qcow2State {
       throw error
     }
     let old = prologue.header
-    prologue.header.autoclearFeatures.formIntersection(.rawExternalData)
+    prologue.header.autoclearFeatures.formIntersection([.rawExternalData, .bitmaps])
+    if prologue.extensions[Qcow2HeaderExtensions.Kind.bitmaps] == nil {
+      prologue.header.autoclearFeatures.remove(.bitmaps)
+    }
     if prologue.header.compatibleFeatures.contains(.lazyRefcounts) {
       prologue.header.incompatibleFeatures.insert(.dirty)
       hasMarkedDirty = true
@@ -92,6 +95,13 @@ extension Qcow2State {
           "Snapshot L1 table", offset: snapshot.l1Offset, count: UInt64(snapshot.l1Count), entryByteCount: 8,
           maximumBytes: Qcow2Header.maximumL1Bytes)
         map.add(Self.clusters(snapshot.l1Offset, UInt64(snapshot.l1Count) * 8, geometry), .snapshotL1)
+      }
+    }
+    // A list that cannot be read stands in the way of writes, not of a repair.
+    if let list = try? Qcow2BitmapDirectory.read(prologue, from: file) {
+      map.add(Self.clusters(list.place.lowerBound, UInt64(list.place.count), geometry), .bitmapDirectory)
+      for bitmap in list.bitmaps {
+        map.add(Self.clusters(bitmap.tableOffset, UInt64(bitmap.tableCount) * 8, geometry), .bitmapTable)
       }
     }
     try map.finish(geometry)

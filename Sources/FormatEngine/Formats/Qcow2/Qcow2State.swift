@@ -11,6 +11,10 @@ struct Qcow2State {
   var hasMarkedDirty = false
   /// Why nothing may be written any more.
   var failure: EngineError?
+  /// What is written, for bitmaps that are enabled; nil before the first write, and where there are none.
+  var recorder: Qcow2BitmapRecorder?
+  /// Whether it is known if there is something to record for.
+  var hasBegunRecording = false
   let file: any ByteStore
 
   init(_ prologue: Qcow2Prologue, file: any ByteStore, dataFile: (any ByteStore)?) throws(EngineError) {

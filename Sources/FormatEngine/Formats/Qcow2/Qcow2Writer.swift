@@ -3,7 +3,9 @@ import Synchronization
 /// Where written bytes go: the qcow2 half of the chain's write.
 extension Qcow2Layer: WritableLayer {
   func allocate(at offset: UInt64, limit: UInt64) throws(EngineError) -> Allocation {
-    try change { (state) throws(EngineError) in try state.allocate(at: offset, limit: limit) }
+    try change(offset..<offset + limit) { (state) throws(EngineError) in
+      try state.allocate(at: offset, limit: limit)
+    }
   }
 
   func link(_ allocation: Allocation) throws(EngineError) {
@@ -26,7 +28,7 @@ extension Qcow2Layer: WritableLayer {
 
   func setZeros(at offset: UInt64, limit: UInt64, keepingRoom: Bool) throws(EngineError) -> UInt64 {
     if let zeroed = try zeroRawData(at: offset, limit: limit) { return zeroed }
-    let done = try change { (state) throws(EngineError) in
+    let done = try change(offset..<offset + limit) { (state) throws(EngineError) in
       try state.setZeros(at: offset, limit: limit, keepingRoom: keepingRoom)
     }
     if !keepingRoom { dataFile?.store.forget(at: offset, count: done) }
@@ -35,7 +37,7 @@ extension Qcow2Layer: WritableLayer {
 
   func discard(at offset: UInt64, limit: UInt64) throws(EngineError) -> UInt64 {
     if let zeroed = try zeroRawData(at: offset, limit: limit) { return zeroed }
-    let (isFreed, done) = try change { (state) throws(EngineError) in
+    let (isFreed, done) = try change(offset..<offset + limit) { (state) throws(EngineError) in
       try state.discard(at: offset, limit: limit)
     }
     if isFreed { dataFile?.store.forget(at: offset, count: done) }
@@ -46,7 +48,7 @@ extension Qcow2Layer: WritableLayer {
   private func zeroRawData(at offset: UInt64, limit: UInt64) throws(EngineError) -> UInt64? {
     let isRaw = state.withLock { $0.prologue.header.autoclearFeatures.contains(.rawExternalData) }
     guard isRaw, let dataFile else { return nil }
-    try change { (_) throws(EngineError) in }
+    try change(offset..<offset + limit) { (_) throws(EngineError) in }
     try dataFile.store.writeZeros(at: offset, count: limit, freeing: true)
     return limit
   }
@@ -56,15 +58,20 @@ extension Qcow2Layer: WritableLayer {
   }
 
   func close() throws(EngineError) {
+    try storeRecordedBits()
     try state.withLock { (state) throws(EngineError) in try state.close() }
   }
 
   /// Runs a change of the tables. The first one prepares the image for it.
-  func change<T>(_ body: (inout sending Qcow2State) throws(EngineError) -> sending T) throws(EngineError)
-    -> sending T
-  {
+  ///
+  /// `guestBytes`: what the guest reads differently afterwards, or will once they are written; for bitmaps.
+  func change<T>(
+    _ guestBytes: Range<UInt64>, _ body: (inout sending Qcow2State) throws(EngineError) -> sending T
+  ) throws(EngineError) -> sending T {
     try state.withLock { (state) throws(EngineError) in
       try state.prepareToWrite()
+      if !state.hasBegunRecording { try state.beginRecording() }
+      state.recorder?.note(guestBytes)
       do throws(EngineError) {
         return try body(&state)
       } catch {

@@ -1,0 +1,139 @@
+import FormatEngine
+
+/// `bitmap`: changes the persistent dirty bitmaps of an image.
+enum BitmapVerb {
+  static let usage =
+    "(--merge source | --add | --remove | --clear | --enable | --disable)... [-b source_file [-F source_fmt]]"
+    + " [-g granularity] [--object objectdef] [--image-opts | -f fmt] filename bitmap"
+
+  private static let rules = [
+    OptionRule("help", "h"), OptionRule(letter: "b", takesValue: true),
+    OptionRule("source-format", "F", takesValue: true), OptionRule(letter: "f", takesValue: true),
+    OptionRule(letter: "g", takesValue: true), OptionRule("add"), OptionRule("remove"),
+    OptionRule("clear"), OptionRule("enable"), OptionRule("disable"),
+    OptionRule("merge", takesValue: true), OptionRule("image-opts"), OptionRule("object", takesValue: true),
+  ]
+
+  private enum Action {
+    case add, remove, clear, enable, disable
+    /// A bitmap, of the source file where there is one.
+    case merge(String)
+
+    /// As the option and the message have it.
+    var name: String {
+      switch self {
+      case .add: "add"
+      case .remove: "remove"
+      case .clear: "clear"
+      case .enable: "enable"
+      case .disable: "disable"
+      case .merge: "merge"
+      }
+    }
+
+    init(_ option: GivenOption) {
+      switch option.key {
+      case "add": self = .add
+      case "remove": self = .remove
+      case "clear": self = .clear
+      case "enable": self = .enable
+      case "disable": self = .disable
+      default: self = .merge(option.value)
+      }
+    }
+  }
+
+  static func run(_ arguments: [String]) throws(VerbFailure) -> CInt {
+    let parsed = OptionParser.parse(arguments, rules)
+    var options = OpenOptions(access: .readWrite)
+    var sourceOptions = OpenOptions()
+    var sourceFile: String?
+    var granularity: UInt64?
+    var actions: [Action] = []
+    for option in parsed.options {
+      switch option.key {
+      case "help": return Main.showHelp()
+      case "b": sourceFile = option.value
+      case "source-format": sourceOptions.format = option.value
+      case "f": options.format = option.value
+      case "g": granularity = try CommonArguments.size(option.value, what: "granularity")
+      case "add", "remove", "clear", "enable", "disable", "merge": actions.append(Action(option))
+      case "object", "image-opts": throw CommonArguments.unsupported("--\(option.key)")
+      default: throw option.failure
+      }
+    }
+    guard parsed.operands.count == 2 else { throw VerbFailure("Expecting filename and bitmap name") }
+    guard !actions.isEmpty else {
+      throw VerbFailure("Need at least one of --add, --remove, --clear, --enable, --disable, or --merge")
+    }
+    if granularity != nil && !actions.contains(where: { $0.name == "add" }) {
+      throw VerbFailure("granularity only supported with --add")
+    }
+    if sourceOptions.format != nil && sourceFile == nil { throw VerbFailure("-F only supported with -b") }
+    if sourceFile != nil && !actions.contains(where: { $0.name == "merge" }) {
+      throw VerbFailure("Merge bitmap source file only supported with --merge")
+    }
+    let image = try CommonArguments.open(parsed.operands[0], options)
+    let source = try sourceFile.map { (name) throws(VerbFailure) in
+      try CommonArguments.open(name, sourceOptions)
+    }
+    try change(
+      image, source ?? image, bitmap: parsed.operands[1], actions, granularity: granularity ?? 0)
+    return 0
+  }
+
+  /// Does one action after the other. Where one fails those before it are kept, as qemu-img does.
+  private static func change(
+    _ image: ImageChain, _ source: ImageChain, bitmap: String, _ actions: [Action], granularity: UInt64
+  ) throws(VerbFailure) {
+    var failure: VerbFailure?
+    func perform(_ body: (Action) throws(EngineError) -> Void) {
+      for action in actions where failure == nil {
+        do throws(EngineError) {
+          try body(action)
+        } catch {
+          failure = VerbFailure(error, prefix: "Operation \(action.name) on bitmap \(bitmap) failed: ")
+        }
+      }
+    }
+    guard let layer = image.top as? any BitmapChanging else {
+      perform { (action) throws(EngineError) in throw refusal(of: image, action, bitmap) }
+      if let failure { throw failure }
+      return
+    }
+    try attempt("Could not change the bitmaps of '\(image.members[0].path)': ") { () throws(EngineError) in
+      try image.changingWhole { () throws(EngineError) in
+        try layer.changeBitmaps { (editor) throws(EngineError) in
+          perform { (action) throws(EngineError) in
+            try apply(action, to: &editor, bitmap, of: source === image ? nil : source, granularity)
+          }
+        }
+      }
+      try image.close()
+    }
+    if let failure { throw failure }
+  }
+
+  private static func apply(
+    _ action: Action, to editor: inout BitmapEditor, _ bitmap: String, of source: ImageChain?,
+    _ granularity: UInt64
+  ) throws(EngineError) {
+    switch action {
+    case .add: try editor.add(bitmap, granularity: granularity)
+    case .remove: try editor.remove(bitmap)
+    case .clear: try editor.clear(bitmap)
+    case .enable: try editor.setEnabled(bitmap, to: true)
+    case .disable: try editor.setEnabled(bitmap, to: false)
+    case .merge(let name):
+      guard let source else { return try editor.merge(name, into: bitmap) }
+      try editor.merge(name, of: source.top, into: bitmap)
+    }
+  }
+
+  /// What an image says that has no notion of bitmaps.
+  private static func refusal(of image: ImageChain, _ action: Action, _ bitmap: String) -> EngineError {
+    action.name == "add"
+      ? .unsupported("Can't store persistent bitmaps to '\(image.members[0].path)': Operation not supported")
+      : EngineError(.notFound, "Dirty bitmap '\(bitmap)' not found")
+  }
+}
