@@ -10,6 +10,7 @@ struct Verb: Sendable {
 enum VerbTable {
   /// By name, as the help lists them.
   static let all = [
+    Verb(name: "amend", usage: AmendVerb.usage, run: AmendVerb.run),
     Verb(name: "bitmap", usage: BitmapVerb.usage, run: BitmapVerb.run),
     Verb(name: "check", usage: CheckVerb.usage, run: CheckVerb.run),
     Verb(name: "compare", usage: CompareVerb.usage, run: CompareVerb.run),
@@ -17,6 +18,7 @@ enum VerbTable {
     Verb(name: "create", usage: CreateVerb.usage, run: CreateVerb.run),
     Verb(name: "info", usage: InfoVerb.usage, run: InfoVerb.run),
     Verb(name: "map", usage: MapVerb.usage, run: MapVerb.run),
+    Verb(name: "snapshot", usage: SnapshotVerb.usage, run: SnapshotVerb.run),
   ]
 
   static func verb(named name: String) -> Verb? { all.first { $0.name == name } }

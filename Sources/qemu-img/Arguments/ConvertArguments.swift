@@ -34,38 +34,6 @@ struct ConvertArguments {
     OptionRule("skip-broken-bitmaps"),
   ]
 
-  /// What `-l` chooses.
-  enum SnapshotChoice {
-    case idOrName(String)
-    case exactly(id: String?, name: String?)
-
-    init(_ text: String) throws(VerbFailure) {
-      guard text.hasPrefix("snapshot.") else {
-        self = .idOrName(text)
-        return
-      }
-      var (id, name): (String?, String?)
-      for item in text.split(separator: ",") {
-        let parts = item.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
-        switch parts[0] {
-        case "snapshot.id" where parts.count == 2: id = String(parts[1])
-        case "snapshot.name" where parts.count == 2: name = String(parts[1])
-        default:
-          throw VerbFailure(
-            "Invalid parameter '\(parts[0])'", "Failed in parsing snapshot param '\(text)'")
-        }
-      }
-      self = .exactly(id: id, name: name)
-    }
-
-    func matches(_ record: SnapshotRecord) -> Bool {
-      switch self {
-      case .idOrName(let text): record.id == text || record.name == text
-      case .exactly(let id, let name): (id == nil || id == record.id) && (name == nil || name == record.name)
-      }
-    }
-  }
-
   enum Request {
     case convert(ConvertArguments)
     case help

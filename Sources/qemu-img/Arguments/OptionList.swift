@@ -10,10 +10,20 @@ struct OptionList {
     guard !text.isEmpty, text.utf8.first != UInt8(ascii: ","), commasAtEnd % 2 == 0 else {
       throw VerbFailure("Invalid option list: \(text)")
     }
-    for item in Self.split(text) {
+    entries += Self.entries(of: text)
+  }
+
+  /// What a list says, as it stands.
+  static func entries(of text: String) -> [(name: String, value: String?)] {
+    split(text).map { item in
       let parts = item.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
-      entries.append((String(parts[0]), parts.count > 1 ? String(parts[1]) : nil))
+      return (String(parts[0]), parts.count > 1 ? String(parts[1]) : nil)
     }
+  }
+
+  /// Of the options, in the order in which they were given.
+  var names: [String] {
+    entries.map { $0.value == nil && $0.name.hasPrefix("no") ? String($0.name.dropFirst(2)) : $0.name }
   }
 
   var isEmpty: Bool { entries.isEmpty }

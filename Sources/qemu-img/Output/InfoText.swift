@@ -7,7 +7,7 @@ enum InfoText {
     let margin = String(repeating: "    ", count: depth)
     var lines = head(info) + backing(info)
     if !info.snapshots.isEmpty {
-      lines += ["Snapshot list:", snapshotHead] + info.snapshots.map(snapshotRow)
+      lines += snapshotList(info.snapshots)
     }
     if let fields = info.formatSpecific, !fields.isEmpty {
       lines.append("Format specific information:")
@@ -45,6 +45,11 @@ enum InfoText {
       }
     return ["backing file: \(backing.name)\(place)"]
       + (backing.format.map { ["backing file format: \($0)"] } ?? [])
+  }
+
+  /// Lines of `info` and of `snapshot -l`.
+  static func snapshotList(_ snapshots: [SnapshotRecord]) -> [String] {
+    ["Snapshot list:", snapshotHead] + snapshots.map(snapshotRow)
   }
 
   private static let snapshotHead = row("ID", "TAG", "VM_SIZE", "DATE", "VM_CLOCK", "ICOUNT")

@@ -52,7 +52,7 @@ enum ConvertVerb {
     line.show(100)
   }
 
-  private static func snapshot(_ choice: ConvertArguments.SnapshotChoice, of chain: ImageChain)
+  private static func snapshot(_ choice: SnapshotChoice, of chain: ImageChain)
     throws(VerbFailure) -> ImageChain
   {
     try attempt("Failed to load snapshot: ") { () throws(EngineError) in
@@ -61,7 +61,7 @@ enum ConvertVerb {
           "Block format '\(chain.members[0].formatName)' used by device '' does not support temporarily"
             + " loading internal snapshots")
       }
-      guard let record = try keeper.snapshots().first(where: choice.matches) else {
+      guard let record = choice.choose(from: try keeper.snapshots()) else {
         throw .invalid("Can't find snapshot")
       }
       return chain.replacing(layerAt: 0, with: try keeper.openSnapshot(record))

@@ -102,7 +102,8 @@ enum CreateOptionsHelp {
     return 0
   }
 
-  private static func list(_ schema: OptionSchema) -> String {
+  /// One line for each option.
+  static func list(_ schema: OptionSchema) -> String {
     schema.options.sorted { $0.name < $1.name }.map { option in
       let kind =
         switch option.kind {

@@ -28,6 +28,12 @@ public protocol Amendable: WritableLayer {
   func amend(_ options: OptionValues, _ request: AmendRequest, progress: Progress) throws(EngineError)
 }
 
+/// A format whose layers are `Amendable`.
+public protocol AmendableFormat: ImageFormat {
+  /// What their `amendOptions` are, known before an image is open.
+  static var amendOptions: OptionSchema { get }
+}
+
 /// What goes with the options of an amendment.
 public struct AmendRequest: Sendable {
   /// Passphrases that the options name.

@@ -35,7 +35,7 @@ extension Qcow2Format: CreatableFormat {
       header.headerLength = Qcow2Header.version2Length
       return Qcow2Prologue(header: header, extensions: extensions, backing: request.backing)
     }
-    header.headerLength = 112
+    header.headerLength = Qcow2Header.writtenLength
     header.refcountOrder = options.refcountOrder
     header.compressionType = options.compression.rawValue
     if options.compression != .deflate { header.incompatibleFeatures.insert(.compressionType) }
@@ -46,11 +46,9 @@ extension Qcow2Format: CreatableFormat {
       if options.isDataFileRaw { header.autoclearFeatures.insert(.rawExternalData) }
       extensions.set(Qcow2HeaderExtensions.Kind.dataFile, Array(name.utf8))
     }
-    // Small clusters have no room for the names; the names are a courtesy.
-    if options.geometry.clusterSize >= 4096 {
-      extensions.set(Qcow2HeaderExtensions.Kind.featureNames, Qcow2HeaderExtensions.knownFeatureNames)
-    }
-    return Qcow2Prologue(header: header, extensions: extensions, backing: request.backing)
+    var prologue = Qcow2Prologue(header: header, extensions: extensions, backing: request.backing)
+    prologue.nameFeatures()
+    return prologue
   }
 
   private static func createDataFile(_ options: Qcow2CreateOptions, _ request: CreateRequest)

@@ -34,6 +34,8 @@ struct Qcow2Header: Equatable, Sendable {
   static let magic: UInt32 = 0x5146_49fb
   static let version2Length: UInt32 = 72
   static let version3Length: UInt32 = 104
+  /// Of the headers that are written here: with the compression type, and its padding.
+  static let writtenLength: UInt32 = 112
 
   struct Incompatible: OptionSet, Sendable {
     let rawValue: UInt64

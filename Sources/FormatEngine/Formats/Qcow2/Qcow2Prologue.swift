@@ -94,4 +94,16 @@ struct Qcow2Prologue: Equatable, Sendable {
     header.backingNameLength = UInt32(backingName.count)
     return header
   }
+
+  /// Says what the bits of the feature fields mean. Small clusters have no room for that; it is a courtesy.
+  mutating func nameFeatures() {
+    guard header.geometry.clusterSize >= 4096 else { return }
+    extensions.set(Qcow2HeaderExtensions.Kind.featureNames, Qcow2HeaderExtensions.knownFeatureNames)
+  }
+
+  /// Whether there are dirty bitmaps that are valid (qcow2.txt, "Bitmaps extension").
+  var hasBitmaps: Bool {
+    guard header.autoclearFeatures.contains(.bitmaps) else { return false }
+    return extensions[Qcow2HeaderExtensions.Kind.bitmaps]?.prefix(4).contains { $0 != 0 } ?? false
+  }
 }

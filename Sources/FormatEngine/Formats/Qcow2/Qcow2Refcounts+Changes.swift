@@ -7,18 +7,23 @@ extension Qcow2Refcounts {
   /// Adds a reference to a cluster, which has a block.
   func increment(_ cluster: UInt64) throws(EngineError) { try increment(cluster..<cluster + 1) }
 
-  /// Adds a reference to each cluster of a run. Every one of them has a block.
-  func increment(_ run: Range<UInt64>) throws(EngineError) {
+  /// Adds a reference to each cluster of a run. Every one of them has a block. Returns the least of their counts
+  /// before.
+  @discardableResult
+  func increment(_ run: Range<UInt64>) throws(EngineError) -> UInt64 {
     let maximum = maximumCount
     var hasRoom = true
+    var least = UInt64.max
     try change(run) { old in
       hasRoom = hasRoom && old < maximum
+      least = min(least, old)
       return old < maximum ? old + 1 : old
     }
     guard hasRoom else {
       throw EngineError(
         .tooLarge, "A cluster would have more references than \(1 << order) bits can count")
     }
+    return least
   }
 
   /// Takes a reference from a cluster and says how many are left. A count of 0 stays as it is: an image

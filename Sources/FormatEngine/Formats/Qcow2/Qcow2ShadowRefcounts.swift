@@ -64,9 +64,10 @@ final class Qcow2ShadowRefcounts {
     try counts.set(run, to: count)
   }
 
-  func increment(_ run: Range<UInt64>) throws(EngineError) {
+  /// Returns the least of the counts before.
+  func increment(_ run: Range<UInt64>) throws(EngineError) -> UInt64 {
     try own(run)
-    try counts.increment(run)
+    return try counts.increment(run)
   }
 
   func decrement(_ run: Range<UInt64>) throws(EngineError) {

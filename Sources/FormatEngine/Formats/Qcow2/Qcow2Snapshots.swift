@@ -10,6 +10,9 @@ struct Qcow2Snapshot: Equatable, Sendable {
   var l1Offset: UInt64
   var l1Count: UInt32
   var record: SnapshotRecord
+  /// Id and name as they are stored: they may be no UTF-8.
+  var idBytes: [UInt8]
+  var nameBytes: [UInt8]
   /// Fields after the known ones, kept as they are.
   var unknownExtra: [UInt8]
 
@@ -85,9 +88,10 @@ extension Qcow2Snapshot {
     let vmStateSize = try extra(0)
     let recordedSize = try extra(8)
     let instructions = try extra(16)
+    let idBytes = try bytes.bytes(in: idStart..<nameStart)
+    let nameBytes = try bytes.bytes(in: nameStart..<nameStart + nameLength)
     let record = SnapshotRecord(
-      id: try bytes.text(in: idStart..<nameStart),
-      name: try bytes.text(in: nameStart..<nameStart + nameLength),
+      id: String(decoding: idBytes, as: UTF8.self), name: String(decoding: nameBytes, as: UTF8.self),
       dateSeconds: Int64(try bytes.bigEndian(UInt32.self, at: 16)),
       dateNanoseconds: try bytes.bigEndian(UInt32.self, at: 20),
       vmClock: try bytes.bigEndian(UInt64.self, at: 24),
@@ -96,7 +100,8 @@ extension Qcow2Snapshot {
       instructionCount: instructions == UInt64.max ? nil : instructions)
     return Qcow2Snapshot(
       l1Offset: try bytes.bigEndian(UInt64.self, at: 0), l1Count: try bytes.bigEndian(UInt32.self, at: 8),
-      record: record, unknownExtra: try bytes.bytes(in: fixedLength + min(24, extraLength)..<idStart))
+      record: record, idBytes: idBytes, nameBytes: nameBytes,
+      unknownExtra: try bytes.bytes(in: fixedLength + min(24, extraLength)..<idStart))
   }
 }
 

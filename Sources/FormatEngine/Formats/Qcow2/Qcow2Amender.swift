@@ -1,0 +1,122 @@
+import Synchronization
+
+extension Qcow2Format: AmendableFormat {
+  public static var amendOptions: OptionSchema { Qcow2Layer.amendOptions }
+}
+
+extension Qcow2Layer: Amendable {
+  static var amendOptions: OptionSchema { Qcow2AmendOptions.schema }
+
+  func amend(_ options: OptionValues, _ request: AmendRequest, progress: Progress) throws(EngineError) {
+    let prologue = state.withLock { $0.prologue }
+    let wanted = try Qcow2AmendOptions(options, of: prologue)
+    if Self.amendOptions.options.contains(where: { $0.name.hasPrefix("encrypt.") && options.isGiven($0.name) }
+    ) {
+      guard prologue.header.encryptionMethod != 0 else {
+        throw .invalid("Can't amend encryption options - encryption not present")
+      }
+      throw .unsupported("Keys of encrypted qcow2 images cannot be changed yet")
+    }
+    if wanted.version < prologue.header.version { try refuseDowngrade(prologue) }
+    // A new version comes first, because the other changes may need it; the old one last, for the same reason.
+    if wanted.changesFeatures(of: prologue) {
+      try rewrite { (rewrite) throws(EngineError) in try wanted.apply(to: rewrite, progress: progress) }
+    }
+    if let virtualSize = wanted.virtualSize, virtualSize != self.virtualSize {
+      guard let resizable = self as any ImageLayer as? any Resizable else {
+        throw .unsupported("The size of a qcow2 image cannot be changed yet")
+      }
+      try resizable.resize(to: virtualSize, preallocation: .off, progress: progress)
+    }
+    if wanted.version < prologue.header.version {
+      try rewrite { (rewrite) throws(EngineError) in try rewrite.downgrade(progress: progress) }
+    }
+  }
+
+  /// What version 2 has no room for.
+  private func refuseDowngrade(_ prologue: Qcow2Prologue) throws(EngineError) {
+    let features = prologue.header.incompatibleFeatures.subtracting(.dirty)
+    if features.contains(.externalDataFile) {
+      throw .unsupported("Cannot downgrade an image with a data file")
+    }
+    // Its entries need not record the disk's size, so all must have the same.
+    for snapshot in try snapshots() {
+      guard snapshot.vmStateSize == 0, snapshot.virtualSize == prologue.header.virtualSize else {
+        throw .unsupported("Internal snapshots prevent downgrade of image")
+      }
+    }
+    guard features.isEmpty else {
+      throw .unsupported(
+        "Cannot downgrade an image with incompatible features 0x\(hex(features.rawValue)) set")
+    }
+    // Without the bit that keeps them valid they would be lost.
+    if prologue.hasBitmaps { throw .unsupported("Cannot downgrade an image with bitmaps") }
+  }
+}
+
+extension Qcow2AmendOptions {
+  /// Whether anything changes beside the size and the way back to version 2.
+  fileprivate func changesFeatures(of prologue: Qcow2Prologue) -> Bool {
+    let header = prologue.header
+    return version > header.version || refcountOrder != header.refcountOrder || dataFile != nil
+      || isDataFileRaw != header.autoclearFeatures.contains(.rawExternalData)
+      || hasLazyRefcounts != header.compatibleFeatures.contains(.lazyRefcounts)
+  }
+
+  fileprivate func apply(to rewrite: Qcow2Rewrite, progress: Progress) throws(EngineError) {
+    if version > rewrite.prologue.header.version { try rewrite.upgrade() }
+    if refcountOrder != rewrite.prologue.header.refcountOrder {
+      try rewrite.changeRefcountWidth(toOrder: refcountOrder, progress: progress)
+    }
+    if let dataFile {
+      rewrite.prologue.extensions.set(
+        Qcow2HeaderExtensions.Kind.dataFile, dataFile.isEmpty ? nil : Array(dataFile.utf8))
+    }
+    if !isDataFileRaw { rewrite.prologue.header.autoclearFeatures.remove(.rawExternalData) }
+    if hasLazyRefcounts {
+      rewrite.prologue.header.compatibleFeatures.insert(.lazyRefcounts)
+    } else {
+      rewrite.prologue.header.compatibleFeatures.remove(.lazyRefcounts)
+    }
+  }
+}
+
+extension Qcow2Rewrite {
+  /// From version 2 to version 3.
+  fileprivate func upgrade() throws(EngineError) {
+    prologue.header.version = 3
+    prologue.header.headerLength = Qcow2Header.writtenLength
+    prologue.nameFeatures()
+    // Entries of version 3 record the disk's size.
+    if prologue.header.snapshotCount > 0 { try replaceSnapshots(with: try snapshots()) }
+  }
+
+  /// From version 3 to version 2. The image has nothing that version 2 lacks but zero clusters.
+  fileprivate func downgrade(progress: Progress) throws(EngineError) {
+    let header = prologue.header
+    let old = try snapshots()
+    var new = old
+    let total = old.reduce(UInt64(header.l1Count)) { $0 + UInt64($1.l1Count) }
+    var expander = try Qcow2ZeroExpander(self, total: total, progress: progress)
+    var active = try Qcow2L1Table(at: header.l1Offset, count: header.l1Count, from: file)
+    try expander.expand(&active, isActive: true)
+    for (index, snapshot) in old.enumerated() {
+      let before = try Qcow2L1Table(at: snapshot.l1Offset, count: snapshot.l1Count, from: file)
+      var l1 = before
+      try expander.expand(&l1, isActive: false)
+      guard l1 != before else { continue }
+      try remove(clusters(at: snapshot.l1Offset, byteCount: UInt64(snapshot.l1Count) * 8))
+      new[index].l1Offset = try l1.write(to: self)
+    }
+    // Room that was given back may have been shared.
+    try Qcow2TreeRewriter(self).setCopiedFlags(of: &active)
+    try replaceActive(with: active)
+    if new != old { try replaceSnapshots(with: new) }
+    prologue.header.version = 2
+    prologue.header.headerLength = Qcow2Header.version2Length
+    prologue.header.incompatibleFeatures = []
+    prologue.header.compatibleFeatures = []
+    prologue.header.autoclearFeatures = []
+    prologue.extensions.set(Qcow2HeaderExtensions.Kind.featureNames, nil)
+  }
+}

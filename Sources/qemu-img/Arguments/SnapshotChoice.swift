@@ -1,0 +1,35 @@
+import FormatEngine
+
+/// Which internal snapshot a command line means.
+enum SnapshotChoice {
+  case idOrName(String)
+  case exactly(id: String?, name: String?)
+
+  /// What stands after `-l`: `snapshot.id=[ID],snapshot.name=[NAME]`, or else an id or a name.
+  init(_ text: String) throws(VerbFailure) {
+    guard text.hasPrefix("snapshot.") else {
+      self = .idOrName(text)
+      return
+    }
+    var (id, name): (String?, String?)
+    for (key, value) in OptionList.entries(of: text) {
+      switch key {
+      // A key alone means "on", whatever that may be good for.
+      case "snapshot.id": id = value ?? "on"
+      case "snapshot.name": name = value ?? "on"
+      default:
+        throw VerbFailure("Invalid parameter '\(key)'", "Failed in parsing snapshot param '\(text)'")
+      }
+    }
+    self = .exactly(id: id, name: name)
+  }
+
+  /// The first snapshot that fits, nil where none does. An id goes before a name.
+  func choose(from records: [SnapshotRecord]) -> SnapshotRecord? {
+    switch self {
+    case .idOrName(let text): records.first { $0.id == text } ?? records.first { $0.name == text }
+    case .exactly(let id, let name):
+      records.first { (id == nil || id == $0.id) && (name == nil || name == $0.name) }
+    }
+  }
+}

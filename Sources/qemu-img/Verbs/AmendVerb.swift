@@ -1,0 +1,87 @@
+import FormatEngine
+
+/// `amend`: changes what an image's options were when it was made.
+enum AmendVerb {
+  static let usage =
+    "[--object objectdef] [--image-opts] [-p] [-q] [-f fmt] [-t cache] [--force] -o options filename"
+
+  private static let rules = [
+    OptionRule("help", "h"), OptionRule(letter: "f", takesValue: true),
+    OptionRule(letter: "o", takesValue: true), OptionRule(letter: "p"), OptionRule(letter: "q"),
+    OptionRule(letter: "t", takesValue: true), OptionRule("object", takesValue: true),
+    OptionRule("image-opts"), OptionRule("force"),
+  ]
+
+  static func run(_ arguments: [String]) throws(VerbFailure) -> CInt {
+    let parsed = OptionParser.parse(arguments, rules)
+    var list = OptionList()
+    var opening = OpenOptions(access: .readWrite)
+    var cache = "writeback"
+    var request = AmendRequest()
+    var (showsProgress, isQuiet) = (false, false)
+    for option in parsed.options {
+      switch option.key {
+      case "help": return Main.showHelp()
+      case "f": opening.format = option.value
+      case "o": try list.add(option.value)
+      case "p": showsProgress = true
+      case "q": isQuiet = true
+      case "t": cache = option.value
+      case "force": request.isForced = true
+      case "object", "image-opts": throw CommonArguments.unsupported("--\(option.key)")
+      default: throw option.failure
+      }
+    }
+    guard !list.isEmpty else { throw .usage("Must specify options (-o)") }
+    if list.asksForHelp, let format = opening.format { return try showOptions(ofFormat: format) }
+    guard parsed.operands.count == 1 else { throw VerbFailure("Expecting one image file name") }
+    opening.flushing = try CommonArguments.cacheMode(cache, what: "cache")
+    let chain = try CommonArguments.open(parsed.operands[0], opening)
+    if list.asksForHelp { return try showOptions(ofFormat: chain.members[0].formatName) }
+    let line = ProgressLine(isShown: showsProgress && !isQuiet, step: 1)
+    defer { line.end() }
+    try amend(chain, list, request, line)
+    line.show(100)
+    return 0
+  }
+
+  private static func amend(
+    _ chain: ImageChain, _ list: OptionList, _ request: AmendRequest, _ line: ProgressLine
+  ) throws(VerbFailure) {
+    let format = chain.members[0].formatName
+    let schema = try schema(ofFormat: format)
+    guard let layer = chain.top as? any Amendable else { throw unsupported(format) }
+    try attempt { () throws(EngineError) in
+      var options = OptionValues(schema)
+      if let name = list.names.first(where: { schema.option(named: $0) == nil }),
+        let creatable = FormatCatalog.format(named: format) as? any CreatableFormat.Type,
+        creatable.createOptions.option(named: name) != nil
+      {
+        throw .invalid("Invalid parameter '\(name)'\nThis option is only supported for image creation")
+      }
+      try list.apply(to: &options)
+      try chain.changingWhole { () throws(EngineError) in
+        try layer.amend(options, request, progress: line.progress())
+      }
+      try chain.close()
+    }
+  }
+
+  private static func schema(ofFormat name: String) throws(VerbFailure) -> OptionSchema {
+    guard let format = FormatCatalog.format(named: name) else {
+      throw VerbFailure("Unknown file format '\(name)'")
+    }
+    guard let amendable = format as? any AmendableFormat.Type else { throw unsupported(name) }
+    return amendable.amendOptions
+  }
+
+  private static func unsupported(_ format: String) -> VerbFailure {
+    VerbFailure("Format driver '\(format)' does not support option amendment")
+  }
+
+  private static func showOptions(ofFormat name: String) throws(VerbFailure) -> CInt {
+    let schema = try schema(ofFormat: name)
+    Console.write("Amend options for '\(name)':\n" + CreateOptionsHelp.list(schema))
+    return 0
+  }
+}

@@ -1,0 +1,113 @@
+import FormatEngine
+import Glibc
+
+/// `snapshot`: lists, makes, goes back to and deletes internal snapshots.
+enum SnapshotVerb {
+  static let usage =
+    "[--object objectdef] [--image-opts] [-f fmt] [-U] [-q] [-l | -a snapshot | -c snapshot | -d snapshot]"
+    + " filename"
+
+  private static let rules = [
+    OptionRule("help", "h"), OptionRule("format", "f", takesValue: true), OptionRule(letter: "l"),
+    OptionRule(letter: "a", takesValue: true), OptionRule(letter: "c", takesValue: true),
+    OptionRule(letter: "d", takesValue: true), OptionRule(letter: "q"),
+    OptionRule("object", takesValue: true), OptionRule("image-opts"), OptionRule("force-share", "U"),
+  ]
+
+  private enum Action {
+    case list
+    case create(String)
+    case apply(String)
+    case delete(String)
+  }
+
+  static func run(_ arguments: [String]) throws(VerbFailure) -> CInt {
+    let parsed = OptionParser.parse(arguments, rules)
+    var options = OpenOptions(access: .readWrite)
+    var actions: [Action] = []
+    var sharesByForce = false
+    for option in parsed.options {
+      switch option.key {
+      case "help": return Main.showHelp()
+      case "format": options.format = option.value
+      case "l": actions.append(.list)
+      case "a": actions.append(.apply(option.value))
+      case "c": actions.append(.create(option.value))
+      case "d": actions.append(.delete(option.value))
+      case "q": break
+      case "force-share": sharesByForce = true
+      case "object", "image-opts": throw CommonArguments.unsupported("--\(option.key)")
+      default: throw option.failure
+      }
+    }
+    if actions.count > 1 { throw .usage("Cannot mix '-l', '-a', '-c', '-d'") }
+    guard parsed.operands.count == 1 else { throw .usage("Expecting one image file name") }
+    let name = parsed.operands[0]
+    // Without an action there is only the image to be opened, as with qemu-img.
+    if case .list? = actions.first { options.access = .readOnly }
+    if sharesByForce && options.access == .readWrite {
+      throw VerbFailure("Could not open '\(name)': force-share=on can only be used with read-only images")
+    }
+    let chain = try CommonArguments.open(name, options)
+    if let action = actions.first { try perform(action, on: chain) }
+    return 0
+  }
+
+  private static func perform(_ action: Action, on chain: ImageChain) throws(VerbFailure) {
+    switch action {
+    case .list: try list(chain)
+    case .create(let name): try create(name, in: chain)
+    case .apply(let name): try apply(name, to: chain)
+    case .delete(let name): try delete(name, of: chain)
+    }
+    try attempt { () throws(EngineError) in try chain.close() }
+  }
+
+  private static func list(_ chain: ImageChain) throws(VerbFailure) {
+    guard let keeper = chain.top as? any SnapshotKeeping else { return }
+    let snapshots = try attempt { () throws(EngineError) in try keeper.snapshots() }
+    if !snapshots.isEmpty {
+      Console.write(InfoText.snapshotList(snapshots).joined(separator: "\n") + "\n")
+    }
+  }
+
+  private static func create(_ name: String, in chain: ImageChain) throws(VerbFailure) {
+    try attempt("Could not create snapshot '\(name)': ") { () throws(EngineError) in
+      guard let keeper = chain.top as? any SnapshotChanging else {
+        throw .unsupported("Operation not supported")
+      }
+      try chain.changingWhole { () throws(EngineError) in
+        _ = try keeper.createSnapshot(named: name, at: now())
+      }
+    }
+  }
+
+  /// By id, or else by name.
+  private static func apply(_ name: String, to chain: ImageChain) throws(VerbFailure) {
+    try attempt("Could not apply snapshot '\(name)': ") { () throws(EngineError) in
+      guard let keeper = chain.top as? any SnapshotChanging else {
+        throw .unsupported("Block driver does not support snapshots")
+      }
+      guard let record = try SnapshotChoice.idOrName(name).choose(from: keeper.snapshots()) else {
+        throw EngineError(.notFound, "Failed to load snapshot: No such file or directory")
+      }
+      try chain.changingWhole { () throws(EngineError) in try keeper.applySnapshot(record) }
+    }
+  }
+
+  /// By name only, as qemu-img has it: so nothing is deleted by a number that was meant as a name.
+  private static func delete(_ name: String, of chain: ImageChain) throws(VerbFailure) {
+    try attempt("Could not delete snapshot '\(name)': ") { () throws(EngineError) in
+      guard let keeper = chain.top as? any SnapshotChanging,
+        let record = try SnapshotChoice.exactly(id: nil, name: name).choose(from: keeper.snapshots())
+      else { throw EngineError(.notFound, "snapshot not found") }
+      try chain.changingWhole { () throws(EngineError) in try keeper.deleteSnapshot(record) }
+    }
+  }
+
+  private static func now() -> SnapshotDate {
+    var time = timespec()
+    _ = unsafe clock_gettime(CLOCK_REALTIME, &time)
+    return SnapshotDate(seconds: Int64(time.tv_sec), nanoseconds: UInt32(time.tv_nsec))
+  }
+}
