@@ -11,11 +11,14 @@ enum VerbTable {
   /// By name, as the help lists them.
   static let all = [
     Verb(name: "check", usage: CheckVerb.usage, run: CheckVerb.run),
+    Verb(name: "commit", usage: CommitVerb.usage, run: CommitVerb.run),
     Verb(name: "compare", usage: CompareVerb.usage, run: CompareVerb.run),
     Verb(name: "convert", usage: ConvertVerb.usage, run: ConvertVerb.run),
     Verb(name: "create", usage: CreateVerb.usage, run: CreateVerb.run),
     Verb(name: "info", usage: InfoVerb.usage, run: InfoVerb.run),
     Verb(name: "map", usage: MapVerb.usage, run: MapVerb.run),
+    Verb(name: "rebase", usage: RebaseVerb.usage, run: RebaseVerb.run),
+    Verb(name: "resize", usage: ResizeVerb.usage, run: ResizeVerb.run),
   ]
 
   static func verb(named name: String) -> Verb? { all.first { $0.name == name } }
