@@ -13,11 +13,14 @@ enum VerbTable {
     Verb(name: "amend", usage: AmendVerb.usage, run: AmendVerb.run),
     Verb(name: "bitmap", usage: BitmapVerb.usage, run: BitmapVerb.run),
     Verb(name: "check", usage: CheckVerb.usage, run: CheckVerb.run),
+    Verb(name: "commit", usage: CommitVerb.usage, run: CommitVerb.run),
     Verb(name: "compare", usage: CompareVerb.usage, run: CompareVerb.run),
     Verb(name: "convert", usage: ConvertVerb.usage, run: ConvertVerb.run),
     Verb(name: "create", usage: CreateVerb.usage, run: CreateVerb.run),
     Verb(name: "info", usage: InfoVerb.usage, run: InfoVerb.run),
     Verb(name: "map", usage: MapVerb.usage, run: MapVerb.run),
+    Verb(name: "rebase", usage: RebaseVerb.usage, run: RebaseVerb.run),
+    Verb(name: "resize", usage: ResizeVerb.usage, run: ResizeVerb.run),
     Verb(name: "snapshot", usage: SnapshotVerb.usage, run: SnapshotVerb.run),
   ]
 

@@ -14,20 +14,25 @@ extension ImageChain {
     guard count > 0 else { return }
     let writer = try writer(for: offset, count)
     try changing(offset, count) { () throws(EngineError) in
-      let end = offset + count
-      var position = offset
-      while position < end {
-        var done = try writer.setZeros(
-          at: position, limit: end - position, keepingRoom: keepingRoom)
-        if done == 0 {
-          // A part of a cluster: only up to its end, the next one may do without.
-          let unit = max(writer.clusterSize, 1)
-          done =
-            unit == 1 ? min(end - position, MiB) : min(end, (position + 1).aligned(upTo: unit)) - position
-          try writeStoredZeros(at: position, count: done, writer)
-        }
-        position += done
+      try writeZerosUnlocked(at: offset, count: count, keepingRoom: keepingRoom, writer)
+    }
+  }
+
+  func writeZerosUnlocked(
+    at offset: UInt64, count: UInt64, keepingRoom: Bool = false, _ writer: any WritableLayer
+  ) throws(EngineError) {
+    let end = offset + count
+    var position = offset
+    while position < end {
+      var done = try writer.setZeros(at: position, limit: end - position, keepingRoom: keepingRoom)
+      if done == 0 {
+        // A part of a cluster: only up to its end, the next one may do without.
+        let unit = max(writer.clusterSize, 1)
+        done =
+          unit == 1 ? min(end - position, MiB) : min(end, (position + 1).aligned(upTo: unit)) - position
+        try writeStoredZeros(at: position, count: done, writer)
       }
+      position += done
     }
   }
 

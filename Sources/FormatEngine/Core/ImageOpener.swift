@@ -72,7 +72,7 @@ public enum ImageOpener {
     return try member(file, path: path, format: backing.format, .readOnly, options)
   }
 
-  private static func member(
+  static func member(
     _ file: FileStore, path: String, format name: String?, _ access: FileAccess, _ options: OpenOptions
   ) throws(EngineError) -> ChainMember {
     let format: any ImageFormat.Type

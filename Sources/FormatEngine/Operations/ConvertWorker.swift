@@ -2,24 +2,27 @@
 /// it when its turn has come.
 final class ConvertWorker {
   /// What the target is to get, by offsets in the segment.
-  private enum Action {
+  enum Action {
     case write(Range<Int>)
     case zeros(Range<Int>)
     /// The next piece of the packed bytes.
     case packed(PackedPiece)
   }
 
-  private let work: ConvertWork
-  private let buffer: AlignedBuffer
+  let work: ConvertWork
+  let buffer: AlignedBuffer
+  /// What the bytes in the buffer are compared with.
+  let other: AlignedBuffer
   private let packer: (any ClusterPacker)?
   private let packed: AlignedBuffer
-  private var actions: [Action] = []
+  var actions: [Action] = []
   /// For each unit of the segment in the buffer, whether the target needs it.
-  private var neededUnits: [Bool] = []
+  var neededUnits: [Bool] = []
 
   init(_ work: ConvertWork) throws(EngineError) {
     self.work = work
     buffer = AlignedBuffer(byteCount: Int(work.segmentByteCount))
+    other = AlignedBuffer(byteCount: work.newBacking == nil ? 0 : Int(work.segmentByteCount))
     packer = try work.packing?.makePacker()
     packed = AlignedBuffer(byteCount: packer == nil ? 0 : Int(work.segmentByteCount))
   }
@@ -47,6 +50,9 @@ final class ConvertWorker {
 
   /// Reads what the target needs of a segment and notes what is to be done with it.
   private func read(_ segment: ConvertSegment) throws(EngineError) {
+    if let backing = work.newBacking {
+      return try noteDifferences(in: segment, from: backing, unit: Int(work.storedUnit))
+    }
     try forEachExtent(of: segment) { (found, range) throws(EngineError) in
       if work.needsNothing(found.located) { return }
       if found.located.readsAsZeros, work.options.sparseByteCount > 0 {
@@ -60,7 +66,9 @@ final class ConvertWorker {
 
   /// Splits what was read into what is written and what is zeros.
   private func noteRuns(in range: Range<Int>) {
-    guard work.options.sparseByteCount > 0 else { return actions.append(.write(range)) }
+    guard work.options.sparseByteCount > 0, work.options.looksForZeros else {
+      return actions.append(.write(range))
+    }
     let bytes = unsafe UnsafeRawBufferPointer(rebasing: buffer.bytes[range])
     var position = 0
     while position < bytes.count {
@@ -68,16 +76,14 @@ final class ConvertWorker {
       let start = range.lowerBound + position
       if !run.isZero {
         actions.append(.write(start..<start + run.length))
-      } else if mustWriteZeros {
+      } else if work.mustWriteZeros {
         actions.append(.zeros(start..<start + run.length))
       }
       position += run.length
     }
   }
 
-  private var mustWriteZeros: Bool { !work.options.targetReadsAsZeros || work.options.targetHasBacking }
-
-  private func forEachExtent(
+  func forEachExtent(
     of segment: ConvertSegment,
     _ body: (ConcatenatedDisks.Found, Range<Int>) throws(EngineError) -> Void
   ) throws(EngineError) {
@@ -90,7 +96,7 @@ final class ConvertWorker {
     }
   }
 
-  private func read(_ found: ConcatenatedDisks.Found, _ range: Range<Int>, of segment: ConvertSegment)
+  func read(_ found: ConcatenatedDisks.Found, _ range: Range<Int>, of segment: ConvertSegment)
     throws(EngineError)
   {
     let piece = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer.bytes[range])
@@ -106,14 +112,18 @@ final class ConvertWorker {
   private func pack(_ segment: ConvertSegment, with packer: any ClusterPacker, unit: UInt64)
     throws(EngineError)
   {
-    try readUnits(segment, unit: unit)
+    if let backing = work.newBacking {
+      try readDifferingUnits(of: segment, from: backing, unit: Int(unit))
+    } else {
+      try readUnits(segment, unit: unit)
+    }
     var packedCount = 0
     for (index, isNeeded) in neededUnits.enumerated() where isNeeded {
       let start = index * Int(unit)
       let whole = unsafe UnsafeRawBufferPointer(rebasing: buffer.bytes[start..<start + Int(unit)])
       let range = start..<min(start + Int(unit), Int(segment.length))
       if work.options.sparseByteCount > 0, unsafe ZeroScan.isZero(whole) {
-        if mustWriteZeros { actions.append(.zeros(range)) }
+        if work.mustWriteZeros { actions.append(.zeros(range)) }
         continue
       }
       // Smaller than the cluster by at least a byte, or it is stored as it is.

@@ -2,6 +2,18 @@ import Synchronization
 
 /// How to copy disks into another image.
 public struct ConvertOptions: Sendable {
+  /// What of the sources is copied.
+  public enum Scope: Sendable {
+    case everything
+    /// The target lies over the layers from `depth` of the source on, or is the one at `depth` itself: only what the layers above
+    /// it hold is copied.
+    case above(depth: Int)
+    /// The target is the source, soon to lie over `backing` or over nothing: only what its top layer does
+    /// not store, and what reads otherwise there, is copied into it.
+    case differences(from: NewBacking)
+  }
+
+  public var scope: Scope = .everything
   /// Store whole clusters packed.
   public var compress = false
   /// Zeros of at least this many bytes are not stored; 0 stores all of them.
@@ -9,9 +21,10 @@ public struct ConvertOptions: Sendable {
   public var threadCount = WorkerPool.processorCount()
   /// The target reads as zeros where nothing is written to it.
   public var targetReadsAsZeros = true
-  /// The target lies over the file that lies under the source: only what the source's top layer stores
-  /// is copied.
-  public var targetHasBacking = false
+  /// Look for zeros in what is read, as well as in what the tables say.
+  public var looksForZeros = true
+  /// Guest bytes a second at most; nil: as fast as can be.
+  public var rateLimit: UInt64?
   /// Write whatever is ready first. In order, two runs give the same file, and its clusters lie as the guest's.
   public var allowsAnyOrder = false
 
@@ -31,6 +44,7 @@ public enum Converter {
         while !stop.isSet, let segment = try work.nextSegment() {
           guard try worker.copy(segment) else { return }
           try work.finish(segment)
+          work.rate?.spend(segment.length)
         }
       } catch {
         work.turns.cancel()
@@ -68,7 +82,12 @@ final class ConvertWork: Sendable {
   let options: ConvertOptions
   let packing: (any CompressedWriting)?
   let turns = TurnOrder()
+  let rate: RateLimit?
   let writing: WritingOrder
+  /// Guest bytes that the target stores without those around them.
+  let storedUnit: UInt64
+  /// Zeros in the target stay zeros, whatever comes to lie below it.
+  let marksZeros: Bool
   /// Bytes of one segment: enough for large requests, little enough for eight threads' buffers.
   let segmentByteCount: UInt64
   private let progress: Progress
@@ -87,11 +106,15 @@ final class ConvertWork: Sendable {
     self.target = target
     self.options = options
     self.progress = progress
+    rate = options.rateLimit.map(RateLimit.init)
     writing = options.allowsAnyOrder ? .atOnce : target.top.clusterSize > 0 ? .inTurn : .oneByOne
     packing = options.compress ? target.top as? any CompressedWriting : nil
     if options.compress && packing == nil {
       throw .unsupported("Compression not supported for this file format")
     }
+    let layer = target.top as? any BackingChanging
+    storedUnit = layer?.storedUnit ?? max(target.top.clusterSize, 512)
+    marksZeros = layer?.marksZeros ?? false
     segmentByteCount = packing.map { max($0.compressionUnit, MiB) } ?? max(target.top.clusterSize, 2 * MiB)
   }
 
@@ -114,8 +137,9 @@ final class ConvertWork: Sendable {
   private func skipNothing(_ offset: inout UInt64) throws(EngineError) {
     while offset < source.byteCount {
       let found = try source.extent(at: offset, limit: source.byteCount - offset)
-      guard needsNothing(found.located) else { return }
-      let end = offset + found.located.extent.length
+      let idle = try idleByteCount(found.located, at: offset)
+      guard idle > 0 else { return }
+      let end = offset + idle
       // Only whole segments: what remains shares one with other work.
       let next = end == source.byteCount ? end : end.aligned(downTo: segmentByteCount)
       guard next > offset else { return }
@@ -126,8 +150,31 @@ final class ConvertWork: Sendable {
 
   /// Whether the target has these bytes already.
   func needsNothing(_ found: LocatedExtent) -> Bool {
-    if options.targetHasBacking { return found.depth > 0 || found.extent.source == .below }
-    return found.readsAsZeros && options.targetReadsAsZeros && options.sparseByteCount > 0
+    switch options.scope {
+    case .everything: found.readsAsZeros && options.targetReadsAsZeros && options.sparseByteCount > 0
+    case .above(let depth):
+      // Nothing at a lesser depth: a layer in between is too short, and what it has not reads as zeros.
+      found.depth >= depth || (found.depth == depth - 1 && found.extent.source == .below)
+    case .differences(let backing): found.isStoredAtTop || backing.isSame(found)
+    }
+  }
+
+  /// How many bytes of an extent that starts at `offset` the target has already; 0: not even the first.
+  func idleByteCount(_ found: LocatedExtent, at offset: UInt64) throws(EngineError) -> UInt64 {
+    if needsNothing(found) { return found.extent.length }
+    guard let newBacking else { return 0 }
+    let new = try newBacking.locate(at: offset, limit: found.extent.length)
+    return newBacking.isSame(found, new) ? new.extent.length : 0
+  }
+
+  var newBacking: NewBacking? {
+    if case .differences(let backing) = options.scope { backing } else { nil }
+  }
+
+  /// Zeros in the target are not there by themselves.
+  var mustWriteZeros: Bool {
+    guard case .everything = options.scope else { return true }
+    return !options.targetReadsAsZeros
   }
 
   func finish(_ segment: ConvertSegment) throws(EngineError) { try report(segment.length) }

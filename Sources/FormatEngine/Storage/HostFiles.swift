@@ -67,6 +67,14 @@ extension EngineError {
     }
   }
 
+  /// The system's own words where a system call failed.
+  public var systemText: String? {
+    switch code {
+    case .system, .noSpace, .permissionDenied, .readOnly, .notFound: Self.systemErrorText(errno)
+    default: nil
+    }
+  }
+
   /// The nearest `errno`, for FUSE replies.
   public var errno: CInt {
     switch code {

@@ -156,8 +156,8 @@ enum ConvertVerb {
     options.allowsAnyOrder = arguments.allowsAnyOrder
     options.threadCount = min(arguments.threadCount, WorkerPool.processorCount())
     let isDevice = (target.members[0].file as? FileStore)?.kind == .blockDevice
-    options.targetHasBacking =
-      arguments.createsTarget ? target.top.backing != nil : arguments.backing.file != nil
+    let hasBacking = arguments.createsTarget ? target.top.backing != nil : arguments.backing.file != nil
+    options.scope = hasBacking ? .above(depth: 1) : .everything
     options.targetReadsAsZeros =
       arguments.createsTarget ? !(isDevice && target.top.clusterSize == 0) : arguments.isTargetZero
     try attempt { () throws(EngineError) in

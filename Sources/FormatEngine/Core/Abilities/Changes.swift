@@ -4,12 +4,20 @@
 public protocol Resizable: WritableLayer {
   /// The new bytes read as zeros, whatever lies below. Fewer bytes: what is beyond them is gone.
   ///
-  /// `preallocation` is for the bytes that are added. On disk when it returns.
-  func resize(to virtualSize: UInt64, preallocation: Preallocation, progress: Progress) throws(EngineError)
+  /// `preallocation` is for the bytes that are added. `clearing` is called once where the disk grows, when the
+  /// layer takes the new bytes but before the new size is recorded: it makes zeros of those that would
+  /// read otherwise. On disk when it returns.
+  func resize(
+    to virtualSize: UInt64, preallocation: Preallocation, progress: Progress,
+    clearing: () throws(EngineError) -> Void) throws(EngineError)
 }
 
 /// A layer that records the file below it.
 public protocol BackingChanging: WritableLayer {
+  /// Guest bytes, a power of two, that can be stored without those around them.
+  var storedUnit: UInt64 { get }
+  /// What `setZeros` made reads as zeros whatever comes to lie below.
+  var marksZeros: Bool { get }
   /// Records another backing file, or none. Nothing that the layer stores changes. On disk when it returns.
   func setBacking(_ backing: BackingReference?) throws(EngineError)
 }

@@ -17,7 +17,12 @@ extension Qcow2Format: CreatableFormat {
     try file.flush()
     let dataFile = try createDataFile(options, request)
     if options.preallocation != .off {
-      try Qcow2Preallocator(file: file, dataFile: dataFile, options, request).run()
+      let named = dataFile.map { NamedStore(role: "data-file", path: $0.path, store: $0) }
+      let layer = try Qcow2Layer(
+        file: file, prologue: try Qcow2Prologue.read(from: file), dataFile: named,
+        request: LayerRequest(path: request.path, access: .readWrite, references: request.references))
+      try Qcow2Preallocator(layer, options.preallocation).run(from: 0)
+      try layer.close()
     }
   }
 
@@ -117,38 +122,52 @@ struct Qcow2NewLayout {
   }
 }
 
-/// Sets clusters aside for the whole disk of a new image.
+/// Sets clusters aside for a part of a disk that holds nothing yet.
 struct Qcow2Preallocator {
   private let layer: Qcow2Layer
   private let preallocation: Preallocation
 
-  init(
-    file: any ByteStore, dataFile: FileStore?, _ options: Qcow2CreateOptions, _ request: CreateRequest
-  ) throws(EngineError) {
-    let named = dataFile.map { NamedStore(role: "data-file", path: $0.path, store: $0) }
-    layer = try Qcow2Layer(
-      file: file, prologue: try Qcow2Prologue.read(from: file), dataFile: named,
-      request: LayerRequest(path: request.path, access: .readWrite, references: request.references))
-    preallocation = options.preallocation
+  init(_ layer: Qcow2Layer, _ preallocation: Preallocation) {
+    self.layer = layer
+    self.preallocation = preallocation
   }
 
-  func run() throws(EngineError) {
-    var offset: UInt64 = 0
+  /// Everything from `start` on, a multiple of the cluster size.
+  func run(from start: UInt64, _ progress: Progress = .none) throws(EngineError) {
+    var offset = start
     var end: UInt64 = 0
     while offset < layer.virtualSize {
+      try progress.step(offset - start, of: layer.virtualSize - start)
       let room = try layer.allocate(at: offset, limit: layer.virtualSize - offset)
       let store = layer.store(room.store)
       end = max(end, room.hostOffset + room.length)
-      switch preallocation {
-      case .off, .metadata: break
-      case .falloc: try (store as? FileStore)?.reserve(at: room.hostOffset, count: room.length)
-      case .full: try store.writeZeros(at: room.hostOffset, count: room.length, freeing: false)
+      do throws(EngineError) {
+        try setAside(room, in: store)
+      } catch {
+        layer.abandon(room)
+        throw error
       }
       try layer.setAside(room)
       offset = room.guestEnd
     }
     let store = layer.store(layer.dataFile == nil ? 0 : 1)
     if try store.byteCount() < end { try store.resize(to: end) }
-    try layer.close()
+  }
+
+  private func setAside(_ room: Allocation, in store: any ByteStore) throws(EngineError) {
+    switch preallocation {
+    case .off, .metadata:
+      // A cluster that was in use before still has its old bytes.
+      if !room.readsAsZeros, room.hostOffset < (try store.byteCount()) {
+        try store.writeZeros(at: room.hostOffset, count: room.length, freeing: true)
+      }
+    case .falloc:
+      if room.readsAsZeros, let file = store as? FileStore {
+        try file.reserve(at: room.hostOffset, count: room.length)
+      } else {
+        try store.writeZeros(at: room.hostOffset, count: room.length, freeing: false)
+      }
+    case .full: try store.writeZeros(at: room.hostOffset, count: room.length, freeing: false)
+    }
   }
 }

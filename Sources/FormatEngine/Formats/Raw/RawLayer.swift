@@ -1,6 +1,9 @@
+import Synchronization
+
 /// A raw disk: guest offsets are host offsets.
 final class RawLayer: WritableLayer {
-  let virtualSize: UInt64
+  var virtualSize: UInt64 { size.load(ordering: .relaxed) }
+  private let size: Atomic<UInt64>
   let clusterSize: UInt64 = 0
   let backing: BackingReference? = nil
   let storesHoles = true
@@ -8,7 +11,7 @@ final class RawLayer: WritableLayer {
 
   init(_ file: any ByteStore, virtualSize: UInt64) {
     self.file = file
-    self.virtualSize = virtualSize
+    size = Atomic(virtualSize)
   }
 
   func store(_ index: UInt16) -> any ByteStore { file }
@@ -41,4 +44,27 @@ final class RawLayer: WritableLayer {
 
   func flush() throws(EngineError) { try file.flush() }
   func close() throws(EngineError) { try flush() }
+}
+
+extension RawLayer: Resizable {
+  func resize(
+    to virtualSize: UInt64, preallocation: Preallocation, progress: Progress,
+    clearing: () throws(EngineError) -> Void
+  ) throws(EngineError) {
+    guard preallocation != .metadata else {
+      throw .invalid("Unsupported preallocation mode: \(preallocation.rawValue)")
+    }
+    let old = try file.byteCount()
+    if virtualSize != old { try file.resize(to: virtualSize) }
+    if preallocation != .off, virtualSize > old {
+      do throws(EngineError) {
+        try (file as? FileStore)?.reserve(at: old, count: virtualSize - old)
+      } catch {
+        try? file.resize(to: old)
+        throw error
+      }
+    }
+    size.store(virtualSize.aligned(upTo: 512), ordering: .relaxed)
+    try file.flush()
+  }
 }

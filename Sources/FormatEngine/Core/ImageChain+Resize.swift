@@ -1,0 +1,36 @@
+extension ImageChain {
+  /// Gives the disk another size. What is added reads as zeros, though a file below may be longer; what is cut off
+  /// is gone. On disk when it returns.
+  public func resize(
+    to byteCount: UInt64, preallocation: Preallocation = .off, progress: Progress = .none
+  ) throws(EngineError) {
+    guard let layer = writer as? any Resizable else {
+      guard writer != nil else {
+        throw EngineError(.readOnly, "The image is opened read-only", path: members[0].path)
+      }
+      throw .unsupported("Image format driver does not support resize")
+    }
+    try changingWhole { () throws(EngineError) in
+      let old = virtualSize
+      try layer.resize(to: byteCount, preallocation: preallocation, progress: progress) {
+        () throws(EngineError) in
+        // The rest of the last cluster: it may hold what was written before the disk was made smaller.
+        let unit = max(layer.clusterSize, 1)
+        let below = layers.count > 1 ? layers[1].virtualSize : 0
+        let end = min(byteCount, max(old.aligned(upTo: unit), below))
+        try clear(from: old, to: end, layer)
+      }
+    }
+  }
+
+  /// Makes zeros of what does not read as zeros by itself.
+  private func clear(from start: UInt64, to end: UInt64, _ layer: any WritableLayer) throws(EngineError) {
+    var position = start
+    while position < end {
+      let found = try locate(at: position, limit: end - position)
+      let isClear = found.extent.source == .below || (found.depth == 0 && found.readsAsZeros)
+      if !isClear { try writeZerosUnlocked(at: position, count: found.extent.length, layer) }
+      position += found.extent.length
+    }
+  }
+}

@@ -1,0 +1,117 @@
+import Synchronization
+
+extension Qcow2Layer: Resizable {
+  func resize(
+    to newSize: UInt64, preallocation: Preallocation, progress: Progress,
+    clearing: () throws(EngineError) -> Void
+  ) throws(EngineError) {
+    let header = state.withLock { $0.prologue.header }
+    guard newSize.isAligned(to: 512) else { throw .invalid("The new size must be a multiple of 512") }
+    guard header.version >= 3 || header.snapshotCount == 0 else {
+      throw .unsupported("Can't resize a v2 image which has snapshots")
+    }
+    if newSize > header.virtualSize {
+      try grow(header, to: newSize, preallocation, progress, clearing: clearing)
+    } else if newSize < header.virtualSize {
+      try shrink(header, to: newSize, progress)
+    }
+  }
+
+  // MARK: Growing
+
+  /// The new size is recorded last: what it brings into the disk reads as zeros by then.
+  private func grow(
+    _ header: Qcow2Header, to newSize: UInt64, _ preallocation: Preallocation, _ progress: Progress,
+    clearing: () throws(EngineError) -> Void
+  ) throws(EngineError) {
+    let l1Count = geometry.l1Count(forVirtualSize: newSize)
+    guard newSize <= maximumFileOffset, l1Count * 8 <= Qcow2Header.maximumL1Bytes else {
+      throw EngineError(.tooLarge, "Failed to grow the L1 table: File too large")
+    }
+    if l1Count > UInt64(header.l1Count) {
+      try rewrite { (rewrite) throws(EngineError) in
+        var entries = try rewrite.words(at: header.l1Offset, count: Int(header.l1Count))
+        entries.append(contentsOf: repeatElement(0, count: Int(l1Count) - entries.count))
+        try rewrite.replaceL1(with: entries)
+      }
+    }
+    setSizeInMemory(newSize)
+    do throws(EngineError) {
+      try clearing()
+      try extendDataFile(from: header.virtualSize, to: newSize)
+      if preallocation != .off {
+        let start = header.virtualSize.aligned(upTo: clusterSize)
+        try Qcow2Preallocator(self, preallocation).run(from: start, progress)
+      }
+      // Preallocation rounds up to whole clusters, a data file ends where the disk does.
+      if let store = dataFile?.store, try store.byteCount() > newSize { try store.resize(to: newSize) }
+      try flush()
+    } catch {
+      setSizeInMemory(header.virtualSize)
+      throw error
+    }
+    try rewrite { (rewrite) throws(EngineError) in rewrite.prologue.header.virtualSize = newSize }
+  }
+
+  private func setSizeInMemory(_ byteCount: UInt64) {
+    state.withLock { $0.prologue.header.virtualSize = byteCount }
+    size.store(byteCount, ordering: .relaxed)
+  }
+
+  /// What a raw data file held past the old end of the disk is not to come back.
+  private func extendDataFile(from oldSize: UInt64, to newSize: UInt64) throws(EngineError) {
+    guard let store = dataFile?.store else { return }
+    let isRaw = state.withLock { $0.prologue.header.autoclearFeatures.contains(.rawExternalData) }
+    let byteCount = try store.byteCount()
+    if isRaw, byteCount > oldSize {
+      try store.writeZeros(at: oldSize, count: min(byteCount, newSize) - oldSize, freeing: true)
+    }
+    if byteCount < newSize { try store.resize(to: newSize) }
+  }
+
+  // MARK: Shrinking
+
+  private func shrink(_ header: Qcow2Header, to newSize: UInt64, _ progress: Progress) throws(EngineError) {
+    try rewrite { (rewrite) throws(EngineError) in
+      try rewrite.removeContent(
+        from: newSize.aligned(upTo: geometry.clusterSize),
+        l1Count: geometry.l1Count(forVirtualSize: newSize), progress: progress)
+      rewrite.prologue.header.virtualSize = newSize
+    }
+    if let store = dataFile?.store, try store.byteCount() > newSize {
+      try store.resize(to: newSize)
+      try store.flush()
+    }
+    try cutOffFreeEnd()
+  }
+
+  /// Makes the file end behind the last cluster in use.
+  func cutOffFreeEnd() throws(EngineError) {
+    try state.withLock { (state) throws(EngineError) in
+      let byteCount = try file.byteCount()
+      var end = byteCount.dividedRoundingUp(by: clusterSize)
+      while end > 0, try state.refcounts.count(of: end - 1) == 0 { end -= 1 }
+      if end > 0, end << geometry.clusterBits < byteCount {
+        try file.resize(to: end << geometry.clusterBits)
+        try file.flush()
+      }
+    }
+  }
+}
+
+extension Qcow2Layer: Emptyable {
+  func removeContent(progress: Progress) throws(EngineError) {
+    let l1Count = state.withLock { UInt64($0.prologue.header.l1Count) }
+    try rewrite { (rewrite) throws(EngineError) in
+      try rewrite.removeContent(from: 0, l1Count: l1Count, progress: progress)
+    }
+    if let store = dataFile?.store { store.forget(at: 0, count: try store.byteCount()) }
+    try cutOffFreeEnd()
+  }
+}
+
+extension Qcow2Layer {
+  var storedUnit: UInt64 { geometry.subclusterSize }
+  /// Version 2 can only forget clusters, and what is forgotten reads as what lies below.
+  var marksZeros: Bool { state.withLock { $0.prologue.header.version >= 3 } }
+}

@@ -1,0 +1,58 @@
+import Glibc
+
+/// Copies what lies above an image of a chain into that image.
+public enum Committer {
+  /// How deep the image that `name` means lies in a chain, nil where none below the top is meant.
+  ///
+  /// A name stands for a file as the image above it would name it: relative to that image's folder.
+  public static func depth(of name: String, in chain: ImageChain) -> Int? {
+    (1..<max(chain.members.count, 1)).first { depth in
+      let overlay = chain.members[depth - 1]
+      if overlay.layer.backing?.name == name { return true }
+      guard !name.isEmpty, let plain = try? ImageName.plainPath(name),
+        let identity = HostFiles.identity(of: ImageName.join(plain, toFolderOf: overlay.path))
+      else { return false }
+      return (chain.members[depth].file as? FileStore)?.identity == identity
+    }
+  }
+
+  /// Makes `base`, the layers of `chain` from `depth` on, read as the whole chain does. A base that is too small
+  /// grows; a longer one stays as long. On disk when it returns.
+  public static func commit(
+    _ chain: ImageChain, at depth: Int, into base: ImageChain, rateLimit: UInt64? = nil,
+    progress: Progress = .none
+  ) throws(EngineError) {
+    try refuseDisguise(chain, at: depth)
+    if base.virtualSize < chain.virtualSize { try base.resize(to: chain.virtualSize) }
+    let source = ImageChain(members: Array(chain.members[..<depth]))
+    var options = ConvertOptions()
+    options.scope = .above(depth: depth)
+    options.looksForZeros = false
+    options.rateLimit = rateLimit
+    try Converter.convert(from: [source], to: base, options, progress: progress)
+    try base.close()
+  }
+
+  /// Lets go of what the top stores, when the layer below has all of it.
+  public static func empty(_ chain: ImageChain) throws(EngineError) {
+    guard let layer = chain.top as? any Emptyable else { throw .unsupported("Operation not supported") }
+    try chain.changingWhole { () throws(EngineError) in try layer.removeContent(progress: .none) }
+    try chain.close()
+  }
+
+  /// A guest must not be able to turn a base without a recorded format, taken for raw, into an image of another
+  /// format: that could name any file of the host.
+  private static func refuseDisguise(_ chain: ImageChain, at depth: Int) throws(EngineError) {
+    guard chain.members[depth].formatName == "raw",
+      chain.members[depth - 1].layer.backing?.format == nil
+    else { return }
+    let count = Int(min(UInt64(FormatCatalog.probedByteCount), chain.virtualSize))
+    let head = AlignedBuffer(byteCount: count)
+    unsafe try chain.read(into: head.prefix(count), at: 0)
+    let bytes = unsafe [UInt8](head.prefix(count))
+    let format = try bytes.parsed { (span) throws(EngineError) in
+      FormatCatalog.probe(span, path: chain.members[depth].path)
+    }
+    guard format.name == "raw" else { throw .systemCall("Writing the first sector", errno: EPERM) }
+  }
+}

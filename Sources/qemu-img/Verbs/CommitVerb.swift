@@ -1,0 +1,84 @@
+import FormatEngine
+
+/// `commit`: writes what an image holds into the image below it.
+enum CommitVerb {
+  static let usage =
+    "[--object objectdef] [--image-opts] [-q] [-f fmt] [-t cache] [-b base] [-r rate_limit] [-d] [-p] filename"
+
+  private static let rules = [
+    OptionRule("help", "h"), OptionRule(letter: "f", takesValue: true),
+    OptionRule(letter: "t", takesValue: true), OptionRule(letter: "b", takesValue: true),
+    OptionRule(letter: "d"), OptionRule(letter: "p"), OptionRule(letter: "q"),
+    OptionRule(letter: "r", takesValue: true), OptionRule("object", takesValue: true),
+    OptionRule("image-opts"),
+  ]
+
+  static func run(_ arguments: [String]) throws(VerbFailure) -> CInt {
+    let parsed = OptionParser.parse(arguments, rules)
+    var options = OpenOptions(access: .readWrite)
+    var (base, cache): (String?, String) = (nil, "writeback")
+    var (keepsContent, showsProgress, isQuiet) = (false, false, false)
+    var rateLimit: UInt64?
+    for option in parsed.options {
+      switch option.key {
+      case "help": return Main.showHelp()
+      case "f": options.format = option.value
+      case "t": cache = option.value
+      case "b":
+        base = option.value
+        // Images between the base and the top may read as anything afterwards: the top must stay whole.
+        keepsContent = true
+      case "d": keepsContent = true
+      case "p": showsProgress = true
+      case "q": isQuiet = true
+      case "r": rateLimit = try CommonArguments.size(option.value, what: "rate limit")
+      case "object", "image-opts": throw CommonArguments.unsupported("--\(option.key)")
+      default: throw option.failure
+      }
+    }
+    guard parsed.operands.count == 1 else { throw .usage("Expecting one image file name") }
+    options.flushing = try CommonArguments.cacheMode(cache, what: "cache")
+    let name = parsed.operands[0]
+    let chain = try CommonArguments.open(name, options)
+    let depth = try depth(of: base, in: chain, name)
+    let line = ProgressLine(isShown: showsProgress && !isQuiet, step: 1)
+    do {
+      defer { line.end() }
+      try commit(chain, at: depth, options, rateLimit: rateLimit == 0 ? nil : rateLimit, line)
+    }
+    if !keepsContent {
+      try attempt("Failed to empty \(name): ") { () throws(EngineError) in try Committer.empty(chain) }
+    }
+    if !isQuiet { Console.write("Image committed.\n") }
+    return 0
+  }
+
+  private static func depth(of base: String?, in chain: ImageChain, _ name: String) throws(VerbFailure) -> Int
+  {
+    guard let base else {
+      guard chain.members.count > 1 else { throw VerbFailure("Image does not have a backing file") }
+      return 1
+    }
+    guard let depth = Committer.depth(of: base, in: chain) else {
+      throw VerbFailure("Did not find '\(base)' in the backing chain of '\(name)'")
+    }
+    return depth
+  }
+
+  private static func commit(
+    _ chain: ImageChain, at depth: Int, _ options: OpenOptions, rateLimit: UInt64?, _ line: ProgressLine
+  ) throws(VerbFailure) {
+    let base = try attempt { () throws(EngineError) in
+      try ImageOpener.reopenForWriting(chain, from: depth, options)
+    }
+    guard base.isWritable else {
+      throw VerbFailure("Block job failed: Format '\(base.members[0].formatName)' cannot be written")
+    }
+    do throws(EngineError) {
+      try Committer.commit(chain, at: depth, into: base, rateLimit: rateLimit, progress: line.progress())
+    } catch {
+      throw VerbFailure("Block job failed: \(error.systemText ?? error.message)")
+    }
+    line.show(100)
+  }
+}

@@ -1,0 +1,121 @@
+import FormatEngine
+
+/// `rebase`: puts an image over another file.
+enum RebaseVerb {
+  static let usage =
+    "[--object objectdef] [--image-opts] [-U] [-q] [-f fmt] [-t cache] [-T src_cache] [-p] [-u] [-c]"
+    + " -b backing_file [-F backing_fmt] filename"
+
+  private static let rules = [
+    OptionRule("help", "h"), OptionRule(letter: "f", takesValue: true),
+    OptionRule(letter: "F", takesValue: true), OptionRule(letter: "b", takesValue: true),
+    OptionRule(letter: "t", takesValue: true), OptionRule(letter: "T", takesValue: true),
+    OptionRule(letter: "u"), OptionRule(letter: "c"), OptionRule(letter: "p"), OptionRule(letter: "q"),
+    OptionRule("object", takesValue: true), OptionRule("image-opts"), OptionRule("force-share", "U"),
+  ]
+
+  private struct Request {
+    var options = OpenOptions(access: .readWrite)
+    var caches = (target: "writeback", source: "writeback")
+    /// Nil and empty both mean none.
+    var backing: (file: String?, format: String?)
+    var (isUnsafe, compresses, showsProgress, isQuiet) = (false, false, false, false)
+
+    /// What the image is to record.
+    var reference: BackingReference? {
+      guard let name = backing.file, !name.isEmpty else { return nil }
+      return BackingReference(name: name, format: backing.format)
+    }
+  }
+
+  static func run(_ arguments: [String]) throws(VerbFailure) -> CInt {
+    let parsed = OptionParser.parse(arguments, rules)
+    var request = Request()
+    for option in parsed.options {
+      switch option.key {
+      case "help": return Main.showHelp()
+      case "f": request.options.format = option.value
+      case "F": request.backing.format = option.value
+      case "b": request.backing.file = option.value
+      case "t": request.caches.target = option.value
+      case "T": request.caches.source = option.value
+      case "u": request.isUnsafe = true
+      case "c": request.compresses = true
+      case "p": request.showsProgress = true
+      case "q": request.isQuiet = true
+      case "force-share": break
+      case "object", "image-opts": throw CommonArguments.unsupported("--\(option.key)")
+      default: throw option.failure
+      }
+    }
+    guard parsed.operands.count == 1 else { throw .usage("Expecting one image file name") }
+    guard request.isUnsafe || request.backing.file != nil else {
+      throw .usage("Must specify backing file (-b) or use unsafe mode (-u)")
+    }
+    request.options.flushing = try CommonArguments.cacheMode(request.caches.target, what: "cache")
+    _ = try CommonArguments.cacheMode(request.caches.source, what: "source cache")
+    let line = ProgressLine(isShown: request.showsProgress && !request.isQuiet, step: 1)
+    defer { line.end() }
+    try rebase(parsed.operands[0], request, line)
+    line.show(100)
+    return 0
+  }
+
+  private static func rebase(_ name: String, _ request: Request, _ line: ProgressLine) throws(VerbFailure) {
+    var options = request.options
+    // Renaming must work where the old backing file is gone.
+    if request.isUnsafe { options.backing = .ignore }
+    let overlay = try CommonArguments.open(name, options)
+    if let format = request.backing.format, FormatCatalog.format(named: format) == nil {
+      throw VerbFailure("Invalid format name: '\(format)'")
+    }
+    if request.compresses && !(overlay.top is any CompressedWriting) {
+      throw VerbFailure("Compression not supported for this file format")
+    }
+    try change(request) { () throws(EngineError) in
+      _ = try Rebaser.changer(of: overlay)
+      guard request.reference == nil || request.backing.format != nil else {
+        throw .invalid("backing format must be specified")
+      }
+    }
+    if !request.isUnsafe {
+      let backing = try openBacking(request, of: overlay)
+      try attempt { () throws(EngineError) in
+        try Rebaser.copyDifferences(
+          into: overlay, from: backing, compress: request.compresses, progress: line.progress())
+      }
+    }
+    try change(request) { () throws(EngineError) in
+      try Rebaser.setBacking(of: overlay, to: request.reference)
+    }
+  }
+
+  private static func openBacking(_ request: Request, of overlay: ImageChain) throws(VerbFailure)
+    -> ImageChain?
+  {
+    guard let reference = request.reference else { return nil }
+    return try attempt("Could not open new backing file '\(reference.name)': ") { () throws(EngineError) in
+      let path = try request.options.policy.resolve(
+        reference.name, for: .backingFile, namedBy: overlay.members[0].path)
+      let options = OpenOptions(format: reference.format)
+      let backing = try ImageOpener.open(path, options)
+      let identity = (overlay.members[0].file as? FileStore)?.identity
+      if backing.members.contains(where: { ($0.file as? FileStore)?.identity == identity }) {
+        throw EngineError(
+          .locked,
+          "Failed to get shared \"write\" lock\nIs another process using the image [\(overlay.members[0].path)]?"
+        )
+      }
+      return backing
+    }
+  }
+
+  private static func change(_ request: Request, _ body: () throws(EngineError) -> Void) throws(VerbFailure) {
+    do throws(EngineError) {
+      try body()
+    } catch {
+      let reason = error.code == .noSpace ? "No space left in the file header" : error.message
+      throw VerbFailure("Could not change the backing file to '\(request.backing.file ?? "")': \(reason)")
+    }
+  }
+}
