@@ -44,7 +44,8 @@ public enum ImageCreator {
   ///
   /// `opening`: false where the backing file need not be there.
   public static func resolve(
-    _ options: inout OptionValues, for path: String, policy: ReferencePolicy = .anywhere, opening: Bool
+    _ options: inout OptionValues, for path: String, policy: ReferencePolicy = .anywhere, opening: Bool,
+    _ secrets: SecretStore = SecretStore()
   ) throws(EngineError) {
     if let backing = backing(in: options) {
       guard !backing.name.isEmpty else { throw .invalid("Expected backing file name, got empty string") }
@@ -52,7 +53,7 @@ public enum ImageCreator {
         throw .invalid("Error: Trying to create an image with the same filename as the backing file")
       }
       if opening {
-        let found = try openBacking(backing, of: path, policy)
+        let found = try openBacking(backing, of: path, policy, secrets)
         if !options.isGiven("size") { options.set("size", to: .number(found.virtualSize)) }
         guard backing.format != nil else {
           throw .invalid(
@@ -67,13 +68,13 @@ public enum ImageCreator {
   }
 
   private static func openBacking(
-    _ backing: BackingReference, of path: String, _ policy: ReferencePolicy
+    _ backing: BackingReference, of path: String, _ policy: ReferencePolicy, _ secrets: SecretStore
   ) throws(EngineError) -> ImageChain {
     do throws(EngineError) {
       var options = OpenOptions(format: backing.format)
       options.policy = policy
-      return try ImageOpener.open(
-        policy.resolve(backing.name, for: .backingFile, namedBy: path), options)
+      options.secrets = secrets
+      return try ImageOpener.open(policy.specification(of: backing, namedBy: path), options)
     } catch {
       var failure = error
       failure.message += "\nCould not open backing image."
@@ -85,7 +86,7 @@ public enum ImageCreator {
   /// where it was not there before.
   public static func create(
     _ path: String, format: any CreatableFormat.Type, options: OptionValues, flushing: FlushMode = .durable,
-    policy: ReferencePolicy = .anywhere
+    policy: ReferencePolicy = .anywhere, secrets: SecretStore = SecretStore()
   ) throws(EngineError) {
     let plain = try ImageName.plainPath(path)
     let backing = backing(in: options)
@@ -99,9 +100,10 @@ public enum ImageCreator {
     let existed = HostFiles.identity(of: plain) != nil
     // Its old content stays until the format has found nothing wrong with the options.
     let file = try FileStore.create(plain, emptying: false, flushing: flushing)
-    let request = CreateRequest(
+    var request = CreateRequest(
       path: plain, virtualSize: try wholeSectors(options.number("size") ?? 0), backing: backing,
       options: options, references: ReferenceOpener(policy: policy, flushing: flushing))
+    request.secrets = secrets
     do throws(EngineError) {
       try format.create(on: file, request)
     } catch {

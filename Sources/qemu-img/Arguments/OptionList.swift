@@ -10,7 +10,7 @@ struct OptionList {
     guard !text.isEmpty, text.utf8.first != UInt8(ascii: ","), commasAtEnd % 2 == 0 else {
       throw VerbFailure("Invalid option list: \(text)")
     }
-    for item in Self.split(text) {
+    for item in DoubledCommas.split(text) {
       let parts = item.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
       entries.append((String(parts[0]), parts.count > 1 ? String(parts[1]) : nil))
     }
@@ -33,21 +33,5 @@ struct OptionList {
         try values.set(name, to: "on")
       }
     }
-  }
-
-  private static func split(_ text: String) -> [String] {
-    var items = [String.UnicodeScalarView()]
-    var rest = text.unicodeScalars[...]
-    while let scalar = rest.popFirst() {
-      if scalar != "," {
-        items[items.count - 1].append(scalar)
-      } else if rest.first == "," {
-        rest.removeFirst()
-        items[items.count - 1].append(scalar)
-      } else {
-        items.append(String.UnicodeScalarView())
-      }
-    }
-    return items.map { String($0) }
   }
 }

@@ -20,10 +20,10 @@ enum ConvertVerb {
   }
 
   private static func convert(_ arguments: ConvertArguments) throws(VerbFailure) {
-    var opening = OpenOptions(format: arguments.sourceFormat)
+    var opening = OpenOptions()
     opening.flushing = .never
     var sources: [ImageChain] = []
-    for name in arguments.sources { sources.append(try CommonArguments.open(name, opening)) }
+    for name in arguments.sources { sources.append(try arguments.source.open(name, opening)) }
     if let choice = arguments.snapshot {
       guard sources.count == 1 else { throw VerbFailure("No support for concatenating multiple snapshot") }
       sources[0] = try snapshot(choice, of: sources[0])
@@ -63,12 +63,17 @@ enum ConvertVerb {
     throws(VerbFailure) -> ImageChain
   {
     let name = arguments.target
-    var opening = OpenOptions(format: arguments.targetFormat, access: .readWrite)
+    let format = arguments.targetFormat ?? (arguments.usesTargetOptions ? nil : "raw")
+    var opening = OpenOptions(access: .readWrite)
     opening.flushing = arguments.flushing
-    if arguments.createsTarget { try create(arguments, sources, byteCount) }
-    let target = try CommonArguments.open(name, opening)
+    if arguments.createsTarget {
+      opening.layerOptions = try create(arguments, format ?? "raw", sources, byteCount)
+    }
+    let target = try ImageArguments.open(
+      name, opening, format: format, isOptions: arguments.usesTargetOptions, arguments.source.secrets)
     guard target.isWritable else {
-      throw VerbFailure("Could not open '\(name)': Format '\(arguments.targetFormat)' cannot be written")
+      throw VerbFailure(
+        "Could not open '\(name)': Format '\(target.members[0].formatName)' cannot be written")
     }
     guard target.virtualSize >= byteCount else { throw VerbFailure("output file is smaller than input file") }
     if arguments.compresses && !(target.top is any CompressedWriting) {
@@ -77,18 +82,21 @@ enum ConvertVerb {
     return target
   }
 
-  private static func create(_ arguments: ConvertArguments, _ sources: [ImageChain], _ byteCount: UInt64)
-    throws(VerbFailure)
-  {
-    let format = try attempt { () throws(EngineError) in
-      try ImageCreator.creatableFormat(arguments.targetFormat)
-    }
+  /// Makes the target, and says what it takes to open it: the names of the secrets that it was made with.
+  private static func create(
+    _ arguments: ConvertArguments, _ formatName: String, _ sources: [ImageChain], _ byteCount: UInt64
+  ) throws(VerbFailure) -> [String: String] {
+    let format = try attempt { () throws(EngineError) in try ImageCreator.creatableFormat(formatName) }
+    _ = try attempt { () throws(EngineError) in try ImageName.plainPath(arguments.target) }
     let options = try targetOptions(arguments, format, sources.count, byteCount)
-    try attempt("\(arguments.target): error while converting \(arguments.targetFormat): ") {
-      () throws(EngineError) in
+    try attempt("\(arguments.target): error while converting \(formatName): ") { () throws(EngineError) in
       try refuseSource(asTarget: arguments.target, sources)
       try ImageCreator.create(
-        arguments.target, format: format, options: options, flushing: arguments.flushing)
+        arguments.target, format: format, options: options, flushing: arguments.flushing,
+        secrets: arguments.source.secrets)
+    }
+    return options.shown.filter { $0.name.hasSuffix("key-secret") }.reduce(into: [:]) {
+      $0[$1.name] = $1.value
     }
   }
 
@@ -100,7 +108,7 @@ enum ConvertVerb {
       try arguments.options.apply(to: &options)
       options.set("size", to: .number(byteCount))
       try CreateOptionsHelp.record(
-        arguments.backing.file, arguments.backing.format, in: &options, of: arguments.targetFormat)
+        arguments.backing.file, arguments.backing.format, in: &options, of: format.name)
     }
     if let backing = ImageCreator.backing(in: options) {
       if sourceCount > 1 {
