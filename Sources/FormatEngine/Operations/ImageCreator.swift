@@ -83,11 +83,11 @@ public enum ImageCreator {
   }
 
   /// Makes the image. `options` hold the size; a file that could not be finished is taken away again
-  /// where it was not there before.
+  /// where it was not there before. Returns what else there is to say, one sentence each.
   public static func create(
     _ path: String, format: any CreatableFormat.Type, options: OptionValues, flushing: FlushMode = .durable,
     policy: ReferencePolicy = .anywhere, secrets: SecretStore = SecretStore()
-  ) throws(EngineError) {
+  ) throws(EngineError) -> [String] {
     let plain = try ImageName.plainPath(path)
     let backing = backing(in: options)
     if let recorded = backing?.format, FormatCatalog.format(named: recorded) == nil {
@@ -96,7 +96,6 @@ public enum ImageCreator {
     guard backing != nil || !options.isGiven("backing_fmt") else {
       throw .invalid("Backing format cannot be used without backing file")
     }
-    try refuseFileOptions(options)
     let existed = HostFiles.identity(of: plain) != nil
     // Its old content stays until the format has found nothing wrong with the options.
     let file = try FileStore.create(plain, emptying: false, flushing: flushing)
@@ -105,7 +104,9 @@ public enum ImageCreator {
       options: options, references: ReferenceOpener(policy: policy, flushing: flushing))
     request.secrets = secrets
     do throws(EngineError) {
+      let warnings = try apply(options, to: file)
       try format.create(on: file, request)
+      return warnings
     } catch {
       if !existed { HostFiles.remove(plain) }
       throw error
@@ -119,10 +120,14 @@ public enum ImageCreator {
     return size.aligned(upTo: 512)
   }
 
-  private static func refuseFileOptions(_ options: OptionValues) throws(EngineError) {
-    if options.flag("nocow") == true { throw .unsupported("The option 'nocow' is not supported yet") }
-    if let hint = options.number("extent_size_hint"), hint != 0 {
-      throw .unsupported("The option 'extent_size_hint' is not supported yet")
-    }
+  /// Says what the file system does not do. The file is empty afterwards where something was asked for.
+  private static func apply(_ options: OptionValues, to file: FileStore) throws(EngineError) -> [String] {
+    let hint = options.number("extent_size_hint") ?? 0
+    guard hint <= UInt32.max else { throw .invalid("Extent size hint is too large") }
+    guard file.kind == .regular, options.flag("nocow") == true || hint > 0 else { return [] }
+    try file.resize(to: 0)
+    if options.flag("nocow") == true { file.turnOffCopyOnWrite() }
+    guard hint > 0, let failure = file.setExtentSizeHint(UInt32(hint)) else { return [] }
+    return ["Failed to set extent size hint: \(failure)"]
   }
 }

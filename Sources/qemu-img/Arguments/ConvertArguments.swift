@@ -16,6 +16,10 @@ struct ConvertArguments {
   /// Set by `--target-is-zero`.
   var isTargetZero = false
   var sparseByteCount: UInt64 = 4096
+  /// 0: no limit.
+  var bytesPerSecond: UInt64 = 0
+  /// What cannot be read becomes zeros.
+  var salvages = false
   var threadCount = 8
   var allowsAnyOrder = false
   var flushing = FlushMode.never
@@ -90,10 +94,12 @@ struct ConvertArguments {
       case "T": caches.source = option.value
       case "m": result.threadCount = try coroutineCount(option.value)
       case "W": result.allowsAnyOrder = true
-      case "r", "salvage", "bitmaps", "skip-broken-bitmaps":
-        throw CommonArguments.unsupported(option.key == "r" ? "A rate limit (-r)" : "--\(option.key)")
+      case "bitmaps", "skip-broken-bitmaps": throw CommonArguments.unsupported("--\(option.key)")
       default: try result.take(option)
       }
+    }
+    if copiesInHost && result.salvages {
+      throw VerbFailure("Cannot use copy offloading in salvaging mode")
     }
     // Copying in the host is only a hint, but what contradicts it is still refused.
     if copiesInHost && result.compresses {
@@ -132,6 +138,8 @@ struct ConvertArguments {
     case "p": showsProgress = true
     case "q": isQuiet = true
     case "target-is-zero": isTargetZero = true
+    case "r": bytesPerSecond = try CommonArguments.size(option.value, what: "rate limit")
+    case "salvage": salvages = true
     case "target-image-opts": usesTargetOptions = true
     default: try source.take(option)
     }

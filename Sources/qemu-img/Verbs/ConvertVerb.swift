@@ -89,12 +89,14 @@ enum ConvertVerb {
     let format = try attempt { () throws(EngineError) in try ImageCreator.creatableFormat(formatName) }
     _ = try attempt { () throws(EngineError) in try ImageName.plainPath(arguments.target) }
     let options = try targetOptions(arguments, format, sources.count, byteCount)
-    try attempt("\(arguments.target): error while converting \(formatName): ") { () throws(EngineError) in
+    let warnings = try attempt("\(arguments.target): error while converting \(formatName): ") {
+      () throws(EngineError) in
       try refuseSource(asTarget: arguments.target, sources)
-      try ImageCreator.create(
+      return try ImageCreator.create(
         arguments.target, format: format, options: options, flushing: arguments.flushing,
         secrets: arguments.source.secrets)
     }
+    warnings.forEach(Console.warning)
     return options.shown.filter { $0.name.hasSuffix("key-secret") }.reduce(into: [:]) {
       $0[$1.name] = $1.value
     }
@@ -144,6 +146,11 @@ enum ConvertVerb {
     options.sparseByteCount = arguments.sparseByteCount
     options.allowsAnyOrder = arguments.allowsAnyOrder
     options.threadCount = min(arguments.threadCount, WorkerPool.processorCount())
+    options.bytesPerSecond = arguments.bytesPerSecond
+    if arguments.salvages {
+      let isQuiet = arguments.isQuiet
+      options.salvage = { warning in if !isQuiet { Console.warning(warning) } }
+    }
     let isDevice = (target.members[0].file as? FileStore)?.kind == .blockDevice
     options.targetHasBacking =
       arguments.createsTarget ? target.top.backing != nil : arguments.backing.file != nil

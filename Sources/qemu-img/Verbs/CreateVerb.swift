@@ -55,7 +55,8 @@ enum CreateVerb {
         Console.write("Formatting '\(name)', fmt=\(format)\(CreateOptionsHelp.shown(options))\n")
         Console.flush()
       }
-      try ImageCreator.create(name, format: target, options: options, secrets: secrets)
+      let warnings = try ImageCreator.create(name, format: target, options: options, secrets: secrets)
+      warnings.forEach(Console.warning)
     }
     return 0
   }

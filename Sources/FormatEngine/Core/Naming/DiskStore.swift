@@ -4,6 +4,9 @@ final class DiskStore: ByteStore {
 
   init(_ disk: ImageChain) { self.disk = disk }
 
+  // What was not flushed may be lost, here as with any file; only the mark that somebody writes is taken off.
+  deinit { try? disk.close() }
+
   var isWritable: Bool { disk.isWritable }
   var spliceDescriptor: CInt? { nil }
 

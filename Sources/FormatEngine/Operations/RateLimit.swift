@@ -1,0 +1,34 @@
+import Glibc
+import Synchronization
+
+/// Makes threads wait so that together they move no more than some bytes in a second.
+final class RateLimit: Sendable {
+  private let bytesPerSecond: UInt64
+  /// Nanoseconds of the clock at which what was let through until now is paid for.
+  private let paidUntil = Mutex<UInt64>(0)
+
+  /// `bytesPerSecond` must not be 0.
+  init(bytesPerSecond: UInt64) { self.bytesPerSecond = bytesPerSecond }
+
+  /// Waits until these bytes may pass.
+  func wait(for byteCount: UInt64) {
+    let now = Self.now()
+    let delay = paidUntil.withLock { paid in
+      let start = max(paid, now)
+      let cost = Double(byteCount) * 1e9 / Double(bytesPerSecond)
+      // A year is long enough: more would overflow the clock.
+      paid = start + UInt64(min(cost, 3.2e16))
+      return start - now
+    }
+    guard delay > 0 else { return }
+    let end = now + delay
+    var time = timespec(tv_sec: Int(end / 1_000_000_000), tv_nsec: Int(end % 1_000_000_000))
+    while unsafe clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &time, nil) == EINTR {}
+  }
+
+  private static func now() -> UInt64 {
+    var time = timespec()
+    unsafe clock_gettime(CLOCK_MONOTONIC, &time)
+    return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
+  }
+}
