@@ -5,6 +5,8 @@
 
 #include <getopt.h>
 #include <linux/falloc.h>
+#include <linux/fs.h>
+#include <sys/ioctl.h>
 #include <sys/types.h>
 
 int fallocate(int descriptor, int mode, off_t offset, off_t byte_count);
@@ -15,6 +17,23 @@ static inline void imgfs_getopt_restart(void) { optind = 0; }
 static inline int imgfs_getopt_next(void) { return optind; }
 /// The value of the last option.
 static inline const char *imgfs_getopt_value(void) { return optarg; }
+
+/// Sets the flag that turns off copy-on-write. ioctl takes variable arguments, which Swift does not call.
+static inline int imgfs_set_nocow(int descriptor) {
+  int flags = 0;
+  if (ioctl(descriptor, FS_IOC_GETFLAGS, &flags) != 0) return -1;
+  flags |= FS_NOCOW_FL;
+  return ioctl(descriptor, FS_IOC_SETFLAGS, &flags);
+}
+
+/// Sets the bytes by which a file's room is to grow.
+static inline int imgfs_set_extent_size_hint(int descriptor, unsigned byte_count) {
+  struct fsxattr attributes;
+  if (ioctl(descriptor, FS_IOC_FSGETXATTR, &attributes) != 0) return -1;
+  attributes.fsx_xflags |= FS_XFLAG_EXTSIZE;
+  attributes.fsx_extsize = byte_count;
+  return ioctl(descriptor, FS_IOC_FSSETXATTR, &attributes);
+}
 
 enum { IMGFS_SEEK_DATA = 3, IMGFS_SEEK_HOLE = 4 };
 

@@ -16,7 +16,7 @@ import Glibc
         switch option.key {
         case "help": return showHelp()
         case "version": return showVersion()
-        case "trace": Console.error("warning: tracing is not built in")
+        case "trace": Console.warning("tracing is not built in")
         default: throw option.failure
         }
       }

@@ -4,22 +4,42 @@ extension ImageChain {
   public func resize(
     to byteCount: UInt64, preallocation: Preallocation = .off, progress: Progress = .none
   ) throws(EngineError) {
+    try changingWhole { () throws(EngineError) in
+      try resizeUnlocked(to: byteCount, preallocation, progress)
+    }
+  }
+
+  /// Changes features of the image, and perhaps its size with them.
+  public func amend(_ options: OptionValues, _ request: AmendRequest, progress: Progress = .none)
+    throws(EngineError)
+  {
+    guard let layer = writer as? any Amendable else {
+      throw .unsupported("Format driver '\(members[0].formatName)' does not support option amendment")
+    }
+    try changingWhole { () throws(EngineError) in
+      try layer.amend(options, request, progress: progress) { (byteCount) throws(EngineError) in
+        try resizeUnlocked(to: byteCount, .off, progress)
+      }
+    }
+  }
+
+  private func resizeUnlocked(
+    to byteCount: UInt64, _ preallocation: Preallocation, _ progress: Progress
+  ) throws(EngineError) {
     guard let layer = writer as? any Resizable else {
       guard writer != nil else {
         throw EngineError(.readOnly, "The image is opened read-only", path: members[0].path)
       }
       throw .unsupported("Image format driver does not support resize")
     }
-    try changingWhole { () throws(EngineError) in
-      let old = virtualSize
-      try layer.resize(to: byteCount, preallocation: preallocation, progress: progress) {
-        () throws(EngineError) in
-        // The rest of the last cluster: it may hold what was written before the disk was made smaller.
-        let unit = max(layer.clusterSize, 1)
-        let below = layers.count > 1 ? layers[1].virtualSize : 0
-        let end = min(byteCount, max(old.aligned(upTo: unit), below))
-        try clear(from: old, to: end, layer)
-      }
+    let old = virtualSize
+    try layer.resize(to: byteCount, preallocation: preallocation, progress: progress) {
+      () throws(EngineError) in
+      // The rest of the last cluster: it may hold what was written before the disk was made smaller.
+      let unit = max(layer.clusterSize, 1)
+      let below = layers.count > 1 ? layers[1].virtualSize : 0
+      let end = min(byteCount, max(old.aligned(upTo: unit), below))
+      try clear(from: old, to: end, layer)
     }
   }
 

@@ -3,17 +3,32 @@ public struct ChainMember: Sendable {
   public let layer: any ImageLayer
   /// The image file itself.
   public let file: any ByteStore
-  /// The name it was opened by.
+  /// The path of the file; names that the image records are relative to its folder.
   public let path: String
+  let nodeName: NodeName
   /// As `-f` takes it.
   public let formatName: String
+  /// What it was opened with; nil for layers that stand for another, such as a snapshot.
+  let request: LayerRequest?
 
   public init(layer: any ImageLayer, file: any ByteStore, path: String, formatName: String) {
+    self.init(layer: layer, file: file, path: path, nodeName: NodeName(path: path), formatName: formatName)
+  }
+
+  init(
+    layer: any ImageLayer, file: any ByteStore, path: String, nodeName: NodeName, formatName: String,
+    request: LayerRequest? = nil
+  ) {
+    self.request = request
     self.layer = layer
     self.file = file
     self.path = path
+    self.nodeName = nodeName
     self.formatName = formatName
   }
+
+  /// As `info` shows it: the path, or a `json:` name where the path does not say all.
+  public var name: String { nodeName.text }
 }
 
 /// Where guest bytes are: the depth of the layer that answers, 0 for the top, and its extent.
@@ -64,7 +79,8 @@ public final class ImageChain: Sendable {
   /// The layer at `depth` in a state of its own, over the layers below it: how a snapshot is read.
   public func replacing(layerAt depth: Int, with layer: any ImageLayer) -> ImageChain {
     let old = members[depth]
-    let top = ChainMember(layer: layer, file: old.file, path: old.path, formatName: old.formatName)
+    let top = ChainMember(
+      layer: layer, file: old.file, path: old.path, nodeName: old.nodeName, formatName: old.formatName)
     return ImageChain(members: [top] + members[(depth + 1)...])
   }
 

@@ -22,9 +22,11 @@ public struct LayerRequest: Sendable {
   /// Opens what can be read of an image that says it is damaged, and leaves it unchanged: for `info`
   /// and `check`, which explain it.
   public var isForInspection: Bool
-  /// What the command line says of this layer, such as `encrypt.key-secret`; the format refuses what it does
-  /// not know.
+  /// What the command line says of this layer, such as `encrypt.key-secret`: only options of the format's
+  /// `layerOptions`, with values of their kinds.
   public var options: [String: String] = [:]
+  /// Files that take the place of those that the image names, by their roles (`ImageFormat.fileRoles`).
+  public var files: [String: NamedStore] = [:]
   /// Passphrases that the options name.
   public var secrets = SecretStore()
 
@@ -42,6 +44,12 @@ public protocol ImageFormat: Sendable {
   static var name: String { get }
   /// `head`: up to 2048 bytes from the start of the file.
   static func probe(_ head: RawSpan, path: String) -> ProbeScore
+  /// What a command line can say of an image that is opened.
+  static var layerOptions: OptionSchema { get }
+  /// Further files of an image, for which a command line can give others.
+  static var fileRoles: [String] { get }
+  /// Whether an image can lie over another one.
+  static var supportsBacking: Bool { get }
   static func open(_ file: any ByteStore, _ request: LayerRequest) throws(EngineError) -> any ImageLayer
 }
 
@@ -73,7 +81,6 @@ public struct CreateRequest: Sendable {
 /// A format that can make new images.
 public protocol CreatableFormat: ImageFormat {
   static var createOptions: OptionSchema { get }
-  static var supportsBacking: Bool { get }
   /// Whether opened layers of it are `CompressedWriting`.
   static var supportsCompression: Bool { get }
   /// Writes an empty image over `file`, whose old content is gone.
@@ -88,13 +95,16 @@ public enum FormatCatalog {
     RawFormat.self,
   ]
 
+  /// The format of plain bytes, which every file has.
+  static let plain: any ImageFormat.Type = RawFormat.self
+
   public static func format(named name: String) -> (any ImageFormat.Type)? {
     all.first { $0.name == name }
   }
 
   /// The format with the highest score for a file that begins with `head`.
   public static func probe(_ head: RawSpan, path: String) -> any ImageFormat.Type {
-    var best: (any ImageFormat.Type, ProbeScore) = (RawFormat.self, .fallback)
+    var best: (any ImageFormat.Type, ProbeScore) = (plain, .fallback)
     for format in all {
       let score = format.probe(head, path: path)
       if score > best.1 { best = (format, score) }

@@ -3,7 +3,7 @@ public enum ImageName {
   /// Protocols of QEMU that are not built in; a name that begins so is no file name.
   static let protocols: Set<String> = [
     "blkdebug", "blklogwrites", "blkverify", "copy-on-read", "fat", "ftp", "ftps", "fuse", "gluster",
-    "host_cdrom", "host_device", "http", "https", "io_uring", "iscsi", "json", "nbd", "nbd+tcp", "nbd+unix",
+    "host_cdrom", "host_device", "http", "https", "io_uring", "iscsi", "nbd", "nbd+tcp", "nbd+unix",
     "nfs",
     "null-aio", "null-co", "nvme", "quorum", "rbd", "replication", "ssh", "throttle", "virtio-blk-vhost-vdpa",
   ]
@@ -21,6 +21,11 @@ public enum ImageName {
       throw .unsupported("Protocol '\(prefix)' is not built in")
     }
     throw .unsupported("Unknown protocol '\(prefix)'")
+  }
+
+  /// What follows `json:` in a name that describes a tree of drivers.
+  static func jsonText(of name: String) -> String? {
+    name.hasPrefix("json:") ? String(name.dropFirst("json:".count)) : nil
   }
 
   /// What stands before the first colon, if that colon comes before any slash.

@@ -26,27 +26,27 @@ public struct OpenOptions: Sendable {
   }
 }
 
-/// The one door: a name becomes a chain of opened layers.
+/// The one door: what a command names becomes a chain of opened layers.
 public enum ImageOpener {
   /// Longer chains are damaged or hostile; the longest in use are incremental backups of some months.
   public static let maximumDepth = 200
 
-  /// Opens the image at `path` and, unless told otherwise, all that lies below it.
-  public static func open(_ path: String, _ options: OpenOptions = OpenOptions()) throws(EngineError)
+  /// Opens the image called `name` (`ImageSpecification`) and, unless told otherwise, all that lies below it.
+  public static func open(_ name: String, _ options: OpenOptions = OpenOptions()) throws(EngineError)
     -> ImageChain
   {
-    let plain = try ImageName.plainPath(path)
-    let file = try FileStore.open(plain, access: options.access, flushing: options.flushing)
-    var members = [try member(file, path: plain, format: options.format, options.access, options)]
-    var seen: Set<HostFiles.Identity> = [file.identity]
-    while options.backing == .follow, let last = members.last, let backing = last.layer.backing {
-      do throws(EngineError) {
-        members.append(try open(backing, of: last, options, &seen, depth: members.count))
-      } catch {
-        throw error.whileTrying("Could not open backing file")
-      }
-    }
-    return ImageChain(members: members, access: options.access)
+    try open(ImageSpecification(name: name), options)
+  }
+
+  /// Opens what is specified. A format in `options` goes before the specification's.
+  public static func open(_ image: ImageSpecification, _ options: OpenOptions = OpenOptions())
+    throws(EngineError) -> ImageChain
+  {
+    var node = image.node
+    if let format = options.format { node["driver"] = .text(format) }
+    for (key, value) in options.layerOptions { node[key] = .text(value) }
+    var opener = NodeOpener(options)
+    return ImageChain(members: try opener.chain(node, access: options.access), access: options.access)
   }
 
   /// The format of a file by its first bytes.
@@ -54,39 +54,5 @@ public enum ImageOpener {
     let count = Int(min(UInt64(FormatCatalog.probedByteCount), try file.byteCount()))
     let head = try file.bytes(at: 0, count: count)
     return try head.parsed { (span) throws(EngineError) in FormatCatalog.probe(span, path: path) }
-  }
-
-  private static func open(
-    _ backing: BackingReference, of parent: ChainMember, _ options: OpenOptions,
-    _ seen: inout Set<HostFiles.Identity>, depth: Int
-  ) throws(EngineError) -> ChainMember {
-    let path = try options.policy.resolve(backing.name, for: .backingFile, namedBy: parent.path)
-    guard depth < maximumDepth else {
-      throw EngineError(
-        .tooLarge, "The chain of backing files has more than \(maximumDepth) members", path: path)
-    }
-    let file = try FileStore.open(path, access: .readOnly, flushing: options.flushing)
-    guard seen.insert(file.identity).inserted else {
-      throw .corrupt("The chain of backing files is a loop: it comes back to '\(path)'")
-    }
-    return try member(file, path: path, format: backing.format, .readOnly, options)
-  }
-
-  static func member(
-    _ file: FileStore, path: String, format name: String?, _ access: FileAccess, _ options: OpenOptions
-  ) throws(EngineError) -> ChainMember {
-    let format: any ImageFormat.Type
-    if let name {
-      guard let named = FormatCatalog.format(named: name) else { throw .invalid("Unknown driver '\(name)'") }
-      format = named
-    } else {
-      format = try probe(file, path: path)
-    }
-    let references = ReferenceOpener(
-      policy: options.policy, flushing: options.flushing, isEnabled: !options.isForInspection)
-    let request = LayerRequest(
-      path: path, access: access, references: references, isForInspection: options.isForInspection)
-    let layer = try format.open(file, request)
-    return ChainMember(layer: layer, file: file, path: path, formatName: format.name)
   }
 }

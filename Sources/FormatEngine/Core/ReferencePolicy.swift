@@ -28,12 +28,20 @@ public struct ReferencePolicy: Sendable {
   ///
   /// Names with a protocol prefix are refused: only `file:` of a backing file is understood.
   public func resolve(_ name: String, for role: Role, namedBy path: String) throws(EngineError) -> String {
-    guard !name.isEmpty else { throw .corrupt("The image names a \(role.rawValue) without a name") }
-    guard !name.utf8.contains(0) else {
+    let plain = try ImageName.plainPath(name, allowingFilePrefix: role == .backingFile)
+    // "file:" alone names nothing either.
+    let candidate = plain.isEmpty ? plain : ImageName.join(plain, toFolderOf: path)
+    return try resolve(path: candidate, of: name, for: role, namedBy: path)
+  }
+
+  /// The path to open for `candidate`, which is a path already, and which the image gives as `name`.
+  func resolve(path candidate: String, of name: String, for role: Role, namedBy path: String)
+    throws(EngineError) -> String
+  {
+    guard !candidate.isEmpty else { throw .corrupt("The image names a \(role.rawValue) without a name") }
+    guard !candidate.utf8.contains(0) else {
       throw .corrupt("The image names a \(role.rawValue) with a NUL byte in its name")
     }
-    let plain = try ImageName.plainPath(name, allowingFilePrefix: role == .backingFile)
-    let candidate = ImageName.join(plain, toFolderOf: path)
     switch scope {
     case .anywhere: return candidate
     case .nowhere: throw refusal(name, role, path, "no file that an image names is to be opened")

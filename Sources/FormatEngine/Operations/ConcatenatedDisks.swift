@@ -35,4 +35,13 @@ struct ConcatenatedDisks: Sendable {
       throw error.whileTrying("error while reading block status at offset \(position)")
     }
   }
+
+  /// What is taken for `position` where nobody knows what lies there: data.
+  func unknown(at position: UInt64, limit: UInt64) -> Found {
+    let index = ends.firstIndex { position < $0 } ?? ends.count - 1
+    let disk = disks[index]
+    let offset = position - (ends[index] - disk.virtualSize)
+    let extent = Extent(.stored, length: min(limit, disk.virtualSize - offset))
+    return Found(disk: disk, offset: offset, located: LocatedExtent(depth: 0, extent: extent))
+  }
 }

@@ -89,7 +89,7 @@ final class ConvertWorker {
   ) throws(EngineError) {
     var done: UInt64 = 0
     while done < segment.length {
-      let found = try work.source.extent(at: segment.offset + done, limit: segment.length - done)
+      let found = try work.extent(at: segment.offset + done, limit: segment.length - done)
       let end = done + found.located.extent.length
       try body(found, Int(done)..<Int(end))
       done = end
@@ -100,6 +100,10 @@ final class ConvertWorker {
     throws(EngineError)
   {
     let piece = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer.bytes[range])
+    if let salvaged = work.salvaged {
+      return unsafe salvaged.read(
+        found.disk, at: found.offset, position: segment.offset + UInt64(range.lowerBound), into: piece)
+    }
     do throws(EngineError) {
       unsafe try found.disk.read(found.located, at: found.offset, into: piece)
     } catch {
@@ -164,6 +168,7 @@ final class ConvertWorker {
       switch actions[index] {
       case .write(let range):
         let bytes = unsafe UnsafeRawBufferPointer(rebasing: buffer.bytes[range])
+        work.rate?.wait(for: UInt64(range.count))
         try writing(segment, range) { (offset) throws(EngineError) in
           unsafe try work.target.write(bytes, at: offset)
         }
@@ -173,6 +178,7 @@ final class ConvertWorker {
         }
       case .packed:
         let pieces = packedPieces(from: index)
+        work.rate?.wait(for: pieces.reduce(0) { $0 + UInt64($1.byteCount) })
         packedStart = try store(pieces, from: packedStart)
         index += pieces.count - 1
       }

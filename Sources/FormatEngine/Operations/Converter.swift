@@ -27,6 +27,8 @@ public struct ConvertOptions: Sendable {
   public var rateLimit: UInt64?
   /// Write whatever is ready first. In order, two runs give the same file, and its clusters lie as the guest's.
   public var allowsAnyOrder = false
+  /// What cannot be read becomes zeros, and is told here, a sentence for each sector; nil: it is an error.
+  public var salvage: (@Sendable (String) -> Void)?
 
   public init() {}
 }
@@ -38,13 +40,15 @@ public enum Converter {
     from sources: [ImageChain], to target: ImageChain, _ options: ConvertOptions, progress: Progress = .none
   ) throws(EngineError) {
     let work = try ConvertWork(sources, target, options, progress)
-    try WorkerPool.run(threadCount: options.threadCount) { (stop) throws(EngineError) in
+    try work.salvaged?.survey()
+    // One reader alone finds what cannot be read in the order of the disk.
+    try WorkerPool.run(threadCount: work.salvaged == nil ? options.threadCount : 1) {
+      (stop) throws(EngineError) in
       do throws(EngineError) {
         let worker = try ConvertWorker(work)
         while !stop.isSet, let segment = try work.nextSegment() {
           guard try worker.copy(segment) else { return }
           try work.finish(segment)
-          work.rate?.spend(segment.length)
         }
       } catch {
         work.turns.cancel()
@@ -78,6 +82,7 @@ enum WritingOrder {
 /// What the workers share: the way through the sources.
 final class ConvertWork: Sendable {
   let source: ConcatenatedDisks
+  let salvaged: SalvagedDisks?
   let target: ImageChain
   let options: ConvertOptions
   let packing: (any CompressedWriting)?
@@ -102,7 +107,9 @@ final class ConvertWork: Sendable {
   init(
     _ sources: [ImageChain], _ target: ImageChain, _ options: ConvertOptions, _ progress: Progress
   ) throws(EngineError) {
-    source = try ConcatenatedDisks(sources)
+    let source = try ConcatenatedDisks(sources)
+    self.source = source
+    salvaged = options.salvage.map { SalvagedDisks(source, report: $0) }
     self.target = target
     self.options = options
     self.progress = progress
@@ -134,9 +141,15 @@ final class ConvertWork: Sendable {
     }
   }
 
+  /// What lies at an offset of all sources taken as one.
+  func extent(at offset: UInt64, limit: UInt64) throws(EngineError) -> ConcatenatedDisks.Found {
+    if let salvaged { return try salvaged.extent(at: offset, limit: limit) }
+    return try source.extent(at: offset, limit: limit)
+  }
+
   private func skipNothing(_ offset: inout UInt64) throws(EngineError) {
     while offset < source.byteCount {
-      let found = try source.extent(at: offset, limit: source.byteCount - offset)
+      let found = try extent(at: offset, limit: source.byteCount - offset)
       let idle = try idleByteCount(found.located, at: offset)
       guard idle > 0 else { return }
       let end = offset + idle

@@ -44,7 +44,8 @@ public enum ImageCreator {
   ///
   /// `opening`: false where the backing file need not be there.
   public static func resolve(
-    _ options: inout OptionValues, for path: String, policy: ReferencePolicy = .anywhere, opening: Bool
+    _ options: inout OptionValues, for path: String, policy: ReferencePolicy = .anywhere, opening: Bool,
+    _ secrets: SecretStore = SecretStore()
   ) throws(EngineError) {
     if let backing = backing(in: options) {
       guard !backing.name.isEmpty else { throw .invalid("Expected backing file name, got empty string") }
@@ -52,7 +53,7 @@ public enum ImageCreator {
         throw .invalid("Error: Trying to create an image with the same filename as the backing file")
       }
       if opening {
-        let found = try openBacking(backing, of: path, policy)
+        let found = try openBacking(backing, of: path, policy, secrets)
         if !options.isGiven("size") { options.set("size", to: .number(found.virtualSize)) }
         guard backing.format != nil else {
           throw .invalid(
@@ -67,13 +68,13 @@ public enum ImageCreator {
   }
 
   private static func openBacking(
-    _ backing: BackingReference, of path: String, _ policy: ReferencePolicy
+    _ backing: BackingReference, of path: String, _ policy: ReferencePolicy, _ secrets: SecretStore
   ) throws(EngineError) -> ImageChain {
     do throws(EngineError) {
       var options = OpenOptions(format: backing.format)
       options.policy = policy
-      return try ImageOpener.open(
-        policy.resolve(backing.name, for: .backingFile, namedBy: path), options)
+      options.secrets = secrets
+      return try ImageOpener.open(policy.specification(of: backing, namedBy: path), options)
     } catch {
       var failure = error
       failure.message += "\nCould not open backing image."
@@ -82,11 +83,11 @@ public enum ImageCreator {
   }
 
   /// Makes the image. `options` hold the size; a file that could not be finished is taken away again
-  /// where it was not there before.
+  /// where it was not there before. Returns what else there is to say, one sentence each.
   public static func create(
     _ path: String, format: any CreatableFormat.Type, options: OptionValues, flushing: FlushMode = .durable,
-    policy: ReferencePolicy = .anywhere
-  ) throws(EngineError) {
+    policy: ReferencePolicy = .anywhere, secrets: SecretStore = SecretStore()
+  ) throws(EngineError) -> [String] {
     let plain = try ImageName.plainPath(path)
     let backing = backing(in: options)
     if let recorded = backing?.format, FormatCatalog.format(named: recorded) == nil {
@@ -95,15 +96,17 @@ public enum ImageCreator {
     guard backing != nil || !options.isGiven("backing_fmt") else {
       throw .invalid("Backing format cannot be used without backing file")
     }
-    try refuseFileOptions(options)
     let existed = HostFiles.identity(of: plain) != nil
     // Its old content stays until the format has found nothing wrong with the options.
     let file = try FileStore.create(plain, emptying: false, flushing: flushing)
-    let request = CreateRequest(
+    var request = CreateRequest(
       path: plain, virtualSize: try wholeSectors(options.number("size") ?? 0), backing: backing,
       options: options, references: ReferenceOpener(policy: policy, flushing: flushing))
+    request.secrets = secrets
     do throws(EngineError) {
+      let warnings = try apply(options, to: file)
       try format.create(on: file, request)
+      return warnings
     } catch {
       if !existed { HostFiles.remove(plain) }
       throw error
@@ -117,10 +120,14 @@ public enum ImageCreator {
     return size.aligned(upTo: 512)
   }
 
-  private static func refuseFileOptions(_ options: OptionValues) throws(EngineError) {
-    if options.flag("nocow") == true { throw .unsupported("The option 'nocow' is not supported yet") }
-    if let hint = options.number("extent_size_hint"), hint != 0 {
-      throw .unsupported("The option 'extent_size_hint' is not supported yet")
-    }
+  /// Says what the file system does not do. The file is empty afterwards where something was asked for.
+  private static func apply(_ options: OptionValues, to file: FileStore) throws(EngineError) -> [String] {
+    let hint = options.number("extent_size_hint") ?? 0
+    guard hint <= UInt32.max else { throw .invalid("Extent size hint is too large") }
+    guard file.kind == .regular, options.flag("nocow") == true || hint > 0 else { return [] }
+    try file.resize(to: 0)
+    if options.flag("nocow") == true { file.turnOffCopyOnWrite() }
+    guard hint > 0, let failure = file.setExtentSizeHint(UInt32(hint)) else { return [] }
+    return ["Failed to set extent size hint: \(failure)"]
   }
 }

@@ -26,14 +26,17 @@ public struct ImageInfo: Sendable {
   /// What one member of a chain is.
   public static func of(_ member: ChainMember) throws(EngineError) -> ImageInfo {
     let layer = member.layer
-    var info = ImageInfo(filename: member.path, format: member.formatName, virtualSize: layer.virtualSize)
+    var info = ImageInfo(filename: member.name, format: member.formatName, virtualSize: layer.virtualSize)
     info.actualSize = try? member.file.allocatedByteCount()
     info.clusterSize = layer.clusterSize
     info.backing = layer.backing
     info.backingPath = layer.backing.flatMap {
-      try? ReferencePolicy.anywhere.resolve($0.name, for: .backingFile, namedBy: member.path)
+      ImageName.jsonText(of: $0.name) != nil
+        ? $0.name : try? ReferencePolicy.anywhere.resolve($0.name, for: .backingFile, namedBy: member.path)
     }
     if let keeper = layer as? any SnapshotKeeping { info.snapshots = try keeper.snapshots() }
+    // A file that is opened as just that has nothing below it.
+    guard FormatCatalog.format(named: member.formatName) != nil else { return info }
     var files = [("file", try plainFile(member.file, path: member.path))]
     if let describing = layer as? any SelfDescribing {
       info.isEncrypted = describing.isEncrypted

@@ -7,6 +7,18 @@ public enum JSONText {
     return text
   }
 
+  /// The value on one line, as it stands in `json:` names.
+  public static func compact(_ value: InfoValue) -> String {
+    switch value {
+    case .text(let words): quoted(words)
+    case .integer(let number): String(number)
+    case .flag(let flag): flag ? "true" : "false"
+    case .list(let items): "[" + items.map(compact).joined(separator: ", ") + "]"
+    case .record(let fields):
+      "{" + ordered(fields).map { "\(quoted($0.key)): \(compact($0.value))" }.joined(separator: ", ") + "}"
+    }
+  }
+
   /// The text between quotation marks. What is not ASCII becomes \u and four digits for each UTF-16 unit.
   public static func quoted(_ text: String) -> String {
     var result = "\""

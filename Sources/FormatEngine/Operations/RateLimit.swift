@@ -1,33 +1,34 @@
 import Glibc
 import Synchronization
 
-/// Keeps work below so many bytes a second, over the whole of its time.
+/// Makes threads wait so that together they move no more than some bytes in a second.
 final class RateLimit: Sendable {
   private let bytesPerSecond: UInt64
-  private let start = RateLimit.now()
-  private let spent = Atomic<UInt64>(0)
+  /// Nanoseconds of the clock at which what was let through until now is paid for.
+  private let paidUntil = Mutex<UInt64>(0)
 
-  /// 0 is taken for 1.
-  init(bytesPerSecond: UInt64) { self.bytesPerSecond = max(bytesPerSecond, 1) }
+  /// `bytesPerSecond` must not be 0.
+  init(bytesPerSecond: UInt64) { self.bytesPerSecond = bytesPerSecond }
 
-  /// Counts work that is done, and waits until it may go on.
-  func spend(_ byteCount: UInt64) {
-    let total = spent.add(byteCount, ordering: .relaxed).newValue
-    let due = start + Double(total) / Double(bytesPerSecond)
-    var rest = due - Self.now()
-    while rest > 0 {
-      // At most a second at a time: a huge number of seconds does not fit.
-      let part = min(rest, 1)
-      var time = timespec(tv_sec: Int(part), tv_nsec: Int((part - part.rounded(.down)) * 1e9))
-      _ = unsafe nanosleep(&time, nil)
-      rest = due - Self.now()
+  /// Waits until these bytes may pass.
+  func wait(for byteCount: UInt64) {
+    let now = Self.now()
+    let delay = paidUntil.withLock { paid in
+      let start = max(paid, now)
+      let cost = Double(byteCount) * 1e9 / Double(bytesPerSecond)
+      // A year is long enough: more would overflow the clock.
+      paid = start + UInt64(min(cost, 3.2e16))
+      return start - now
     }
+    guard delay > 0 else { return }
+    let end = now + delay
+    var time = timespec(tv_sec: Int(end / 1_000_000_000), tv_nsec: Int(end % 1_000_000_000))
+    while unsafe clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &time, nil) == EINTR {}
   }
 
-  /// Seconds of a clock that nobody sets.
-  private static func now() -> Double {
+  private static func now() -> UInt64 {
     var time = timespec()
-    _ = unsafe clock_gettime(CLOCK_MONOTONIC, &time)
-    return Double(time.tv_sec) + Double(time.tv_nsec) / 1e9
+    unsafe clock_gettime(CLOCK_MONOTONIC, &time)
+    return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
   }
 }

@@ -38,12 +38,4 @@ enum CommonArguments {
 
   /// Options of QEMU that this qemu-img does not have yet.
   static func unsupported(_ option: String) -> VerbFailure { VerbFailure("\(option) is not supported yet") }
-
-  static func open(
-    _ name: String, _ options: OpenOptions, exitStatus: CInt = 1
-  ) throws(VerbFailure) -> ImageChain {
-    try attempt("Could not open '\(name)': ", exitStatus: exitStatus) { () throws(EngineError) in
-      try ImageOpener.open(name, options)
-    }
-  }
 }

@@ -4,8 +4,11 @@ import FormatEngine
 struct ConvertArguments {
   var sources: [String] = []
   var target = ""
-  var sourceFormat: String?
-  var targetFormat = "raw"
+  var source = ImageArguments()
+  /// Nil where none is given: raw, unless the target is given by options.
+  var targetFormat: String?
+  /// Set by `--target-image-opts`: the target is an option string.
+  var usesTargetOptions = false
   var options = OptionList()
   var backing: (file: String?, format: String?)
   var snapshot: SnapshotChoice?
@@ -14,25 +17,29 @@ struct ConvertArguments {
   /// Set by `--target-is-zero`.
   var isTargetZero = false
   var sparseByteCount: UInt64 = 4096
+  /// 0: no limit.
+  var bytesPerSecond: UInt64 = 0
+  /// What cannot be read becomes zeros.
+  var salvages = false
   var threadCount = 8
   var allowsAnyOrder = false
   var flushing = FlushMode.never
 
-  private static let rules = [
-    OptionRule("help", "h"), OptionRule(letter: "f", takesValue: true),
-    OptionRule(letter: "O", takesValue: true),
-    OptionRule(letter: "B", takesValue: true), OptionRule(letter: "C"), OptionRule(letter: "c"),
-    OptionRule(letter: "F", takesValue: true), OptionRule(letter: "o", takesValue: true),
-    OptionRule(letter: "l", takesValue: true), OptionRule(letter: "S", takesValue: true),
-    OptionRule(letter: "p"),
-    OptionRule(letter: "t", takesValue: true), OptionRule(letter: "T", takesValue: true),
-    OptionRule(letter: "q"),
-    OptionRule(letter: "n"), OptionRule(letter: "m", takesValue: true), OptionRule(letter: "W"),
-    OptionRule("force-share", "U"), OptionRule(letter: "r", takesValue: true),
-    OptionRule("object", takesValue: true), OptionRule("image-opts"), OptionRule("target-image-opts"),
-    OptionRule("salvage"), OptionRule("target-is-zero"), OptionRule("bitmaps"),
-    OptionRule("skip-broken-bitmaps"),
-  ]
+  private static let rules =
+    [
+      OptionRule("help", "h"), OptionRule(letter: "f", takesValue: true),
+      OptionRule(letter: "O", takesValue: true),
+      OptionRule(letter: "B", takesValue: true), OptionRule(letter: "C"), OptionRule(letter: "c"),
+      OptionRule(letter: "F", takesValue: true), OptionRule(letter: "o", takesValue: true),
+      OptionRule(letter: "l", takesValue: true), OptionRule(letter: "S", takesValue: true),
+      OptionRule(letter: "p"),
+      OptionRule(letter: "t", takesValue: true), OptionRule(letter: "T", takesValue: true),
+      OptionRule(letter: "q"),
+      OptionRule(letter: "n"), OptionRule(letter: "m", takesValue: true), OptionRule(letter: "W"),
+      OptionRule(letter: "r", takesValue: true), OptionRule("target-image-opts"),
+      OptionRule("salvage"), OptionRule("target-is-zero"), OptionRule("bitmaps"),
+      OptionRule("skip-broken-bitmaps"),
+    ] + ImageArguments.sharingRules
 
   enum Request {
     case convert(ConvertArguments)
@@ -56,11 +63,11 @@ struct ConvertArguments {
       case "T": caches.source = option.value
       case "m": result.threadCount = try coroutineCount(option.value)
       case "W": result.allowsAnyOrder = true
-      case "force-share": break
-      case "r", "object", "image-opts", "target-image-opts", "salvage":
-        throw CommonArguments.unsupported(option.key == "r" ? "A rate limit (-r)" : "--\(option.key)")
       default: try result.take(option)
       }
+    }
+    if copiesInHost && result.salvages {
+      throw VerbFailure("Cannot use copy offloading in salvaging mode")
     }
     // Copying in the host is only a hint, but what contradicts it is still refused.
     if copiesInHost && result.compresses {
@@ -76,8 +83,11 @@ struct ConvertArguments {
     if result.isTargetZero && result.createsTarget {
       throw VerbFailure("--target-is-zero requires use of -n flag")
     }
+    if result.usesTargetOptions && result.createsTarget {
+      throw VerbFailure("--target-image-opts requires use of -n flag")
+    }
     if result.options.asksForHelp {
-      return .optionsHelp(format: result.targetFormat, hasFileName: parsed.operands.count > 1)
+      return .optionsHelp(format: result.targetFormat ?? "raw", hasFileName: parsed.operands.count > 1)
     }
     guard parsed.operands.count > 1 else { throw VerbFailure("Must specify image file name") }
     result.sources = Array(parsed.operands.dropLast())
@@ -89,7 +99,6 @@ struct ConvertArguments {
 
   private mutating func take(_ option: GivenOption) throws(VerbFailure) {
     switch option.key {
-    case "f": sourceFormat = option.value
     case "O": targetFormat = option.value
     case "B": backing.file = option.value
     case "F": backing.format = option.value
@@ -102,7 +111,10 @@ struct ConvertArguments {
     case "target-is-zero": isTargetZero = true
     case "bitmaps": copiesBitmaps = true
     case "skip-broken-bitmaps": skipsBrokenBitmaps = true
-    default: throw option.failure
+    case "r": bytesPerSecond = try CommonArguments.size(option.value, what: "rate limit")
+    case "salvage": salvages = true
+    case "target-image-opts": usesTargetOptions = true
+    default: try source.take(option)
     }
   }
 

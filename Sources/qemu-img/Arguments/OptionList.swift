@@ -15,7 +15,7 @@ struct OptionList {
 
   /// What a list says, as it stands.
   static func entries(of text: String) -> [(name: String, value: String?)] {
-    split(text).map { item in
+    DoubledCommas.split(text).map { item in
       let parts = item.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
       return (String(parts[0]), parts.count > 1 ? String(parts[1]) : nil)
     }
@@ -43,21 +43,5 @@ struct OptionList {
         try values.set(name, to: "on")
       }
     }
-  }
-
-  private static func split(_ text: String) -> [String] {
-    var items = [String.UnicodeScalarView()]
-    var rest = text.unicodeScalars[...]
-    while let scalar = rest.popFirst() {
-      if scalar != "," {
-        items[items.count - 1].append(scalar)
-      } else if rest.first == "," {
-        rest.removeFirst()
-        items[items.count - 1].append(scalar)
-      } else {
-        items.append(String.UnicodeScalarView())
-      }
-    }
-    return items.map { String($0) }
   }
 }

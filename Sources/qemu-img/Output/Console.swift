@@ -41,6 +41,9 @@ enum Console {
   /// One message; its further lines are printed as they are.
   static func error(_ message: String) { _ = writeAll(Array("qemu-img: \(message)\n".utf8), to: 2) }
 
+  /// Something that does not end the command.
+  static func warning(_ message: String) { error("warning: \(message)") }
+
   /// Lines on standard error without a name before them: what `check` finds.
   static func note(_ line: String) { _ = writeAll(Array("\(line)\n".utf8), to: 2) }
 

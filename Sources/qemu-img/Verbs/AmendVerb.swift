@@ -5,16 +5,17 @@ enum AmendVerb {
   static let usage =
     "[--object objectdef] [--image-opts] [-p] [-q] [-f fmt] [-t cache] [--force] -o options filename"
 
-  private static let rules = [
-    OptionRule("help", "h"), OptionRule(letter: "f", takesValue: true),
-    OptionRule(letter: "o", takesValue: true), OptionRule(letter: "p"), OptionRule(letter: "q"),
-    OptionRule(letter: "t", takesValue: true), OptionRule("object", takesValue: true),
-    OptionRule("image-opts"), OptionRule("force"),
-  ]
+  private static let rules =
+    [
+      OptionRule("help", "h"), OptionRule(letter: "f", takesValue: true),
+      OptionRule(letter: "o", takesValue: true), OptionRule(letter: "p"), OptionRule(letter: "q"),
+      OptionRule(letter: "t", takesValue: true), OptionRule("force"),
+    ] + ImageArguments.rules
 
   static func run(_ arguments: [String]) throws(VerbFailure) -> CInt {
     let parsed = OptionParser.parse(arguments, rules)
     var list = OptionList()
+    var image = ImageArguments()
     var opening = OpenOptions(access: .readWrite)
     var cache = "writeback"
     var request = AmendRequest()
@@ -22,21 +23,20 @@ enum AmendVerb {
     for option in parsed.options {
       switch option.key {
       case "help": return Main.showHelp()
-      case "f": opening.format = option.value
       case "o": try list.add(option.value)
       case "p": showsProgress = true
       case "q": isQuiet = true
       case "t": cache = option.value
       case "force": request.isForced = true
-      case "object", "image-opts": throw CommonArguments.unsupported("--\(option.key)")
-      default: throw option.failure
+      default: try image.take(option)
       }
     }
     guard !list.isEmpty else { throw .usage("Must specify options (-o)") }
-    if list.asksForHelp, let format = opening.format { return try showOptions(ofFormat: format) }
+    if list.asksForHelp, let format = image.format { return try showOptions(ofFormat: format) }
     guard parsed.operands.count == 1 else { throw VerbFailure("Expecting one image file name") }
     opening.flushing = try CommonArguments.cacheMode(cache, what: "cache")
-    let chain = try CommonArguments.open(parsed.operands[0], opening)
+    request.secrets = image.secrets
+    let chain = try image.open(parsed.operands[0], opening)
     if list.asksForHelp { return try showOptions(ofFormat: chain.members[0].formatName) }
     let line = ProgressLine(isShown: showsProgress && !isQuiet, step: 1)
     defer { line.end() }
@@ -50,7 +50,6 @@ enum AmendVerb {
   ) throws(VerbFailure) {
     let format = chain.members[0].formatName
     let schema = try schema(ofFormat: format)
-    guard let layer = chain.top as? any Amendable else { throw unsupported(format) }
     try attempt { () throws(EngineError) in
       var options = OptionValues(schema)
       if let name = list.names.first(where: { schema.option(named: $0) == nil }),
@@ -60,9 +59,7 @@ enum AmendVerb {
         throw .invalid("Invalid parameter '\(name)'\nThis option is only supported for image creation")
       }
       try list.apply(to: &options)
-      try chain.changingWhole { () throws(EngineError) in
-        try layer.amend(options, request, progress: line.progress())
-      }
+      try chain.amend(options, request, progress: line.progress())
       try chain.close()
     }
   }

@@ -6,13 +6,14 @@ enum BitmapVerb {
     "(--merge source | --add | --remove | --clear | --enable | --disable)... [-b source_file [-F source_fmt]]"
     + " [-g granularity] [--object objectdef] [--image-opts | -f fmt] filename bitmap"
 
-  private static let rules = [
-    OptionRule("help", "h"), OptionRule(letter: "b", takesValue: true),
-    OptionRule("source-format", "F", takesValue: true), OptionRule(letter: "f", takesValue: true),
-    OptionRule(letter: "g", takesValue: true), OptionRule("add"), OptionRule("remove"),
-    OptionRule("clear"), OptionRule("enable"), OptionRule("disable"),
-    OptionRule("merge", takesValue: true), OptionRule("image-opts"), OptionRule("object", takesValue: true),
-  ]
+  private static let rules =
+    [
+      OptionRule("help", "h"), OptionRule(letter: "b", takesValue: true),
+      OptionRule("source-format", "F", takesValue: true), OptionRule(letter: "f", takesValue: true),
+      OptionRule(letter: "g", takesValue: true), OptionRule("add"), OptionRule("remove"),
+      OptionRule("clear"), OptionRule("enable"), OptionRule("disable"),
+      OptionRule("merge", takesValue: true),
+    ] + ImageArguments.rules
 
   private enum Action {
     case add, remove, clear, enable, disable
@@ -45,8 +46,8 @@ enum BitmapVerb {
 
   static func run(_ arguments: [String]) throws(VerbFailure) -> CInt {
     let parsed = OptionParser.parse(arguments, rules)
-    var options = OpenOptions(access: .readWrite)
-    var sourceOptions = OpenOptions()
+    var imageArguments = ImageArguments()
+    var sourceFormat: String?
     var sourceFile: String?
     var granularity: UInt64?
     var actions: [Action] = []
@@ -54,12 +55,10 @@ enum BitmapVerb {
       switch option.key {
       case "help": return Main.showHelp()
       case "b": sourceFile = option.value
-      case "source-format": sourceOptions.format = option.value
-      case "f": options.format = option.value
+      case "source-format": sourceFormat = option.value
       case "g": granularity = try CommonArguments.size(option.value, what: "granularity")
       case "add", "remove", "clear", "enable", "disable", "merge": actions.append(Action(option))
-      case "object", "image-opts": throw CommonArguments.unsupported("--\(option.key)")
-      default: throw option.failure
+      default: try imageArguments.take(option)
       }
     }
     guard parsed.operands.count == 2 else { throw VerbFailure("Expecting filename and bitmap name") }
@@ -69,13 +68,14 @@ enum BitmapVerb {
     if granularity != nil && !actions.contains(where: { $0.name == "add" }) {
       throw VerbFailure("granularity only supported with --add")
     }
-    if sourceOptions.format != nil && sourceFile == nil { throw VerbFailure("-F only supported with -b") }
+    if sourceFormat != nil && sourceFile == nil { throw VerbFailure("-F only supported with -b") }
     if sourceFile != nil && !actions.contains(where: { $0.name == "merge" }) {
       throw VerbFailure("Merge bitmap source file only supported with --merge")
     }
-    let image = try CommonArguments.open(parsed.operands[0], options)
+    let image = try imageArguments.open(parsed.operands[0], OpenOptions(access: .readWrite))
     let source = try sourceFile.map { (name) throws(VerbFailure) in
-      try CommonArguments.open(name, sourceOptions)
+      try ImageArguments.open(
+        name, OpenOptions(), format: sourceFormat, isOptions: false, imageArguments.secrets)
     }
     try change(
       image, source ?? image, bitmap: parsed.operands[1], actions, granularity: granularity ?? 0)

@@ -5,15 +5,16 @@ enum CheckVerb {
   static let usage =
     "[--object objectdef] [--image-opts] [-q] [-f fmt] [--output=ofmt] [-r [leaks | all]] [-T src_cache] [-U] filename"
 
-  private static let rules = [
-    OptionRule("help", "h"), OptionRule("format", "f", takesValue: true),
-    OptionRule("repair", "r", takesValue: true), OptionRule("output", takesValue: true),
-    OptionRule(letter: "T", takesValue: true), OptionRule(letter: "q"),
-    OptionRule("object", takesValue: true), OptionRule("image-opts"), OptionRule("force-share", "U"),
-  ]
+  private static let rules =
+    [
+      OptionRule("help", "h"), OptionRule("format", "f", takesValue: true),
+      OptionRule("repair", "r", takesValue: true), OptionRule("output", takesValue: true),
+      OptionRule(letter: "T", takesValue: true), OptionRule(letter: "q"),
+    ] + ImageArguments.sharingRules
 
   static func run(_ arguments: [String]) throws(VerbFailure) -> CInt {
     let parsed = OptionParser.parse(arguments, rules)
+    var image = ImageArguments()
     var options = OpenOptions()
     options.isForInspection = true
     var (output, cache) = ("human", "writeback")
@@ -21,7 +22,6 @@ enum CheckVerb {
     for option in parsed.options {
       switch option.key {
       case "help": return Main.showHelp()
-      case "format": options.format = option.value
       case "output": output = option.value
       case "T": cache = option.value
       case "q": isQuiet = true
@@ -30,9 +30,7 @@ enum CheckVerb {
           throw .usage("Unknown option value for -r (expecting 'leaks' or 'all'): \(option.value)")
         }
         repairs = true
-      case "force-share": break
-      case "object", "image-opts": throw CommonArguments.unsupported("--\(option.key)")
-      default: throw option.failure
+      default: try image.take(option)
       }
     }
     guard parsed.operands.count == 1 else { throw .usage("Expecting one image file name") }
@@ -40,7 +38,7 @@ enum CheckVerb {
     _ = try CommonArguments.cacheMode(cache, what: "source cache")
     if repairs { throw CommonArguments.unsupported("Repairing (-r)") }
     let name = parsed.operands[0]
-    let chain = try CommonArguments.open(name, options)
+    let chain = try image.open(name, options)
     guard let layer = chain.top as? any Checkable else {
       throw VerbFailure("This image format does not support checks", exitStatus: 63)
     }

@@ -5,16 +5,17 @@ enum CommitVerb {
   static let usage =
     "[--object objectdef] [--image-opts] [-q] [-f fmt] [-t cache] [-b base] [-r rate_limit] [-d] [-p] filename"
 
-  private static let rules = [
-    OptionRule("help", "h"), OptionRule(letter: "f", takesValue: true),
-    OptionRule(letter: "t", takesValue: true), OptionRule(letter: "b", takesValue: true),
-    OptionRule(letter: "d"), OptionRule(letter: "p"), OptionRule(letter: "q"),
-    OptionRule(letter: "r", takesValue: true), OptionRule("object", takesValue: true),
-    OptionRule("image-opts"),
-  ]
+  private static let rules =
+    [
+      OptionRule("help", "h"), OptionRule(letter: "f", takesValue: true),
+      OptionRule(letter: "t", takesValue: true), OptionRule(letter: "b", takesValue: true),
+      OptionRule(letter: "d"), OptionRule(letter: "p"), OptionRule(letter: "q"),
+      OptionRule(letter: "r", takesValue: true),
+    ] + ImageArguments.rules
 
   static func run(_ arguments: [String]) throws(VerbFailure) -> CInt {
     let parsed = OptionParser.parse(arguments, rules)
+    var image = ImageArguments()
     var options = OpenOptions(access: .readWrite)
     var (base, cache): (String?, String) = (nil, "writeback")
     var (keepsContent, showsProgress, isQuiet) = (false, false, false)
@@ -22,7 +23,6 @@ enum CommitVerb {
     for option in parsed.options {
       switch option.key {
       case "help": return Main.showHelp()
-      case "f": options.format = option.value
       case "t": cache = option.value
       case "b":
         base = option.value
@@ -32,14 +32,13 @@ enum CommitVerb {
       case "p": showsProgress = true
       case "q": isQuiet = true
       case "r": rateLimit = try CommonArguments.size(option.value, what: "rate limit")
-      case "object", "image-opts": throw CommonArguments.unsupported("--\(option.key)")
-      default: throw option.failure
+      default: try image.take(option)
       }
     }
     guard parsed.operands.count == 1 else { throw .usage("Expecting one image file name") }
     options.flushing = try CommonArguments.cacheMode(cache, what: "cache")
     let name = parsed.operands[0]
-    let chain = try CommonArguments.open(name, options)
+    let chain = try image.open(name, options)
     let depth = try depth(of: base, in: chain, name)
     let line = ProgressLine(isShown: showsProgress && !isQuiet, step: 1)
     do {

@@ -5,37 +5,36 @@ enum CompareVerb {
   static let usage =
     "[--object objectdef] [--image-opts] [-f fmt] [-F fmt] [-T src_cache] [-p] [-q] [-s] [-U] filename1 filename2"
 
-  private static let rules = [
-    OptionRule("help", "h"), OptionRule(letter: "f", takesValue: true),
-    OptionRule(letter: "F", takesValue: true),
-    OptionRule(letter: "T", takesValue: true), OptionRule(letter: "p"), OptionRule(letter: "q"),
-    OptionRule(letter: "s"), OptionRule("object", takesValue: true), OptionRule("image-opts"),
-    OptionRule("force-share", "U"),
-  ]
+  private static let rules =
+    [
+      OptionRule("help", "h"), OptionRule(letter: "f", takesValue: true),
+      OptionRule(letter: "F", takesValue: true),
+      OptionRule(letter: "T", takesValue: true), OptionRule(letter: "p"), OptionRule(letter: "q"),
+      OptionRule(letter: "s"),
+    ] + ImageArguments.sharingRules
 
   static func run(_ arguments: [String]) throws(VerbFailure) -> CInt {
     let parsed = OptionParser.parse(arguments, rules)
-    var options = (first: OpenOptions(), second: OpenOptions())
+    var images = ImageArguments()
+    var secondFormat: String?
     var cache = "writeback"
     var (showsProgress, isQuiet, isStrict) = (false, false, false)
     for option in parsed.options {
       switch option.key {
       case "help": return Main.showHelp()
-      case "f": options.first.format = option.value
-      case "F": options.second.format = option.value
+      case "F": secondFormat = option.value
       case "T": cache = option.value
       case "p": showsProgress = true
       case "q": isQuiet = true
       case "s": isStrict = true
-      case "force-share": break
-      case "object", "image-opts": throw CommonArguments.unsupported("--\(option.key)")
-      default: throw option.failure
+      default: try images.take(option)
       }
     }
     guard parsed.operands.count == 2 else { throw .usage("Expecting two image file names") }
     _ = try CommonArguments.cacheMode(cache, what: "source cache", exitStatus: 2)
-    let a = try CommonArguments.open(parsed.operands[0], options.first, exitStatus: 2)
-    let b = try CommonArguments.open(parsed.operands[1], options.second, exitStatus: 2)
+    let a = try images.open(parsed.operands[0], exitStatus: 2)
+    images.format = secondFormat
+    let b = try images.open(parsed.operands[1], exitStatus: 2)
     let line = ProgressLine(isShown: showsProgress && !isQuiet, step: 2)
     defer { line.end() }
     return try compare(a, b, isStrict: isStrict, line) { if !isQuiet { Console.write($0 + "\n") } }

@@ -20,10 +20,10 @@ enum ConvertVerb {
   }
 
   private static func convert(_ arguments: ConvertArguments) throws(VerbFailure) {
-    var opening = OpenOptions(format: arguments.sourceFormat)
+    var opening = OpenOptions()
     opening.flushing = .never
     var sources: [ImageChain] = []
-    for name in arguments.sources { sources.append(try CommonArguments.open(name, opening)) }
+    for name in arguments.sources { sources.append(try arguments.source.open(name, opening)) }
     let bitmaps = arguments.copiesBitmaps ? try self.bitmaps(of: sources, arguments) : nil
     if let choice = arguments.snapshot {
       guard sources.count == 1 else { throw VerbFailure("No support for concatenating multiple snapshot") }
@@ -41,7 +41,7 @@ enum ConvertVerb {
     defer { line.end() }
     let target = try openTarget(arguments, sources, byteCount)
     if bitmaps != nil && !BitmapCopier.canCopy(to: target.top) {
-      throw VerbFailure("Format driver '\(arguments.targetFormat)' does not support bitmaps")
+      throw VerbFailure("Format driver '\(target.members[0].formatName)' does not support bitmaps")
     }
     try copy(sources, to: target, arguments, line.progress())
     if let bitmaps {
@@ -82,12 +82,17 @@ enum ConvertVerb {
     throws(VerbFailure) -> ImageChain
   {
     let name = arguments.target
-    var opening = OpenOptions(format: arguments.targetFormat, access: .readWrite)
+    let format = arguments.targetFormat ?? (arguments.usesTargetOptions ? nil : "raw")
+    var opening = OpenOptions(access: .readWrite)
     opening.flushing = arguments.flushing
-    if arguments.createsTarget { try create(arguments, sources, byteCount) }
-    let target = try CommonArguments.open(name, opening)
+    if arguments.createsTarget {
+      opening.layerOptions = try create(arguments, format ?? "raw", sources, byteCount)
+    }
+    let target = try ImageArguments.open(
+      name, opening, format: format, isOptions: arguments.usesTargetOptions, arguments.source.secrets)
     guard target.isWritable else {
-      throw VerbFailure("Could not open '\(name)': Format '\(arguments.targetFormat)' cannot be written")
+      throw VerbFailure(
+        "Could not open '\(name)': Format '\(target.members[0].formatName)' cannot be written")
     }
     guard target.virtualSize >= byteCount else { throw VerbFailure("output file is smaller than input file") }
     if arguments.compresses && !(target.top is any CompressedWriting) {
@@ -96,18 +101,23 @@ enum ConvertVerb {
     return target
   }
 
-  private static func create(_ arguments: ConvertArguments, _ sources: [ImageChain], _ byteCount: UInt64)
-    throws(VerbFailure)
-  {
-    let format = try attempt { () throws(EngineError) in
-      try ImageCreator.creatableFormat(arguments.targetFormat)
-    }
+  /// Makes the target, and says what it takes to open it: the names of the secrets that it was made with.
+  private static func create(
+    _ arguments: ConvertArguments, _ formatName: String, _ sources: [ImageChain], _ byteCount: UInt64
+  ) throws(VerbFailure) -> [String: String] {
+    let format = try attempt { () throws(EngineError) in try ImageCreator.creatableFormat(formatName) }
+    _ = try attempt { () throws(EngineError) in try ImageName.plainPath(arguments.target) }
     let options = try targetOptions(arguments, format, sources.count, byteCount)
-    try attempt("\(arguments.target): error while converting \(arguments.targetFormat): ") {
+    let warnings = try attempt("\(arguments.target): error while converting \(formatName): ") {
       () throws(EngineError) in
       try refuseSource(asTarget: arguments.target, sources)
-      try ImageCreator.create(
-        arguments.target, format: format, options: options, flushing: arguments.flushing)
+      return try ImageCreator.create(
+        arguments.target, format: format, options: options, flushing: arguments.flushing,
+        secrets: arguments.source.secrets)
+    }
+    warnings.forEach(Console.warning)
+    return options.shown.filter { $0.name.hasSuffix("key-secret") }.reduce(into: [:]) {
+      $0[$1.name] = $1.value
     }
   }
 
@@ -119,7 +129,7 @@ enum ConvertVerb {
       try arguments.options.apply(to: &options)
       options.set("size", to: .number(byteCount))
       try CreateOptionsHelp.record(
-        arguments.backing.file, arguments.backing.format, in: &options, of: arguments.targetFormat)
+        arguments.backing.file, arguments.backing.format, in: &options, of: format.name)
     }
     if let backing = ImageCreator.backing(in: options) {
       if sourceCount > 1 {
@@ -155,6 +165,11 @@ enum ConvertVerb {
     options.sparseByteCount = arguments.sparseByteCount
     options.allowsAnyOrder = arguments.allowsAnyOrder
     options.threadCount = min(arguments.threadCount, WorkerPool.processorCount())
+    options.rateLimit = arguments.bytesPerSecond == 0 ? nil : arguments.bytesPerSecond
+    if arguments.salvages {
+      let isQuiet = arguments.isQuiet
+      options.salvage = { warning in if !isQuiet { Console.warning(warning) } }
+    }
     let isDevice = (target.members[0].file as? FileStore)?.kind == .blockDevice
     let hasBacking = arguments.createsTarget ? target.top.backing != nil : arguments.backing.file != nil
     options.scope = hasBacking ? .above(depth: 1) : .everything

@@ -18,6 +18,7 @@ enum CreateVerb {
     var backing: (file: String?, format: String?)
     var list = OptionList()
     var (isQuiet, opensBacking) = (false, true)
+    var secrets = SecretStore()
     for option in parsed.options {
       switch option.key {
       case "help": return Main.showHelp()
@@ -27,7 +28,7 @@ enum CreateVerb {
       case "o": try list.add(option.value)
       case "q": isQuiet = true
       case "u": opensBacking = false
-      case "object": throw CommonArguments.unsupported("--object")
+      case "object": try ObjectArguments.define(option.value, in: &secrets)
       default: throw option.failure
       }
     }
@@ -49,12 +50,13 @@ enum CreateVerb {
         options.set("size", to: .number(size))
       }
       try CreateOptionsHelp.record(backing.file, backing.format, in: &options, of: format)
-      try ImageCreator.resolve(&options, for: name, opening: opensBacking)
+      try ImageCreator.resolve(&options, for: name, opening: opensBacking, secrets)
       if !isQuiet {
         Console.write("Formatting '\(name)', fmt=\(format)\(CreateOptionsHelp.shown(options))\n")
         Console.flush()
       }
-      try ImageCreator.create(name, format: target, options: options)
+      let warnings = try ImageCreator.create(name, format: target, options: options, secrets: secrets)
+      warnings.forEach(Console.warning)
     }
     return 0
   }

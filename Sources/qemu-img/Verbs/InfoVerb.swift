@@ -5,31 +5,28 @@ enum InfoVerb {
   static let usage =
     "[--object objectdef] [--image-opts] [-f fmt] [--output=ofmt] [--backing-chain] [-U] filename"
 
-  private static let rules = [
-    OptionRule("help", "h"), OptionRule("format", "f", takesValue: true),
-    OptionRule("output", takesValue: true), OptionRule("backing-chain"),
-    OptionRule("object", takesValue: true), OptionRule("image-opts"), OptionRule("force-share", "U"),
-  ]
+  private static let rules =
+    [
+      OptionRule("help", "h"), OptionRule("format", "f", takesValue: true),
+      OptionRule("output", takesValue: true), OptionRule("backing-chain"),
+    ] + ImageArguments.sharingRules
 
   static func run(_ arguments: [String]) throws(VerbFailure) -> CInt {
     let parsed = OptionParser.parse(arguments, rules)
-    var format: String?
+    var image = ImageArguments()
     var output = "human"
     var showsChain = false
     for option in parsed.options {
       switch option.key {
       case "help": return Main.showHelp()
-      case "format": format = option.value
       case "output": output = option.value
       case "backing-chain": showsChain = true
-      case "force-share": break
-      case "object", "image-opts": throw CommonArguments.unsupported("--\(option.key)")
-      default: throw option.failure
+      default: try image.take(option)
       }
     }
     guard parsed.operands.count == 1 else { throw .usage("Expecting one image file name") }
     let outputFormat = try CommonArguments.outputFormat(output)
-    let images = try describe(parsed.operands[0], format: format, wholeChain: showsChain)
+    let images = try describe(parsed.operands[0], image, wholeChain: showsChain)
     switch outputFormat {
     case .human: Console.write(images.map { InfoText.of($0) }.joined(separator: "\n"))
     case .json:
@@ -41,26 +38,32 @@ enum InfoVerb {
 
   /// Each file of the chain is opened for itself, so that an image whose backing file is missing can
   /// still be described.
-  private static func describe(_ name: String, format: String?, wholeChain: Bool) throws(VerbFailure)
+  private static func describe(_ name: String, _ image: ImageArguments, wholeChain: Bool) throws(VerbFailure)
     -> [ImageInfo]
   {
-    var options = OpenOptions(format: format)
+    var options = OpenOptions()
     options.backing = .ignore
     options.isForInspection = true
+    var chain = try image.open(name, options)
+    var current = name
     var images: [ImageInfo] = []
     var seen: Set<HostFiles.Identity> = []
-    var next: String? = name
-    while let current = next {
-      let chain = try CommonArguments.open(current, options)
+    options.secrets = image.secrets
+    while true {
       if let file = chain.members[0].file as? FileStore, !seen.insert(file.identity).inserted {
         throw VerbFailure("Backing file '\(current)' creates an infinite loop.")
       }
-      let info = try attempt { () throws(EngineError) in try ImageInfo.of(chain.members[0]) }
+      let member = chain.members[0]
+      let info = try attempt { () throws(EngineError) in try ImageInfo.of(member) }
       images.append(info)
       guard wholeChain, let backing = info.backing else { break }
-      next = info.backingPath
-      if next == nil { throw VerbFailure("Could not open '\(current)': No way to its backing file") }
-      options.format = backing.format
+      guard let next = info.backingPath else {
+        throw VerbFailure("Could not open '\(current)': No way to its backing file")
+      }
+      current = next
+      chain = try attempt("Could not open '\(next)': ") { () throws(EngineError) in
+        try ImageOpener.open(options.policy.specification(of: backing, namedBy: member.path), options)
+      }
     }
     return images
   }

@@ -6,34 +6,31 @@ enum MapVerb {
     "[--object objectdef] [--image-opts] [-f fmt] [--start-offset=offset] [--max-length=len] [--output=ofmt]"
     + " [-U] filename"
 
-  private static let rules = [
-    OptionRule("help", "h"), OptionRule("format", "f", takesValue: true),
-    OptionRule("output", takesValue: true), OptionRule("object", takesValue: true),
-    OptionRule("image-opts"), OptionRule("force-share", "U"),
-    OptionRule("start-offset", "s", takesValue: true), OptionRule("max-length", "l", takesValue: true),
-  ]
+  private static let rules =
+    [
+      OptionRule("help", "h"), OptionRule("format", "f", takesValue: true),
+      OptionRule("output", takesValue: true),
+      OptionRule("start-offset", "s", takesValue: true), OptionRule("max-length", "l", takesValue: true),
+    ] + ImageArguments.sharingRules
 
   static func run(_ arguments: [String]) throws(VerbFailure) -> CInt {
     let parsed = OptionParser.parse(arguments, rules)
-    var options = OpenOptions()
+    var image = ImageArguments()
     var output = "human"
     var start: UInt64 = 0
     var length: UInt64?
     for option in parsed.options {
       switch option.key {
       case "help": return Main.showHelp()
-      case "format": options.format = option.value
       case "output": output = option.value
       case "start-offset": start = try CommonArguments.size(option.value, what: "start offset")
       case "max-length": length = try CommonArguments.size(option.value, what: "max length")
-      case "force-share": break
-      case "object", "image-opts": throw CommonArguments.unsupported("--\(option.key)")
-      default: throw option.failure
+      default: try image.take(option)
       }
     }
     guard parsed.operands.count == 1 else { throw .usage("Expecting one image file name") }
     let outputFormat = try CommonArguments.outputFormat(output)
-    let chain = try CommonArguments.open(parsed.operands[0], options)
+    let chain = try image.open(parsed.operands[0])
     let range = start..<start + min(length ?? UInt64(Int64.max), UInt64.max - start)
     try attempt { () throws(EngineError) in
       switch outputFormat {

@@ -6,15 +6,16 @@ enum RebaseVerb {
     "[--object objectdef] [--image-opts] [-U] [-q] [-f fmt] [-t cache] [-T src_cache] [-p] [-u] [-c]"
     + " -b backing_file [-F backing_fmt] filename"
 
-  private static let rules = [
-    OptionRule("help", "h"), OptionRule(letter: "f", takesValue: true),
-    OptionRule(letter: "F", takesValue: true), OptionRule(letter: "b", takesValue: true),
-    OptionRule(letter: "t", takesValue: true), OptionRule(letter: "T", takesValue: true),
-    OptionRule(letter: "u"), OptionRule(letter: "c"), OptionRule(letter: "p"), OptionRule(letter: "q"),
-    OptionRule("object", takesValue: true), OptionRule("image-opts"), OptionRule("force-share", "U"),
-  ]
+  private static let rules =
+    [
+      OptionRule("help", "h"), OptionRule(letter: "f", takesValue: true),
+      OptionRule(letter: "F", takesValue: true), OptionRule(letter: "b", takesValue: true),
+      OptionRule(letter: "t", takesValue: true), OptionRule(letter: "T", takesValue: true),
+      OptionRule(letter: "u"), OptionRule(letter: "c"), OptionRule(letter: "p"), OptionRule(letter: "q"),
+    ] + ImageArguments.sharingRules
 
   private struct Request {
+    var image = ImageArguments()
     var options = OpenOptions(access: .readWrite)
     var caches = (target: "writeback", source: "writeback")
     /// Nil and empty both mean none.
@@ -34,7 +35,6 @@ enum RebaseVerb {
     for option in parsed.options {
       switch option.key {
       case "help": return Main.showHelp()
-      case "f": request.options.format = option.value
       case "F": request.backing.format = option.value
       case "b": request.backing.file = option.value
       case "t": request.caches.target = option.value
@@ -43,9 +43,7 @@ enum RebaseVerb {
       case "c": request.compresses = true
       case "p": request.showsProgress = true
       case "q": request.isQuiet = true
-      case "force-share": break
-      case "object", "image-opts": throw CommonArguments.unsupported("--\(option.key)")
-      default: throw option.failure
+      default: try request.image.take(option)
       }
     }
     guard parsed.operands.count == 1 else { throw .usage("Expecting one image file name") }
@@ -65,7 +63,7 @@ enum RebaseVerb {
     var options = request.options
     // Renaming must work where the old backing file is gone.
     if request.isUnsafe { options.backing = .ignore }
-    let overlay = try CommonArguments.open(name, options)
+    let overlay = try request.image.open(name, options)
     if let format = request.backing.format, FormatCatalog.format(named: format) == nil {
       throw VerbFailure("Invalid format name: '\(format)'")
     }
@@ -95,10 +93,11 @@ enum RebaseVerb {
   {
     guard let reference = request.reference else { return nil }
     return try attempt("Could not open new backing file '\(reference.name)': ") { () throws(EngineError) in
-      let path = try request.options.policy.resolve(
-        reference.name, for: .backingFile, namedBy: overlay.members[0].path)
-      let options = OpenOptions(format: reference.format)
-      let backing = try ImageOpener.open(path, options)
+      let specification = try request.options.policy.specification(
+        of: reference, namedBy: overlay.members[0].path)
+      var options = OpenOptions()
+      options.secrets = request.image.secrets
+      let backing = try ImageOpener.open(specification, options)
       let identity = (overlay.members[0].file as? FileStore)?.identity
       if backing.members.contains(where: { ($0.file as? FileStore)?.identity == identity }) {
         throw EngineError(

@@ -5,23 +5,22 @@ enum ResizeVerb {
   static let usage =
     "[--object objectdef] [--image-opts] [-f fmt] [--preallocation=prealloc] [-q] [--shrink] filename [+ | -]size"
 
-  private static let rules = [
-    OptionRule("help", "h"), OptionRule(letter: "f", takesValue: true), OptionRule(letter: "q"),
-    OptionRule("preallocation", takesValue: true), OptionRule("shrink"),
-    OptionRule("object", takesValue: true), OptionRule("image-opts"),
-  ]
+  private static let rules =
+    [
+      OptionRule("help", "h"), OptionRule(letter: "f", takesValue: true), OptionRule(letter: "q"),
+      OptionRule("preallocation", takesValue: true), OptionRule("shrink"),
+    ] + ImageArguments.rules
 
   static func run(_ arguments: [String]) throws(VerbFailure) -> CInt {
     // The size comes last and may begin with a hyphen, so it is no option.
     guard arguments.count >= 3, let sizeText = arguments.last else { throw .usage("Not enough arguments") }
     let parsed = OptionParser.parse(Array(arguments.dropLast()), rules)
-    var options = OpenOptions(access: .readWrite)
+    var image = ImageArguments()
     var preallocation = Preallocation.off
     var (isQuiet, mayShrink) = (false, false)
     for option in parsed.options {
       switch option.key {
       case "help": return Main.showHelp()
-      case "f": options.format = option.value
       case "q": isQuiet = true
       case "shrink": mayShrink = true
       case "preallocation":
@@ -29,13 +28,12 @@ enum ResizeVerb {
           throw VerbFailure("Invalid preallocation mode '\(option.value)'")
         }
         preallocation = mode
-      case "object", "image-opts": throw CommonArguments.unsupported("--\(option.key)")
-      default: throw option.failure
+      default: try image.take(option)
       }
     }
     guard parsed.operands.count == 1 else { throw .usage("Expecting image file name and size") }
     let change = try SizeChange(sizeText)
-    let chain = try CommonArguments.open(parsed.operands[0], options)
+    let chain = try image.open(parsed.operands[0], OpenOptions(access: .readWrite))
     let size = try newSize(change, of: chain, preallocation, mayShrink: mayShrink)
     try attempt { () throws(EngineError) in
       try chain.resize(to: size, preallocation: preallocation)

@@ -7,12 +7,12 @@ enum SnapshotVerb {
     "[--object objectdef] [--image-opts] [-f fmt] [-U] [-q] [-l | -a snapshot | -c snapshot | -d snapshot]"
     + " filename"
 
-  private static let rules = [
-    OptionRule("help", "h"), OptionRule("format", "f", takesValue: true), OptionRule(letter: "l"),
-    OptionRule(letter: "a", takesValue: true), OptionRule(letter: "c", takesValue: true),
-    OptionRule(letter: "d", takesValue: true), OptionRule(letter: "q"),
-    OptionRule("object", takesValue: true), OptionRule("image-opts"), OptionRule("force-share", "U"),
-  ]
+  private static let rules =
+    [
+      OptionRule("help", "h"), OptionRule("format", "f", takesValue: true), OptionRule(letter: "l"),
+      OptionRule(letter: "a", takesValue: true), OptionRule(letter: "c", takesValue: true),
+      OptionRule(letter: "d", takesValue: true), OptionRule(letter: "q"),
+    ] + ImageArguments.sharingRules
 
   private enum Action {
     case list
@@ -23,21 +23,20 @@ enum SnapshotVerb {
 
   static func run(_ arguments: [String]) throws(VerbFailure) -> CInt {
     let parsed = OptionParser.parse(arguments, rules)
+    var image = ImageArguments()
     var options = OpenOptions(access: .readWrite)
     var actions: [Action] = []
     var sharesByForce = false
     for option in parsed.options {
       switch option.key {
       case "help": return Main.showHelp()
-      case "format": options.format = option.value
       case "l": actions.append(.list)
       case "a": actions.append(.apply(option.value))
       case "c": actions.append(.create(option.value))
       case "d": actions.append(.delete(option.value))
       case "q": break
       case "force-share": sharesByForce = true
-      case "object", "image-opts": throw CommonArguments.unsupported("--\(option.key)")
-      default: throw option.failure
+      default: try image.take(option)
       }
     }
     if actions.count > 1 { throw .usage("Cannot mix '-l', '-a', '-c', '-d'") }
@@ -48,7 +47,7 @@ enum SnapshotVerb {
     if sharesByForce && options.access == .readWrite {
       throw VerbFailure("Could not open '\(name)': force-share=on can only be used with read-only images")
     }
-    let chain = try CommonArguments.open(name, options)
+    let chain = try image.open(name, options)
     if let action = actions.first { try perform(action, on: chain) }
     return 0
   }

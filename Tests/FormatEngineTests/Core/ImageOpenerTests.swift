@@ -65,7 +65,7 @@ import Testing
     }
   }
 
-  @Test(arguments: ["nbd://localhost/x", "json:{\"driver\":\"raw\"}", "fuse:x", "http://x/y", "whatever:x"])
+  @Test(arguments: ["nbd://localhost/x", "fuse:x", "http://x/y", "whatever:x"])
   func protocolsAreRefused(_ name: String) {
     #expect(failure(opening: name)?.code == .unsupported)
   }

@@ -106,4 +106,20 @@ import Testing
     let unmarked = try copy([source]) { _ in }
     #expect(try unmarked.locate(at: 0, limit: 1 << 20).extent.source == .below)
   }
+
+  /// Segments of 2 MiB: the first passes at once, the others wait for what went before them.
+  @Test func rateLimitHoldsBack() throws {
+    try TemporaryFolder.with { folder in
+      let source = try ImageOpener.open(
+        try folder.write([UInt8](repeating: 7, count: 6 << 20), to: "source"), OpenOptions(format: "raw"))
+      let path = try folder.write([UInt8](repeating: 0, count: 6 << 20), to: "target")
+      let target = try ImageOpener.open(path, OpenOptions(format: "raw", access: .readWrite))
+      var options = ConvertOptions()
+      options.bytesPerSecond = 20 << 20
+      let clock = ContinuousClock()
+      let time = try clock.measure { try Converter.convert(from: [source], to: target, options) }
+      #expect(time > .milliseconds(190))
+      #expect(try target.readAll() == source.readAll())
+    }
+  }
 }

@@ -32,8 +32,10 @@ public protocol Emptyable: WritableLayer {
 public protocol Amendable: WritableLayer {
   /// What `amend -o` takes.
   static var amendOptions: OptionSchema { get }
-  /// Changes what `options` give. On disk when it returns.
-  func amend(_ options: OptionValues, _ request: AmendRequest, progress: Progress) throws(EngineError)
+  /// Changes what `options` give. On disk when it returns. `resizing` gives the disk another size.
+  func amend(
+    _ options: OptionValues, _ request: AmendRequest, progress: Progress,
+    resizing: (UInt64) throws(EngineError) -> Void) throws(EngineError)
 }
 
 /// A format whose layers are `Amendable`.

@@ -7,7 +7,10 @@ extension Qcow2Format: AmendableFormat {
 extension Qcow2Layer: Amendable {
   static var amendOptions: OptionSchema { Qcow2AmendOptions.schema }
 
-  func amend(_ options: OptionValues, _ request: AmendRequest, progress: Progress) throws(EngineError) {
+  func amend(
+    _ options: OptionValues, _ request: AmendRequest, progress: Progress,
+    resizing: (UInt64) throws(EngineError) -> Void
+  ) throws(EngineError) {
     let prologue = state.withLock { $0.prologue }
     let wanted = try Qcow2AmendOptions(options, of: prologue)
     if Self.amendOptions.options.contains(where: { $0.name.hasPrefix("encrypt.") && options.isGiven($0.name) }
@@ -23,10 +26,7 @@ extension Qcow2Layer: Amendable {
       try rewrite { (rewrite) throws(EngineError) in try wanted.apply(to: rewrite, progress: progress) }
     }
     if let virtualSize = wanted.virtualSize, virtualSize != self.virtualSize {
-      guard let resizable = self as any ImageLayer as? any Resizable else {
-        throw .unsupported("The size of a qcow2 image cannot be changed yet")
-      }
-      try resizable.resize(to: virtualSize, preallocation: .off, progress: progress)
+      try resizing(virtualSize)
     }
     if wanted.version < prologue.header.version {
       try rewrite { (rewrite) throws(EngineError) in try rewrite.downgrade(progress: progress) }

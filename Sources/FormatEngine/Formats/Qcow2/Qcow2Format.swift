@@ -12,6 +12,7 @@ public enum Qcow2Format: ImageFormat {
   public static func open(_ file: any ByteStore, _ request: LayerRequest) throws(EngineError)
     -> any ImageLayer
   {
+    try Qcow2LayerOptions.check(request.options)
     let prologue = try Qcow2Prologue.read(from: file)
     guard prologue.header.encryptionMethod == 0 || request.isForInspection else {
       throw .unsupported("Encrypted qcow2 images are not supported yet")
@@ -29,13 +30,20 @@ public enum Qcow2Format: ImageFormat {
     return try Qcow2Layer(file: file, prologue: prologue, dataFile: dataFile, request: request)
   }
 
+  public static let fileRoles = ["data-file"]
+  public static var layerOptions: OptionSchema { Qcow2LayerOptions.schema }
+
   private static func openDataFile(_ prologue: Qcow2Prologue, _ request: LayerRequest) throws(EngineError)
     -> NamedStore?
   {
-    guard prologue.header.incompatibleFeatures.contains(.externalDataFile), request.references.isEnabled
-    else {
+    guard prologue.header.incompatibleFeatures.contains(.externalDataFile) else {
+      guard request.files["data-file"] == nil else {
+        throw .invalid("'data-file' can only be set for images with an external data file")
+      }
       return nil
     }
+    if let given = request.files["data-file"] { return given }
+    guard request.references.isEnabled else { return nil }
     guard let name = prologue.extensions.text(Qcow2HeaderExtensions.Kind.dataFile) else {
       throw .invalid("'data-file' is required for this image")
     }

@@ -12,12 +12,34 @@ public enum RawFormat: CreatableFormat {
   /// Everything can be read as raw, so every other claim wins.
   public static func probe(_ head: RawSpan, path: String) -> ProbeScore { .fallback }
 
+  public static let fileRoles: [String] = []
+  public static let layerOptions = OptionSchema([
+    .init("offset", .size, "Where in the file the disk begins", changesContent: true),
+    .init("size", .size, "Bytes of the disk", changesContent: true),
+  ])
+
   public static func open(_ file: any ByteStore, _ request: LayerRequest) throws(EngineError)
     -> any ImageLayer
   {
-    // Sectors of 512 bytes, as a guest's disk has; the last one is filled up with zeros.
     let byteCount = try file.byteCount()
-    return RawLayer(file, virtualSize: byteCount.aligned(upTo: 512))
+    var options = OptionValues(layerOptions)
+    for (name, text) in request.options { try options.set(name, to: text) }
+    let offset = options.number("offset") ?? 0
+    guard offset <= byteCount else {
+      throw .invalid(
+        "Offset (\(offset)) cannot be greater than size of the containing file (\(byteCount))")
+    }
+    guard let size = options.number("size") else {
+      // Sectors of 512 bytes, as a guest's disk has; the last one is filled up with zeros.
+      return RawLayer(file, from: offset, virtualSize: (byteCount - offset).aligned(upTo: 512))
+    }
+    guard size <= byteCount - offset else {
+      throw .invalid(
+        "The sum of offset (\(offset)) and size (\(size)) has to be smaller or equal to the "
+          + " actual size of the containing file (\(byteCount))")
+    }
+    guard size.isAligned(to: 512) else { throw .invalid("Specified size is not multiple of 512") }
+    return RawLayer(file, from: offset, virtualSize: size)
   }
 
   public static func create(on file: any ByteStore, _ request: CreateRequest) throws(EngineError) {

@@ -1,6 +1,6 @@
 import Synchronization
 
-/// A raw disk: guest offsets are host offsets.
+/// A raw disk: guest offsets are host offsets, counted from where the disk begins.
 final class RawLayer: WritableLayer {
   var virtualSize: UInt64 { size.load(ordering: .relaxed) }
   private let size: Atomic<UInt64>
@@ -8,16 +8,19 @@ final class RawLayer: WritableLayer {
   let backing: BackingReference? = nil
   let storesHoles = true
   private let file: any ByteStore
+  /// Where in the file the disk begins.
+  private let start: UInt64
 
-  init(_ file: any ByteStore, virtualSize: UInt64) {
+  init(_ file: any ByteStore, from start: UInt64 = 0, virtualSize: UInt64) {
     self.file = file
+    self.start = start
     size = Atomic(virtualSize)
   }
 
   func store(_ index: UInt16) -> any ByteStore { file }
 
   func extent(at offset: UInt64, limit: UInt64) throws(EngineError) -> Extent {
-    Extent(.stored, length: limit, hostOffset: offset)
+    Extent(.stored, length: limit, hostOffset: start + offset)
   }
 
   func readCompressed(_ extent: Extent, at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer)
@@ -27,14 +30,14 @@ final class RawLayer: WritableLayer {
   }
 
   func allocate(at offset: UInt64, limit: UInt64) throws(EngineError) -> Allocation {
-    Allocation(guestOffset: offset, length: limit, hostOffset: offset, isNew: false)
+    Allocation(guestOffset: offset, length: limit, hostOffset: start + offset, isNew: false)
   }
 
   func link(_ allocation: Allocation) throws(EngineError) {}
   func abandon(_ allocation: Allocation) {}
 
   func setZeros(at offset: UInt64, limit: UInt64, keepingRoom: Bool) throws(EngineError) -> UInt64 {
-    try file.writeZeros(at: offset, count: limit, freeing: !keepingRoom)
+    try file.writeZeros(at: start + offset, count: limit, freeing: !keepingRoom)
     return limit
   }
 

@@ -1,0 +1,52 @@
+/// Which image a command means: a file by its name, or a tree of drivers with their options.
+public struct ImageSpecification: Sendable {
+  let node: NodeOptions
+
+  /// A name as commands take it: a path, `file:` and a path, or `json:` and the options of a tree.
+  public init(name: String) throws(EngineError) {
+    guard let text = ImageName.jsonText(of: name) else {
+      self.init(path: try ImageName.plainPath(name))
+      return
+    }
+    self.init(node: try NodeOptions(json: text))
+  }
+
+  /// What `--image-opts` takes: `driver=qcow2,file.filename=...`.
+  public init(options text: String) { node = NodeOptions(list: text) }
+
+  /// The file at `path`, whatever characters it has.
+  public init(path: String) {
+    var node = NodeOptions()
+    node["file.filename"] = .text(path)
+    self.node = node
+  }
+
+  init(node: NodeOptions) { self.node = node }
+
+  /// Whether something of the tree can hide where its bytes lie; a path has just one file.
+  public var isPath: Bool { node.values.count == 1 && node.hasText("file.filename") }
+}
+
+extension ReferencePolicy {
+  /// What an image's reference to the file below it means. `json:` trees may be recorded, too: every file in
+  /// them is asked for here, and drivers that do not lie in files have nothing of the host to open.
+  ///
+  /// A recorded format goes before the tree's own.
+  public func specification(of reference: BackingReference, namedBy path: String) throws(EngineError)
+    -> ImageSpecification
+  {
+    var node = NodeOptions()
+    if let text = ImageName.jsonText(of: reference.name) {
+      node = try NodeOptions(json: text)
+      for (key, value) in node.values where key == "filename" || key.hasSuffix(".filename") {
+        // Trees have no folder of their own: their names are relative to the process's, as in QEMU.
+        guard let name = value.text else { continue }
+        node[key] = .text(try resolve(path: name, of: name, for: .backingFile, namedBy: path))
+      }
+    } else {
+      node["file.filename"] = .text(try resolve(reference.name, for: .backingFile, namedBy: path))
+    }
+    if let format = reference.format { node["driver"] = .text(format) }
+    return ImageSpecification(node: node)
+  }
+}

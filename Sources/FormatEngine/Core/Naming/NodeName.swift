@@ -1,0 +1,36 @@
+/// How a node is shown: by its path where that says all, else by a `json:` name that leads to the same bytes.
+struct NodeName: Equatable, Sendable {
+  /// Nil where other options matter, too.
+  private(set) var path: String?
+  private var fields: [InfoField]
+
+  /// A file of the host.
+  init(path: String, driver: String = "file") {
+    self.path = path
+    fields = [InfoField("driver", .text(driver)), InfoField("filename", .text(path))]
+  }
+
+  /// A driver without a file.
+  init(driver: String, _ options: [InfoField]) {
+    fields = [InfoField("driver", .text(driver))] + options
+  }
+
+  /// An image of a format over this file. `options` are those that change what is read.
+  func holding(format: String, _ options: [InfoField]) -> NodeName {
+    var name = self
+    if !options.isEmpty { name.path = nil }
+    name.fields = [InfoField("driver", .text(format))] + options + [InfoField("file", .record(fields))]
+    return name
+  }
+
+  /// The disk of this image as a file for another format: a path would be taken for the image itself.
+  var asFile: NodeName {
+    var name = self
+    name.path = nil
+    return name
+  }
+
+  var info: InfoValue { .record(fields) }
+
+  var text: String { path ?? "json:" + JSONText.compact(info) }
+}

@@ -1,0 +1,256 @@
+/// Opens trees of drivers for one chain.
+struct NodeOpener {
+  private let options: OpenOptions
+  /// Files of images that are open already: a chain that comes back to one of them is a loop.
+  private var seen: Set<HostFiles.Identity> = []
+  /// Images, and files in images, that are open already.
+  private var depth = 0
+
+  init(_ options: OpenOptions) { self.options = options }
+
+  /// What lies below an image.
+  private enum Below {
+    /// What the image records.
+    case recorded
+    case nothing
+    /// What the command line says; where it names no file, the recorded one with these options.
+    case given(NodeOptions)
+  }
+
+  /// The image that the node describes, and all that lies below it.
+  mutating func chain(_ node: NodeOptions, access: FileAccess) throws(EngineError) -> [ChainMember] {
+    var (member, below) = try member(node, access: access)
+    var members = [member]
+    while options.backing == .follow {
+      do throws(EngineError) {
+        guard let next = try specification(below, of: member) else { break }
+        (member, below) = try self.member(next, access: .readOnly)
+      } catch {
+        throw error.whileTrying("Could not open backing file")
+      }
+      members.append(member)
+    }
+    return members
+  }
+
+  private func specification(_ below: Below, of parent: ChainMember) throws(EngineError) -> NodeOptions? {
+    switch below {
+    case .nothing: return nil
+    case .recorded:
+      guard let reference = parent.layer.backing else { return nil }
+      return try options.policy.specification(of: reference, namedBy: parent.path).node
+    case .given(var node):
+      let namesFile = node.values.keys.contains { $0 == "file" || $0.hasPrefix("file.") }
+      if !namesFile, node["filename"] == nil, let reference = parent.layer.backing {
+        node.addMissing(try options.policy.specification(of: reference, namedBy: parent.path).node)
+      }
+      return node
+    }
+  }
+
+  /// Longer chains, and deeper trees, are damaged or hostile.
+  private mutating func countNode() throws(EngineError) {
+    guard depth < ImageOpener.maximumDepth else {
+      throw EngineError(
+        .tooLarge, "The chain of backing files has more than \(ImageOpener.maximumDepth) members")
+    }
+    depth += 1
+  }
+
+  // MARK: Formats
+
+  private mutating func member(_ node: NodeOptions, access: FileAccess) throws(EngineError)
+    -> (ChainMember, Below)
+  {
+    try countNode()
+    var rest = node
+    let driver = rest.take("driver")
+    let fileReference = rest.take("file")
+    let fileNode = rest.takeChild("file")
+    if let fileReference {
+      guard fileNode.isEmpty else {
+        throw .invalid("Cannot reference an existing block device with additional options or a new filename")
+      }
+      throw noNode(fileReference)
+    }
+    if let driver, isProtocol(driver) {
+      let store = try store(node, access: access)
+      let layer = try FormatCatalog.plain.open(store.store, request(store.path, access))
+      let member = ChainMember(
+        layer: layer, file: store.store, path: store.path, nodeName: store.name, formatName: driver)
+      return (member, .nothing)
+    }
+    guard driver != nil || !fileNode.isEmpty else { throw .invalid("Must specify either driver or file") }
+    var format: (any ImageFormat.Type)?
+    if let driver {
+      format = FormatCatalog.format(named: driver)
+      if format == nil { throw .invalid("Unknown driver '\(driver)'") }
+    }
+    guard !fileNode.isEmpty else { throw .invalid("A block device must be specified for \"file\"") }
+    let file = try store(fileNode, access: access)
+    if let identity = (file.store as? FileStore)?.identity, !seen.insert(identity).inserted {
+      throw .corrupt("The chain of backing files is a loop: it comes back to '\(file.path)'")
+    }
+    let found: any ImageFormat.Type
+    if let format { found = format } else { found = try ImageOpener.probe(file.store, path: file.path) }
+    return try open(found, over: file, access, &rest)
+  }
+
+  /// Opens a file's content as a format, with what is left of the node's options.
+  private mutating func open(
+    _ format: any ImageFormat.Type, over file: OpenedStore, _ access: FileAccess, _ rest: inout NodeOptions
+  ) throws(EngineError) -> (ChainMember, Below) {
+    let common = try takeCommon(&rest)
+    guard common.flag("read-only") != true || access == .readOnly else { throw Self.readOnly }
+    var shown: [InfoField] = []
+    var request = request(file.path, access)
+    for role in format.fileRoles {
+      let child = rest.takeChild(role)
+      guard !child.isEmpty else { continue }
+      let opened = try store(child, access: access)
+      request.files[role] = NamedStore(role: role, path: opened.path, store: opened.store)
+      shown.append(InfoField(role, opened.name.info))
+    }
+    let below = try takeBelow(&rest, supportsBacking: format.supportsBacking)
+    for option in format.layerOptions.options where option.changesContent {
+      if let value = rest[option.name], value.text != nil {
+        shown.append(InfoField(option.name, value.info))
+      }
+    }
+    let values = try rest.take(format.layerOptions)
+    for option in format.layerOptions.options where values.isGiven(option.name) {
+      request.options[option.name] = values.text(option.name)
+    }
+    if let unknown = rest.values.keys.min() {
+      throw .invalid("Block format '\(format.name)' does not support the option '\(unknown)'")
+    }
+    let layer = try format.open(file.store, request)
+    let name = file.name.holding(format: format.name, shown)
+    let member = ChainMember(
+      layer: layer, file: file.store, path: file.path, nodeName: name, formatName: format.name,
+      request: request)
+    return (member, below)
+  }
+
+  private func takeBelow(_ rest: inout NodeOptions, supportsBacking: Bool) throws(EngineError) -> Below {
+    let reference = rest["backing"]
+    rest["backing"] = nil
+    let child = rest.takeChild("backing")
+    guard supportsBacking || child.isEmpty else { throw .invalid("Driver doesn't support backing files") }
+    switch reference {
+    case nil, .empty?: return child.isEmpty ? .recorded : .given(child)
+    case .null?, .text("")?: return .nothing
+    case let name?:
+      throw noNode(name.text ?? "").whileTrying("Could not open backing file")
+    }
+  }
+
+  private static let readOnly = EngineError(.readOnly, "Block node is read-only")
+
+  private func request(_ path: String, _ access: FileAccess) -> LayerRequest {
+    let references = ReferenceOpener(
+      policy: options.policy, flushing: options.flushing, isEnabled: !options.isForInspection)
+    var request = LayerRequest(
+      path: path, access: access, references: references, isForInspection: options.isForInspection)
+    request.secrets = options.secrets
+    return request
+  }
+
+  // MARK: Files
+
+  private struct OpenedStore {
+    let store: any ByteStore
+    /// Of the file at the bottom.
+    let path: String
+    let name: NodeName
+  }
+
+  private func isProtocol(_ driver: String) -> Bool {
+    NodeSchemas.fileDrivers.contains(driver) || NodeSchemas.nullDrivers.contains(driver)
+  }
+
+  private func noNode(_ name: String) -> EngineError {
+    .invalid("Cannot find device='\(name)' nor node-name='\(name)'")
+  }
+
+  private func takeCommon(_ rest: inout NodeOptions) throws(EngineError) -> OptionValues {
+    let common = try rest.take(NodeSchemas.everyNode)
+    try NodeSchemas.checkWords(common)
+    return common
+  }
+
+  /// The bytes that a node stands for: a file, or the disk of an image in it.
+  private mutating func store(_ node: NodeOptions, access: FileAccess) throws(EngineError) -> OpenedStore {
+    let driver = node["driver"]?.text
+    if driver == nil && node.hasText("filename") { return try fileStore(node, driver: "file", access) }
+    guard let driver else { throw .invalid("Must specify either driver or file") }
+    guard isProtocol(driver) else { return try diskStore(node, access) }
+    if NodeSchemas.fileDrivers.contains(driver) { return try fileStore(node, driver: driver, access) }
+    return try nullStore(node, driver: driver)
+  }
+
+  private func fileStore(_ node: NodeOptions, driver: String, _ access: FileAccess) throws(EngineError)
+    -> OpenedStore
+  {
+    var rest = node
+    rest["driver"] = nil
+    let common = try takeCommon(&rest)
+    let values = try rest.take(NodeSchemas.file)
+    try NodeSchemas.checkWords(values)
+    try refuse(rest, driver: driver)
+    guard let path = values.text("filename") else {
+      throw .invalid("The '\(driver)' block driver requires a file name")
+    }
+    guard !path.utf8.contains(0) else { throw .invalid("A file name has a NUL byte in it") }
+    guard common.flag("read-only") != true || access == .readOnly else { throw Self.readOnly }
+    let flushing = common.flag("cache.no-flush") == true ? FlushMode.never : options.flushing
+    let file = try FileStore.open(path, access: access, flushing: flushing)
+    guard driver != "host_device" || file.kind == .blockDevice else {
+      throw .invalid("'host_device' driver requires '\(path)' to be either a character or block device")
+    }
+    return OpenedStore(store: file, path: path, name: NodeName(path: path, driver: driver))
+  }
+
+  private func nullStore(_ node: NodeOptions, driver: String) throws(EngineError) -> OpenedStore {
+    var rest = node
+    rest["driver"] = nil
+    _ = try takeCommon(&rest)
+    let shown = NodeSchemas.null.options.compactMap { option in
+      rest[option.name].map { InfoField(option.name, $0.info) }
+    }
+    let values = try rest.take(NodeSchemas.null)
+    try refuse(rest, driver: driver)
+    let store = NullStore(byteCount: values.number("size") ?? GiB)
+    return OpenedStore(store: store, path: "", name: NodeName(driver: driver, shown))
+  }
+
+  private func refuse(_ rest: NodeOptions, driver: String) throws(EngineError) {
+    guard let unknown = rest.values.keys.min() else { return }
+    throw .invalid("Block protocol '\(driver)' doesn't support the option '\(unknown)'")
+  }
+
+  /// The disk of an image as a file for another format.
+  private mutating func diskStore(_ node: NodeOptions, _ access: FileAccess) throws(EngineError)
+    -> OpenedStore
+  {
+    if let plain = try plainFile(node) {
+      try countNode()
+      let file = try store(plain, access: access)
+      let name = file.name.holding(format: FormatCatalog.plain.name, [])
+      return OpenedStore(store: file.store, path: file.path, name: name.asFile)
+    }
+    let members = try chain(node, access: access)
+    return OpenedStore(
+      store: DiskStore(ImageChain(members: members, access: access)), path: members[0].path,
+      name: members[0].nodeName.asFile)
+  }
+
+  /// The file of a raw node that is nothing but its file. As that file, it can grow.
+  private func plainFile(_ node: NodeOptions) throws(EngineError) -> NodeOptions? {
+    var rest = node
+    guard rest.take("driver") == FormatCatalog.plain.name else { return nil }
+    let file = rest.takeChild("file")
+    _ = try takeCommon(&rest)
+    return rest.isEmpty && !file.isEmpty ? file : nil
+  }
+}

@@ -1,0 +1,50 @@
+import FormatEngine
+
+/// How a command line says which image it means: `-f`, `--image-opts`, `--object` and `-U`, which all
+/// commands have that open one.
+struct ImageArguments {
+  var format: String?
+  /// Names are option strings (`driver=qcow2,file.filename=...`).
+  private(set) var usesImageOptions = false
+  private(set) var secrets = SecretStore()
+
+  /// The options beside `-f`, which not all commands call alike.
+  static let rules = [OptionRule("object", takesValue: true), OptionRule("image-opts")]
+  /// With `-U`, of commands that may read what another program is writing.
+  static let sharingRules = rules + [OptionRule("force-share", "U")]
+
+  /// Takes an option that belongs here; others are wrong. A command asks its own first.
+  mutating func take(_ option: GivenOption) throws(VerbFailure) {
+    switch option.key {
+    case "f", "format": format = option.value
+    case "image-opts": usesImageOptions = true
+    case "object": try ObjectArguments.define(option.value, in: &secrets)
+    case "force-share": break  // Images are never locked here.
+    default: throw option.failure
+    }
+  }
+
+  /// Opens what `name` means.
+  func open(_ name: String, _ options: OpenOptions = OpenOptions(), exitStatus: CInt = 1)
+    throws(VerbFailure) -> ImageChain
+  {
+    try Self.open(
+      name, options, format: format, isOptions: usesImageOptions, secrets, exitStatus: exitStatus)
+  }
+
+  static func open(
+    _ name: String, _ options: OpenOptions, format: String?, isOptions: Bool, _ secrets: SecretStore,
+    exitStatus: CInt = 1
+  ) throws(VerbFailure) -> ImageChain {
+    if isOptions && format != nil {
+      throw VerbFailure("--image-opts and --format are mutually exclusive", exitStatus: exitStatus)
+    }
+    var options = options
+    options.format = format
+    options.secrets = secrets
+    return try attempt("Could not open '\(name)': ", exitStatus: exitStatus) { () throws(EngineError) in
+      try ImageOpener.open(
+        isOptions ? ImageSpecification(options: name) : ImageSpecification(name: name), options)
+    }
+  }
+}
