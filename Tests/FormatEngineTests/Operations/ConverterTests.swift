@@ -115,7 +115,7 @@ import Testing
       let path = try folder.write([UInt8](repeating: 0, count: 6 << 20), to: "target")
       let target = try ImageOpener.open(path, OpenOptions(format: "raw", access: .readWrite))
       var options = ConvertOptions()
-      options.bytesPerSecond = 20 << 20
+      options.rateLimit = 20 << 20
       let clock = ContinuousClock()
       let time = try clock.measure { try Converter.convert(from: [source], to: target, options) }
       #expect(time > .milliseconds(190))
