@@ -37,7 +37,9 @@ public enum ImageOpener {
   {
     let plain = try ImageName.plainPath(path)
     let file = try FileStore.open(plain, access: options.access, flushing: options.flushing)
-    var members = [try member(file, path: plain, format: options.format, options.access, options)]
+    var members = [
+      try member(file, path: plain, format: options.format, options.access, options, depth: 0)
+    ]
     var seen: Set<HostFiles.Identity> = [file.identity]
     while options.backing == .follow, let last = members.last, let backing = last.layer.backing {
       do throws(EngineError) {
@@ -69,11 +71,12 @@ public enum ImageOpener {
     guard seen.insert(file.identity).inserted else {
       throw .corrupt("The chain of backing files is a loop: it comes back to '\(path)'")
     }
-    return try member(file, path: path, format: backing.format, .readOnly, options)
+    return try member(file, path: path, format: backing.format, .readOnly, options, depth: depth)
   }
 
   private static func member(
-    _ file: FileStore, path: String, format name: String?, _ access: FileAccess, _ options: OpenOptions
+    _ file: FileStore, path: String, format name: String?, _ access: FileAccess, _ options: OpenOptions,
+    depth: Int
   ) throws(EngineError) -> ChainMember {
     let format: any ImageFormat.Type
     if let name {
@@ -84,9 +87,23 @@ public enum ImageOpener {
     }
     let references = ReferenceOpener(
       policy: options.policy, flushing: options.flushing, isEnabled: !options.isForInspection)
-    let request = LayerRequest(
+    var request = LayerRequest(
       path: path, access: access, references: references, isForInspection: options.isForInspection)
+    request.options = layerOptions(options.layerOptions, depth: depth)
+    request.secrets = options.secrets
     let layer = try format.open(file, request)
     return ChainMember(layer: layer, file: file, path: path, formatName: format.name)
+  }
+
+  /// The options of the layer at `depth`, without the `backing.` that they begin with once for each layer above.
+  private static func layerOptions(_ options: [String: String], depth: Int) -> [String: String] {
+    var result = options
+    for _ in 0..<depth {
+      result = Dictionary(
+        uniqueKeysWithValues: result.compactMap { key, value in
+          key.hasPrefix("backing.") ? (String(key.dropFirst("backing.".count)), value) : nil
+        })
+    }
+    return result.filter { !$0.key.hasPrefix("backing.") }
   }
 }

@@ -72,6 +72,8 @@ public enum ImageCreator {
     do throws(EngineError) {
       var options = OpenOptions(format: backing.format)
       options.policy = policy
+      // Its size can be had without its key.
+      options.isForInspection = true
       return try ImageOpener.open(
         policy.resolve(backing.name, for: .backingFile, namedBy: path), options)
     } catch {
@@ -85,7 +87,7 @@ public enum ImageCreator {
   /// where it was not there before.
   public static func create(
     _ path: String, format: any CreatableFormat.Type, options: OptionValues, flushing: FlushMode = .durable,
-    policy: ReferencePolicy = .anywhere
+    policy: ReferencePolicy = .anywhere, secrets: SecretStore = SecretStore()
   ) throws(EngineError) {
     let plain = try ImageName.plainPath(path)
     let backing = backing(in: options)
@@ -99,9 +101,10 @@ public enum ImageCreator {
     let existed = HostFiles.identity(of: plain) != nil
     // Its old content stays until the format has found nothing wrong with the options.
     let file = try FileStore.create(plain, emptying: false, flushing: flushing)
-    let request = CreateRequest(
+    var request = CreateRequest(
       path: plain, virtualSize: try wholeSectors(options.number("size") ?? 0), backing: backing,
       options: options, references: ReferenceOpener(policy: policy, flushing: flushing))
+    request.secrets = secrets
     do throws(EngineError) {
       try format.create(on: file, request)
     } catch {

@@ -12,12 +12,15 @@ extension Qcow2Format: CreatableFormat {
     try layout.writeRefcounts(to: file)
     // The header last: until it is there the file is no image.
     try file.resize(to: layout.byteCount)
+    let encryption = try options.encryption.map { (encryption) throws(EngineError) in
+      try encryption.create(in: file, at: layout.encryptionOffset)
+    }
     try file.flush()
     try file.write(bytes: head, at: 0)
     try file.flush()
     let dataFile = try createDataFile(options, request)
     if options.preallocation != .off {
-      try Qcow2Preallocator(file: file, dataFile: dataFile, options, request).run()
+      try Qcow2Preallocator(file: file, dataFile: dataFile, encryption, options, request).run()
     }
   }
 
@@ -31,6 +34,14 @@ extension Qcow2Format: CreatableFormat {
       refcountTableOffset: options.geometry.clusterSize,
       refcountTableClusters: UInt32(layout.tableClusters))
     var extensions = Qcow2HeaderExtensions()
+    if let encryption = options.encryption {
+      header.encryptionMethod = encryption.method.rawValue
+      if encryption.headerByteCount > 0 {
+        extensions.set(
+          Qcow2HeaderExtensions.Kind.encryption,
+          Qcow2Encryption.pointer(to: layout.encryptionOffset, byteCount: encryption.headerByteCount))
+      }
+    }
     guard options.version >= 3 else {
       header.headerLength = Qcow2Header.version2Length
       return Qcow2Prologue(header: header, extensions: extensions, backing: request.backing)
@@ -63,13 +74,15 @@ extension Qcow2Format: CreatableFormat {
   }
 }
 
-/// Where the tables of a new image stand: header, refcount table, refcount blocks, L1 table.
+/// Where the tables of a new image stand: header, refcount table, refcount blocks, L1 table, LUKS header.
 struct Qcow2NewLayout {
   let geometry: Qcow2Geometry
   let refcountOrder: UInt64
   let tableClusters: UInt64
   let blockCount: UInt64
   let l1Count: UInt64
+  private let l1Clusters: UInt64
+  private let encryptionByteCount: UInt64
 
   init(_ options: Qcow2CreateOptions, virtualSize: UInt64) throws(EngineError) {
     geometry = options.geometry
@@ -81,11 +94,13 @@ struct Qcow2NewLayout {
     }
     let size = geometry.clusterSize
     let coverageBits = geometry.clusterBits + 3 - refcountOrder
-    let l1Clusters = (l1Count * 8).dividedRoundingUp(by: size)
+    l1Clusters = (l1Count * 8).dividedRoundingUp(by: size)
+    encryptionByteCount = options.encryption?.headerByteCount ?? 0
+    let content = 1 + l1Clusters + encryptionByteCount.dividedRoundingUp(by: size)
     var tables: UInt64 = 1
     var blocks: UInt64 = 1
     while true {
-      let neededBlocks = (1 + tables + blocks + l1Clusters).dividedRoundingUp(by: 1 << coverageBits)
+      let neededBlocks = (content + tables + blocks).dividedRoundingUp(by: 1 << coverageBits)
       let neededTables = (neededBlocks * 8).dividedRoundingUp(by: size)
       if neededBlocks <= blocks && neededTables <= tables { break }
       (blocks, tables) = (max(blocks, neededBlocks), max(tables, neededTables))
@@ -96,10 +111,13 @@ struct Qcow2NewLayout {
 
   var firstBlock: UInt64 { 1 + tableClusters }
   var l1Offset: UInt64 { (firstBlock + blockCount) << geometry.clusterBits }
-  var byteCount: UInt64 { l1Offset + l1Count * 8 }
+  var encryptionOffset: UInt64 { l1Offset + l1Clusters << geometry.clusterBits }
+  var byteCount: UInt64 {
+    encryptionByteCount > 0 ? encryptionOffset + encryptionByteCount : l1Offset + l1Count * 8
+  }
   /// Clusters in use once the image is there.
   var usedClusters: UInt64 {
-    firstBlock + blockCount + (l1Count * 8).dividedRoundingUp(by: geometry.clusterSize)
+    firstBlock + blockCount + l1Clusters + encryptionByteCount.dividedRoundingUp(by: geometry.clusterSize)
   }
 
   func writeRefcounts(to file: any ByteStore) throws(EngineError) {
@@ -125,12 +143,14 @@ struct Qcow2Preallocator {
   private let preallocation: Preallocation
 
   init(
-    file: any ByteStore, dataFile: FileStore?, _ options: Qcow2CreateOptions, _ request: CreateRequest
+    file: any ByteStore, dataFile: FileStore?, _ encryption: Qcow2Encryption?, _ options: Qcow2CreateOptions,
+    _ request: CreateRequest
   ) throws(EngineError) {
     let named = dataFile.map { NamedStore(role: "data-file", path: $0.path, store: $0) }
+    let prologue = try Qcow2Prologue.read(from: file)
+    let opening = LayerRequest(path: request.path, access: .readWrite, references: request.references)
     layer = try Qcow2Layer(
-      file: file, prologue: try Qcow2Prologue.read(from: file), dataFile: named,
-      request: LayerRequest(path: request.path, access: .readWrite, references: request.references))
+      file: file, prologue: prologue, dataFile: named, encryption: encryption, request: opening)
     preallocation = options.preallocation
   }
 

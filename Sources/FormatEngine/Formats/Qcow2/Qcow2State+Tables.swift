@@ -17,6 +17,7 @@ extension Qcow2State {
   /// Counts may be wrong, so what holds a table is not free whatever they say.
   private func reserveTables() throws(EngineError) {
     let header = prologue.header
+    if let area = encryptionHeader { allocator.reserved.append(area) }
     allocator.reserve(
       tablesAt: (0..<UInt64(mapping.l1.count)).lazy.map { Qcow2L1Entry(mapping.l1[$0]).tableOffset })
     allocator.reserve(
@@ -30,6 +31,16 @@ extension Qcow2State {
       allocator.reserved.append(
         Self.clusters(snapshot.l1Offset, UInt64(snapshot.l1Count) * 8, header.geometry))
     }
+  }
+
+  /// The clusters of the LUKS header.
+  private var encryptionHeader: Range<UInt64>? {
+    guard let content = prologue.extensions[Qcow2HeaderExtensions.Kind.encryption],
+      let place = try? content.parsed({ (span) throws(EngineError) in
+        (try span.bigEndian(UInt64.self, at: 0), try span.bigEndian(UInt64.self, at: 8))
+      }), place.0 <= maximumFileOffset, place.1 <= maximumFileOffset
+    else { return nil }
+    return Self.clusters(place.0, place.1, prologue.header.geometry)
   }
 
   /// Host offset of an L2 table that may be changed: made where there is none, copied where a snapshot
