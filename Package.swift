@@ -21,12 +21,14 @@ let package = Package(
   targets: [
     .systemLibrary(name: "CDeflate", pkgConfig: "libdeflate", providers: [.apt(["libdeflate-dev"])]),
     .systemLibrary(name: "CFuse", pkgConfig: "fuse3", providers: [.apt(["libfuse3-dev"])]),
+    .systemLibrary(name: "CGcrypt", pkgConfig: "libgcrypt", providers: [.apt(["libgcrypt20-dev"])]),
     .systemLibrary(name: "CLinux"),
     .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
     .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
 
     .target(
-      name: "FormatEngine", dependencies: ["CDeflate", "CLinux", "CZlib", "CZstd"], swiftSettings: strict),
+      name: "FormatEngine", dependencies: ["CDeflate", "CGcrypt", "CLinux", "CZlib", "CZstd"],
+      swiftSettings: strict),
     .executableTarget(
       name: "qemu-img", dependencies: ["CLinux", "FormatEngine"], swiftSettings: strict),
     .executableTarget(name: "imgfs", dependencies: ["FormatEngine", "CFuse"], swiftSettings: strict),

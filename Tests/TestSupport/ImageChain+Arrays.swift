@@ -1,5 +1,20 @@
 public import FormatEngine
 
+extension Secret {
+  public convenience init(text: String) {
+    let bytes = Array(text.utf8)
+    unsafe self.init(bytes.span.bytes.withUnsafeBytes { unsafe $0 })
+  }
+}
+
+extension OpenOptions {
+  /// Options for an encrypted image.
+  public mutating func use(passphrase: String) {
+    layerOptions["encrypt.key-secret"] = "key"
+    secrets.add(Secret(text: passphrase), id: "key")
+  }
+}
+
 extension ImageChain {
   /// Guest bytes as an array.
   public func readBytes(at offset: UInt64, count: Int) throws(EngineError) -> [UInt8] {
@@ -32,10 +47,14 @@ extension ImageChain {
   public static func over(
     _ store: any ByteStore, format: any ImageFormat.Type, access: FileAccess = .readOnly,
     path: String = "memory",
-    isForInspection: Bool = false
+    isForInspection: Bool = false, passphrase: String? = nil
   ) throws(EngineError) -> ImageChain {
-    let request = LayerRequest(
+    var request = LayerRequest(
       path: path, access: access, references: ReferenceOpener(), isForInspection: isForInspection)
+    if let passphrase {
+      request.options["encrypt.key-secret"] = "key"
+      request.secrets.add(Secret(text: passphrase), id: "key")
+    }
     let layer = try format.open(store, request)
     let member = ChainMember(layer: layer, file: store, path: path, formatName: format.name)
     return ImageChain(members: [member], access: access)

@@ -29,9 +29,10 @@ public enum ReferenceTool: String, Sendable {
   /// Runs qemu-io commands on an image; a command that fails is a failure.
   @discardableResult
   public static func io(
-    _ commands: [String], on image: String, format: String, folder: String? = nil
+    _ commands: [String], on image: String, format: String, folder: String? = nil, passphrase: String? = nil
   ) throws -> ProcessResult {
-    let arguments = ["-f", format, "-d", "unmap"] + commands.flatMap { ["-c", $0] } + [image]
+    let arguments =
+      ["-d", "unmap"] + commands.flatMap { ["-c", $0] } + names(image, format, passphrase)
     let result = try ReferenceTool.qemuIO.run(arguments, folder: folder).expecting(0)
     if result.stdoutText.contains("failed") || !result.stderr.isEmpty {
       throw TestFailure("\(result.command)\n\(result.stdoutText)\(result.stderrText)")
@@ -39,11 +40,24 @@ public enum ReferenceTool: String, Sendable {
     return result
   }
 
+  /// How an image is named on the command line. `passphrase`: of this image and of what lies below it.
+  static func names(_ image: String, _ format: String, _ passphrase: String?) -> [String] {
+    guard let passphrase else { return ["-f", format, image] }
+    return [
+      "--object", "secret,id=key,data=\(passphrase)", "--image-opts",
+      "driver=\(format),encrypt.key-secret=key,file.filename=\(image)",
+    ]
+  }
+
   /// What the judge reads of the whole disk.
-  public static func content(of image: String, format: String, in folder: TemporaryFolder) throws -> [UInt8] {
+  public static func content(
+    of image: String, format: String, in folder: TemporaryFolder, passphrase: String? = nil
+  ) throws -> [UInt8] {
     let raw = folder.file("judge-\(UUID().uuidString).raw")
     defer { try? FileManager.default.removeItem(atPath: raw) }
-    try ReferenceTool.qemuImg("convert", "-f", format, "-O", "raw", image, raw, folder: folder.path)
+    try ReferenceTool.qemuImg.run(
+      ["convert", "-O", "raw"] + names(image, format, passphrase) + [raw], folder: folder.path
+    ).expecting(0)
     return try Files.read(raw)
   }
 
@@ -56,10 +70,11 @@ public enum ReferenceTool: String, Sendable {
     public var text: String
   }
 
-  public static func check(_ image: String, format: String = "qcow2", folder: String? = nil) throws -> Verdict
-  {
+  public static func check(
+    _ image: String, format: String = "qcow2", folder: String? = nil, passphrase: String? = nil
+  ) throws -> Verdict {
     let result = try ReferenceTool.qemuImg.run(
-      ["check", "-f", format, "--output=json", image], folder: folder)
+      ["check", "--output=json"] + names(image, format, passphrase), folder: folder)
     guard let top = try? JSONSerialization.jsonObject(with: Foundation.Data(result.stdout)) as? [String: Any]
     else {
       throw TestFailure("\(result.command): \(result.stdoutText)\(result.stderrText)")

@@ -22,7 +22,10 @@ extension ImageChain {
   public func extent(at offset: UInt64, limit: UInt64) throws(EngineError) -> LocatedExtent {
     var found = try locate(at: offset, limit: limit)
     let layer = layers[found.depth]
-    if found.extent.source == .stored, layer.storesHoles, let host = found.extent.hostOffset {
+    // Encrypted zeros are no zeros.
+    if found.extent.source == .stored, !found.extent.isEncrypted, layer.storesHoles,
+      let host = found.extent.hostOffset
+    {
       let run = try layer.store(found.extent.store).run(at: host, limit: found.extent.length)
       found.extent.isHole = !run.isData
       found.extent.length = run.length
@@ -63,12 +66,48 @@ extension ImageChain {
     case .below, .zeros:
       unsafe buffer.initializeMemory(as: UInt8.self, repeating: 0)
     case .stored:
-      guard let host = extent.hostOffset, !extent.isEncrypted else {
-        throw .unsupported("Encrypted data cannot be read without its key")
-      }
+      guard let host = extent.hostOffset else { throw .corrupt("Stored bytes without a place", at: offset) }
+      if extent.isEncrypted { return unsafe try readEncrypted(found, at: offset, host, into: buffer) }
       unsafe try layers[found.depth].store(extent.store).read(into: buffer, at: host)
     case .compressed:
       unsafe try readCompressed(found, at: offset, into: buffer)
+    }
+  }
+
+  /// Whole sectors are decrypted where they are wanted, parts of them by way of a buffer.
+  private func readEncrypted(
+    _ found: LocatedExtent, at offset: UInt64, _ host: UInt64, into buffer: UnsafeMutableRawBufferPointer
+  ) throws(EngineError) {
+    let layer = layers[found.depth]
+    guard let cipher = layer.cipher else { throw .missingKey }
+    let store = layer.store(found.extent.store)
+    let unit = LayerCipher.sectorByteCount
+    let before = offset % unit
+    guard host % unit == before else {
+      throw .corrupt("Encrypted bytes are not in whole sectors", at: offset)
+    }
+    if before == 0 && UInt64(buffer.count).isAligned(to: unit) {
+      unsafe try store.read(into: buffer, at: host)
+      return unsafe try cipher.decrypt(buffer, guestOffset: offset, hostOffset: host)
+    }
+    let (end, firstSector) = (offset + UInt64(buffer.count), offset - before)
+    let sectors = fillBuffers.take()
+    defer { fillBuffers.give(sectors) }
+    var position = offset
+    while position < end {
+      let start = position.aligned(downTo: unit)
+      let stop = min(end.aligned(upTo: unit), start + UInt64(sectors.byteCount))
+      let whole = unsafe sectors.prefix(Int(stop - start))
+      let wholeHost = host - before + (start - firstSector)
+      unsafe try store.read(into: whole, at: wholeHost)
+      unsafe try cipher.decrypt(whole, guestOffset: start, hostOffset: wholeHost)
+      let pieceEnd = min(stop, end)
+      // SAFETY: the piece lies inside the sectors that were read, and inside what was asked for.
+      unsafe UnsafeMutableRawBufferPointer(
+        rebasing: buffer[Int(position - offset)..<Int(pieceEnd - offset)]
+      ).copyMemory(
+        from: UnsafeRawBufferPointer(rebasing: whole[Int(position - start)..<Int(pieceEnd - start)]))
+      position = pieceEnd
     }
   }
 

@@ -59,7 +59,8 @@ extension ImageChain {
   private func changing(_ offset: UInt64, _ count: UInt64, _ body: () throws(EngineError) -> Void)
     throws(EngineError)
   {
-    let unit = max(layers[0].clusterSize, 1)
+    // What is encrypted is written by whole sectors: two writes must not change one at the same time.
+    let unit = max(layers[0].clusterSize, layers[0].cipher == nil ? 1 : LayerCipher.sectorByteCount)
     let range = offset.aligned(downTo: unit)..<(offset + count).aligned(upTo: unit)
     try ranges.withRange(range, exclusive: true) { () throws(EngineError) in
       // Before and after: a read of the old bytes that runs beside the change keeps nothing of them.
@@ -95,12 +96,57 @@ extension ImageChain {
     _ room: Allocation, with piece: UnsafeRawBufferPointer, at position: UInt64, _ writer: any WritableLayer
   ) throws(EngineError) {
     let store = writer.store(room.store)
+    let end = position + UInt64(piece.count)
+    if let cipher = writer.cipher {
+      let unit = LayerCipher.sectorByteCount
+      let whole =
+        room.isNew
+        ? room.guestOffset..<room.guestEnd : position.aligned(downTo: unit)..<end.aligned(upTo: unit)
+      return unsafe try fillEncrypted(room, whole, with: piece, at: position, store, cipher)
+    }
     if room.isNew { try copyOld(room, from: room.guestOffset, to: position, store) }
     unsafe try store.write(piece, at: room.hostOffset + (position - room.guestOffset))
-    if room.isNew { try copyOld(room, from: position + UInt64(piece.count), to: room.guestEnd, store) }
+    if room.isNew { try copyOld(room, from: end, to: room.guestEnd, store) }
   }
 
-  /// Copies what the guest reads now into a new allocation. Past the end of the disk that is zeros.
+  /// Encrypts and writes the guest bytes of `whole`, which are whole sectors: `piece`, and around it what the
+  /// guest reads there until now.
+  private func fillEncrypted(
+    _ room: Allocation, _ whole: Range<UInt64>, with piece: UnsafeRawBufferPointer, at position: UInt64,
+    _ store: any ByteStore, _ cipher: LayerCipher
+  ) throws(EngineError) {
+    let pieceEnd = position + UInt64(piece.count)
+    let buffer = fillBuffers.take()
+    defer { fillBuffers.give(buffer) }
+    var start = whole.lowerBound
+    while start < whole.upperBound {
+      let end = min(whole.upperBound, start + UInt64(buffer.byteCount))
+      let sectors = unsafe buffer.prefix(Int(end - start))
+      let given = max(min(position, end), start)..<max(min(pieceEnd, end), start)
+      var source = UnsafeRawBufferPointer(sectors)
+      if !given.isEmpty {
+        // SAFETY: `given` lies inside the piece.
+        unsafe source = unsafe UnsafeRawBufferPointer(
+          rebasing: piece[Int(given.lowerBound - position)..<Int(given.upperBound - position)])
+      }
+      if given != start..<end {
+        unsafe try readOld(into: sectors, at: start, from: start, to: given.lowerBound)
+        if !given.isEmpty {
+          unsafe UnsafeMutableRawBufferPointer(rebasing: sectors[Int(given.lowerBound - start)...])
+            .copyMemory(from: source)
+        }
+        unsafe try readOld(into: sectors, at: start, from: given.upperBound, to: end)
+        unsafe source = UnsafeRawBufferPointer(sectors)
+      }
+      // A write inside a sector begins before the room that it was given, which lies in the same cluster.
+      let host = room.hostOffset &+ (start &- room.guestOffset)
+      unsafe try cipher.encrypt(source, into: sectors, guestOffset: start, hostOffset: host)
+      unsafe try store.write(UnsafeRawBufferPointer(sectors), at: host)
+      start = end
+    }
+  }
+
+  /// Copies what the guest reads now into a new allocation.
   private func copyOld(
     _ room: Allocation, from start: UInt64, to end: UInt64, _ store: any ByteStore
   ) throws(EngineError) {
@@ -111,16 +157,27 @@ extension ImageChain {
     while position < end {
       let count = Int(min(end - position, UInt64(buffer.byteCount)))
       let piece = unsafe buffer.prefix(count)
-      let inside = position < virtualSize ? Int(min(UInt64(count), virtualSize - position)) : 0
-      unsafe try readUnlocked(into: UnsafeMutableRawBufferPointer(rebasing: piece[0..<inside]), at: position)
-      unsafe UnsafeMutableRawBufferPointer(rebasing: piece[inside...])
-        .initializeMemory(as: UInt8.self, repeating: 0)
+      unsafe try readOld(into: piece, at: position, from: position, to: position + UInt64(count))
       let bytes = UnsafeRawBufferPointer(piece)
       if unsafe !(room.readsAsZeros && ZeroScan.isZero(bytes)) {
         unsafe try store.write(bytes, at: room.hostOffset + (position - room.guestOffset))
       }
       position += UInt64(count)
     }
+  }
+
+  /// Fills the part of `buffer` that is for guest bytes `start ..< end`; its first byte is for `offset`. Past the
+  /// end of the disk there are zeros.
+  private func readOld(
+    into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64, from start: UInt64, to end: UInt64
+  ) throws(EngineError) {
+    guard start < end else { return }
+    let piece = unsafe UnsafeMutableRawBufferPointer(
+      rebasing: buffer[Int(start - offset)..<Int(end - offset)])
+    let inside = start < virtualSize ? Int(min(end - start, virtualSize - start)) : 0
+    unsafe try readUnlocked(into: UnsafeMutableRawBufferPointer(rebasing: piece[0..<inside]), at: start)
+    unsafe UnsafeMutableRawBufferPointer(rebasing: piece[inside...])
+      .initializeMemory(as: UInt8.self, repeating: 0)
   }
 
   private func writeStoredZeros(at offset: UInt64, count: UInt64, _ writer: any WritableLayer)

@@ -24,6 +24,9 @@ public protocol ImageLayer: AnyObject, Sendable {
   /// Whether holes of the store are worth asking for: true for raw, and for images whose clusters were
   /// all set aside in advance. `ImageChain.extent` then looks for them.
   var storesHoles: Bool { get }
+  /// What the stored bytes are encrypted with: extents that are encrypted need it. Nil where nothing is, or
+  /// where the layer was opened without its key.
+  var cipher: LayerCipher? { get }
 
   /// The file that an extent's `store` number means.
   func store(_ index: UInt16) -> any ByteStore

@@ -74,6 +74,8 @@ public enum ImageCreator {
       var options = OpenOptions(format: backing.format)
       options.policy = policy
       options.secrets = secrets
+      // Its size can be had without its key.
+      options.isForInspection = true
       return try ImageOpener.open(policy.specification(of: backing, namedBy: path), options)
     } catch {
       var failure = error

@@ -25,7 +25,7 @@ public struct MapEntry: BitwiseCopyable, Equatable, Sendable {
     switch extent.source {
     case .below, .zeros:
       (isZero, isData) = (true, false)
-      offset = extent.hostOffset
+      offset = extent.isEncrypted ? nil : extent.hostOffset
     case .stored:
       isZero = extent.isHole
       // A hole of a raw disk is no data; a hole below a format's cluster has its room set aside.

@@ -12,6 +12,15 @@ import Glibc
     count = bytes.count
   }
 
+  /// `count` bytes that `fill` writes; they are zeros before.
+  init<E: Error>(count: Int, _ fill: (UnsafeMutableRawBufferPointer) throws(E) -> Void) throws(E) {
+    unsafe memory = .allocate(byteCount: max(count, 1), alignment: 16)
+    unsafe memory.initializeMemory(as: UInt8.self, repeating: 0)
+    self.count = count
+    // SAFETY: the memory is at least `count` bytes long.
+    try unsafe fill(UnsafeMutableRawBufferPointer(rebasing: memory[0..<count]))
+  }
+
   deinit {
     if let base = unsafe memory.baseAddress { unsafe explicit_bzero(base, memory.count) }
     unsafe memory.deallocate()

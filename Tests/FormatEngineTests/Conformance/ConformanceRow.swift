@@ -17,6 +17,8 @@ struct ConformanceRow: Sendable, CustomTestStringConvertible {
   var maker: Maker
   /// Whether the engine can change such an image.
   var isWritable: Bool
+  /// Of an encrypted image.
+  var passphrase: String?
 
   var testDescription: String { name }
 
@@ -38,12 +40,15 @@ struct Fixture {
   var folder: TemporaryFolder
 
   func open(_ access: FileAccess = .readOnly) throws(EngineError) -> ImageChain {
-    try ImageOpener.open(path, OpenOptions(format: row.format, access: access))
+    var options = OpenOptions(format: row.format, access: access)
+    if let passphrase = row.passphrase { options.use(passphrase: passphrase) }
+    return try ImageOpener.open(path, options)
   }
 
   /// The top file alone, over bytes in memory.
   func openAlone(_ store: any ByteStore, _ access: FileAccess = .readOnly) throws -> ImageChain {
-    try ImageChain.over(store, format: try row.formatType, access: access, path: path)
+    try ImageChain.over(
+      store, format: try row.formatType, access: access, path: path, passphrase: row.passphrase)
   }
 
   /// What the top file alone reads like.
@@ -77,8 +82,9 @@ extension ConformanceRow {
       switch maker {
       case .judge(let recipe): _ = try recipe.make("image", in: folder, random: &random)
       case .engine(let options, let baseSize):
-        try EngineImage(format: format, size: size, options: options, baseSize: baseSize).make(
-          in: folder, &random)
+        try EngineImage(
+          format: format, size: size, options: options, baseSize: baseSize, passphrase: passphrase
+        ).make(in: folder, &random)
       }
       return try collect(folder)
     }
@@ -89,11 +95,12 @@ extension ConformanceRow {
   /// All files that were made, and what the judge reads of them.
   private func collect(_ folder: TemporaryFolder) throws -> [String: [UInt8]] {
     var files: [String: [UInt8]] = [:]
-    let model = try ReferenceTool.content(of: folder.file("image"), format: format, in: folder)
+    let model = try ReferenceTool.content(
+      of: folder.file("image"), format: format, in: folder, passphrase: passphrase)
     for name in try folder.names() { files[name] = try Files.read(folder.file(name)) }
-    if let backing = try ImageOpener.open(folder.file("image"), OpenOptions(format: format)).members
-      .dropFirst().first
-    {
+    var options = OpenOptions(format: format)
+    options.isForInspection = true
+    if let backing = try ImageOpener.open(folder.file("image"), options).members.dropFirst().first {
       files["model-below"] = try ReferenceTool.content(
         of: backing.path, format: backing.formatName, in: folder)
     }
@@ -108,6 +115,7 @@ struct EngineImage {
   var size: Int
   var options: [String: String]
   var baseSize: Int?
+  var passphrase: String?
 
   func make(in folder: TemporaryFolder, _ random: inout SeededRandom) throws {
     let path = folder.file("image")
@@ -121,11 +129,15 @@ struct EngineImage {
       try folder.write(random.bytes(baseSize), to: "base.raw")
       backing = BackingReference(name: "base.raw", format: "raw")
     }
-    let request = CreateRequest(
+    var request = CreateRequest(
       path: path, virtualSize: UInt64(size), backing: backing, options: values, references: ReferenceOpener())
+    var open = OpenOptions(format: format, access: .readWrite)
+    if let passphrase {
+      open.use(passphrase: passphrase)
+      request.secrets = open.secrets
+    }
     let file = try FileStore.create(path, flushing: .never)
     try type.create(on: file, request)
-    var open = OpenOptions(format: format, access: .readWrite)
     open.flushing = .never
     let chain = try ImageOpener.open(path, open)
     let unit = max(Int(chain.top.clusterSize), 4096)

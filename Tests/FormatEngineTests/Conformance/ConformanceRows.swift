@@ -32,6 +32,13 @@ extension ConformanceRow {
     made("raw data file", 2 * mebibyte, ["data_file": "image.data", "data_file_raw": "on"]),
     made("preallocated metadata", 2 * mebibyte, ["preallocation": "metadata"]),
     made("1-bit refcounts", mebibyte, ["cluster_size": "4k", "refcount_bits": "1"]),
+    encrypted("LUKS", mebibyte + 512, ["encrypt.format": "luks", "encrypt.iter-time": "1"]),
+    encrypted(
+      "LUKS, subclusters, backing", mebibyte,
+      ["encrypt.format": "luks", "encrypt.iter-time": "1", "extended_l2": "on"], baseSize: mebibyte / 2 + 512),
+    encrypted("AES", mebibyte, ["encrypt.format": "aes", "cluster_size": "16k"]),
+    encrypted(
+      "AES, preallocated metadata", mebibyte, ["encrypt.format": "aes", "preallocation": "metadata"]),
   ]
 
   private static func made(_ name: String, _ size: Int, _ options: [String: String], baseSize: Int? = nil)
@@ -40,6 +47,16 @@ extension ConformanceRow {
     ConformanceRow(
       name: "our qcow2, \(name)", format: "qcow2", size: size,
       maker: .engine(options: options, baseSize: baseSize), isWritable: true)
+  }
+
+  private static func encrypted(
+    _ name: String, _ size: Int, _ options: [String: String], baseSize: Int? = nil
+  ) -> ConformanceRow {
+    var all = options
+    all["encrypt.key-secret"] = "key"
+    var row = made(name, size, all, baseSize: baseSize)
+    row.passphrase = "open sesame"
+    return row
   }
 
   private static let judgeQcow2 = [

@@ -109,11 +109,13 @@ extension ConformanceTests {
   static func judge(_ fixture: Fixture, _ model: ModelDisk, allowingLeaks: Bool) throws {
     if fixture.row.format != "raw" {
       let verdict = try ReferenceTool.check(
-        fixture.path, format: fixture.row.format, folder: fixture.folder.path)
+        fixture.path, format: fixture.row.format, folder: fixture.folder.path,
+        passphrase: fixture.row.passphrase)
       #expect(verdict.corruptions == 0 && verdict.checkErrors == 0, "\(verdict.text)")
       if !allowingLeaks { #expect(verdict.leaks == 0, "\(verdict.text)") }
     }
-    let content = try ReferenceTool.content(of: fixture.path, format: fixture.row.format, in: fixture.folder)
+    let content = try ReferenceTool.content(
+      of: fixture.path, format: fixture.row.format, in: fixture.folder, passphrase: fixture.row.passphrase)
     #expect(ModelDisk.firstDifference(content, model.bytes) == nil, "the judge reads something else")
   }
 

@@ -15,10 +15,7 @@ extension Qcow2Layer: Amendable {
     let wanted = try Qcow2AmendOptions(options, of: prologue)
     if Self.amendOptions.options.contains(where: { $0.name.hasPrefix("encrypt.") && options.isGiven($0.name) }
     ) {
-      guard prologue.header.encryptionMethod != 0 else {
-        throw .invalid("Can't amend encryption options - encryption not present")
-      }
-      throw .unsupported("Keys of encrypted qcow2 images cannot be changed yet")
+      try amendEncryption(options, request)
     }
     if wanted.version < prologue.header.version { try refuseDowngrade(prologue) }
     // A new version comes first, because the other changes may need it; the old one last, for the same reason.

@@ -22,6 +22,9 @@ extension Qcow2Layer: CompressedWriting {
     guard dataFile == nil else {
       throw .unsupported("Compressed clusters cannot be stored in an external data file")
     }
+    guard encryption == nil else {
+      throw .unsupported("Compression and encryption not supported at the same time")
+    }
     let places = try change(0..<0) { (state) throws(EngineError) -> [UInt64] in
       var places: [UInt64] = []
       places.reserveCapacity(pieces.count)

@@ -12,6 +12,9 @@ extension Qcow2Format: CreatableFormat {
     try layout.writeRefcounts(to: file)
     // The header last: until it is there the file is no image.
     try file.resize(to: layout.byteCount)
+    let encryption = try options.encryption.map { (encryption) throws(EngineError) in
+      try encryption.create(in: file, at: layout.encryptionOffset)
+    }
     try file.flush()
     try file.write(bytes: head, at: 0)
     try file.flush()
@@ -19,7 +22,7 @@ extension Qcow2Format: CreatableFormat {
     if options.preallocation != .off {
       let named = dataFile.map { NamedStore(role: "data-file", path: $0.path, store: $0) }
       let layer = try Qcow2Layer(
-        file: file, prologue: try Qcow2Prologue.read(from: file), dataFile: named,
+        file: file, prologue: try Qcow2Prologue.read(from: file), dataFile: named, encryption: encryption,
         request: LayerRequest(path: request.path, access: .readWrite, references: request.references))
       try Qcow2Preallocator(layer, options.preallocation).run(from: 0)
       try layer.close()
@@ -36,6 +39,14 @@ extension Qcow2Format: CreatableFormat {
       refcountTableOffset: options.geometry.clusterSize,
       refcountTableClusters: UInt32(layout.tableClusters))
     var extensions = Qcow2HeaderExtensions()
+    if let encryption = options.encryption {
+      header.encryptionMethod = encryption.method.rawValue
+      if encryption.headerByteCount > 0 {
+        extensions.set(
+          Qcow2HeaderExtensions.Kind.encryption,
+          Qcow2Encryption.pointer(to: layout.encryptionOffset, byteCount: encryption.headerByteCount))
+      }
+    }
     guard options.version >= 3 else {
       header.headerLength = Qcow2Header.version2Length
       return Qcow2Prologue(header: header, extensions: extensions, backing: request.backing)
@@ -66,13 +77,15 @@ extension Qcow2Format: CreatableFormat {
   }
 }
 
-/// Where the tables of a new image stand: header, refcount table, refcount blocks, L1 table.
+/// Where the tables of a new image stand: header, refcount table, refcount blocks, L1 table, LUKS header.
 struct Qcow2NewLayout {
   let geometry: Qcow2Geometry
   let refcountOrder: UInt64
   let tableClusters: UInt64
   let blockCount: UInt64
   let l1Count: UInt64
+  private let l1Clusters: UInt64
+  private let encryptionByteCount: UInt64
 
   init(_ options: Qcow2CreateOptions, virtualSize: UInt64) throws(EngineError) {
     geometry = options.geometry
@@ -84,11 +97,13 @@ struct Qcow2NewLayout {
     }
     let size = geometry.clusterSize
     let coverageBits = geometry.clusterBits + 3 - refcountOrder
-    let l1Clusters = (l1Count * 8).dividedRoundingUp(by: size)
+    l1Clusters = (l1Count * 8).dividedRoundingUp(by: size)
+    encryptionByteCount = options.encryption?.headerByteCount ?? 0
+    let content = 1 + l1Clusters + encryptionByteCount.dividedRoundingUp(by: size)
     var tables: UInt64 = 1
     var blocks: UInt64 = 1
     while true {
-      let neededBlocks = (1 + tables + blocks + l1Clusters).dividedRoundingUp(by: 1 << coverageBits)
+      let neededBlocks = (content + tables + blocks).dividedRoundingUp(by: 1 << coverageBits)
       let neededTables = (neededBlocks * 8).dividedRoundingUp(by: size)
       if neededBlocks <= blocks && neededTables <= tables { break }
       (blocks, tables) = (max(blocks, neededBlocks), max(tables, neededTables))
@@ -99,10 +114,13 @@ struct Qcow2NewLayout {
 
   var firstBlock: UInt64 { 1 + tableClusters }
   var l1Offset: UInt64 { (firstBlock + blockCount) << geometry.clusterBits }
-  var byteCount: UInt64 { l1Offset + l1Count * 8 }
+  var encryptionOffset: UInt64 { l1Offset + l1Clusters << geometry.clusterBits }
+  var byteCount: UInt64 {
+    encryptionByteCount > 0 ? encryptionOffset + encryptionByteCount : l1Offset + l1Count * 8
+  }
   /// Clusters in use once the image is there.
   var usedClusters: UInt64 {
-    firstBlock + blockCount + (l1Count * 8).dividedRoundingUp(by: geometry.clusterSize)
+    firstBlock + blockCount + l1Clusters + encryptionByteCount.dividedRoundingUp(by: geometry.clusterSize)
   }
 
   func writeRefcounts(to file: any ByteStore) throws(EngineError) {

@@ -14,9 +14,6 @@ public enum Qcow2Format: ImageFormat {
   {
     try Qcow2LayerOptions.check(request.options)
     let prologue = try Qcow2Prologue.read(from: file)
-    guard prologue.header.encryptionMethod == 0 || request.isForInspection else {
-      throw .unsupported("Encrypted qcow2 images are not supported yet")
-    }
     if request.access == .readWrite {
       guard !prologue.header.incompatibleFeatures.contains(.corrupt) else {
         throw .corrupt("qcow2: Image is corrupt; cannot be opened read/write")
@@ -26,8 +23,10 @@ public enum Qcow2Format: ImageFormat {
           "qcow2: Image was not closed properly; it must be repaired before it is written to")
       }
     }
+    let encryption = try Qcow2Encryption.open(prologue, file, request)
     let dataFile = try openDataFile(prologue, request)
-    return try Qcow2Layer(file: file, prologue: prologue, dataFile: dataFile, request: request)
+    return try Qcow2Layer(
+      file: file, prologue: prologue, dataFile: dataFile, encryption: encryption, request: request)
   }
 
   public static let fileRoles = ["data-file"]

@@ -10,6 +10,9 @@ final class Qcow2Layer: ImageLayer {
   let codec: Qcow2ClusterCodec
   let path: String
   let dataFile: NamedStore?
+  /// Nil where the guest's data is stored as it is.
+  let encryption: Qcow2Encryption?
+  let cipher: LayerCipher?
   /// Opened for inspection only: guest data is somewhere else.
   private let lacksDataFile: Bool
   /// Protects the tables and the header, never data I/O. After `RangeLock`, before `ClusterCache`.
@@ -19,11 +22,14 @@ final class Qcow2Layer: ImageLayer {
   let size: Atomic<UInt64>
 
   init(
-    file: any ByteStore, prologue: Qcow2Prologue, dataFile: NamedStore?, request: LayerRequest
+    file: any ByteStore, prologue: Qcow2Prologue, dataFile: NamedStore?, encryption: Qcow2Encryption?,
+    request: LayerRequest
   ) throws(EngineError) {
     let header = prologue.header
     self.file = file
     self.dataFile = dataFile
+    self.encryption = encryption
+    cipher = encryption?.cipher
     lacksDataFile = dataFile == nil && header.incompatibleFeatures.contains(.externalDataFile)
     path = request.path
     size = Atomic(header.virtualSize)
@@ -90,11 +96,12 @@ extension Qcow2Layer: SelfDescribing {
     let prologue = state.withLock { $0.prologue }
     let header = prologue.header
     let method = Qcow2ClusterCodec.Method(rawValue: header.compressionType) ?? .deflate
+    let encryptionFields = encryption.map { [InfoField("encrypt", .record($0.infoFields))] } ?? []
     guard header.version >= 3 else {
       return [
         InfoField("compat", .text("0.10")), InfoField("compression-type", .text(method.name)),
         InfoField("refcount-bits", .integer(16)),
-      ]
+      ] + encryptionFields
     }
     var fields = [
       InfoField("compat", .text("1.1")), InfoField("compression-type", .text(method.name)),
@@ -116,14 +123,14 @@ extension Qcow2Layer: SelfDescribing {
       fields.append(
         InfoField("data-file-raw", .flag(header.autoclearFeatures.contains(.rawExternalData))))
     }
-    return fields
+    return fields + encryptionFields
   }
 
   var isDirty: Bool? {
     state.withLock { $0.prologue.header.incompatibleFeatures.contains(.dirty) }
   }
 
-  var isEncrypted: Bool { state.withLock { $0.prologue.header.encryptionMethod != 0 } }
+  var isEncrypted: Bool { encryption != nil }
   var isCompressedByDefault: Bool { false }
   var extraFiles: [NamedStore] { dataFile.map { [$0] } ?? [] }
 }

@@ -7,6 +7,7 @@ final class Qcow2Mapping {
   private let version: UInt32
   private let file: any ByteStore
   private let hasDataFile: Bool
+  private let isEncrypted: Bool
   /// Size of the image file when it was last asked for; clusters that start past it are damage.
   private var fileEnd: UInt64
 
@@ -18,6 +19,7 @@ final class Qcow2Mapping {
     geometry = header.geometry
     version = header.version
     hasDataFile = header.incompatibleFeatures.contains(.externalDataFile)
+    isEncrypted = header.encryptionMethod != 0
     self.l1 = l1
     self.file = file
     fileEnd = try file.byteCount()
@@ -153,7 +155,9 @@ final class Qcow2Mapping {
     let hasHost = host != 0 || (hasDataFile && entry.isCopied)
     if entry.isZero {
       guard version >= 3 else { throw .corrupt("Zero cluster entry found in pre-v3 image", at: offset) }
-      return Extent(.zeros, length: length, hostOffset: hasHost ? host + inCluster : nil, store: dataStore)
+      return Extent(
+        .zeros, length: length, hostOffset: hasHost ? host + inCluster : nil, store: dataStore,
+        isEncrypted: isEncrypted)
     }
     guard hasHost else { return Extent(.below, length: length) }
     return try stored(host + inCluster, length: length)
@@ -171,12 +175,13 @@ final class Qcow2Mapping {
     let hasHost = entry.hostOffset != 0 || (hasDataFile && entry.isCopied)
     let host = hasHost ? entry.hostOffset + inCluster : nil
     switch kind(first) {
-    case 0: return Extent(.below, length: length, hostOffset: host, store: dataStore)
+    case 0:
+      return Extent(.below, length: length, hostOffset: host, store: dataStore, isEncrypted: isEncrypted)
     case 1:
       guard hasHost else { throw .corrupt("Subclusters are stored without a cluster") }
       return try self.stored(entry.hostOffset + inCluster, length: length)
     default:
-      return Extent(.zeros, length: length, hostOffset: host, store: dataStore)
+      return Extent(.zeros, length: length, hostOffset: host, store: dataStore, isEncrypted: isEncrypted)
     }
   }
 
@@ -184,7 +189,8 @@ final class Qcow2Mapping {
 
   private func stored(_ hostOffset: UInt64, length: UInt64) throws(EngineError) -> Extent {
     if !hasDataFile { try requireInsideFile(hostOffset.aligned(downTo: geometry.clusterSize), "Cluster") }
-    return Extent(.stored, length: length, hostOffset: hostOffset, store: dataStore)
+    return Extent(
+      .stored, length: length, hostOffset: hostOffset, store: dataStore, isEncrypted: isEncrypted)
   }
 
   private static func continues(_ run: Extent, _ next: Extent) -> Bool {

@@ -6,6 +6,7 @@ final class Qcow2SnapshotLayer: ImageLayer {
   let clusterSize: UInt64
   let backing: BackingReference?
   let storesHoles = false
+  var cipher: LayerCipher? { image.cipher }
   private let image: Qcow2Layer
   /// Protects the tables, never data I/O.
   private let mapping: Mutex<Qcow2Mapping>

@@ -97,6 +97,7 @@ extension Qcow2State {
         map.add(Self.clusters(snapshot.l1Offset, UInt64(snapshot.l1Count) * 8, geometry), .snapshotL1)
       }
     }
+    if let area = encryptionHeader { map.add(area, .other) }
     // A list that cannot be read stands in the way of writes, not of a repair.
     if let list = try? Qcow2BitmapDirectory.read(prologue, from: file) {
       map.add(Self.clusters(list.place.lowerBound, UInt64(list.place.count), geometry), .bitmapDirectory)
@@ -106,5 +107,15 @@ extension Qcow2State {
     }
     try map.finish(geometry)
     return map
+  }
+
+  /// The clusters of the LUKS header.
+  private var encryptionHeader: Range<UInt64>? {
+    guard let content = prologue.extensions[Qcow2HeaderExtensions.Kind.encryption],
+      let place = try? content.parsed({ (span) throws(EngineError) in
+        (try span.bigEndian(UInt64.self, at: 0), try span.bigEndian(UInt64.self, at: 8))
+      }), place.0 <= maximumFileOffset, place.1 <= maximumFileOffset
+    else { return nil }
+    return Self.clusters(place.0, place.1, prologue.header.geometry)
   }
 }

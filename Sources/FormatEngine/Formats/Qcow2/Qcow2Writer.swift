@@ -3,7 +3,9 @@ import Synchronization
 /// Where written bytes go: the qcow2 half of the chain's write.
 extension Qcow2Layer: WritableLayer {
   func allocate(at offset: UInt64, limit: UInt64) throws(EngineError) -> Allocation {
-    try change(offset..<offset + limit) { (state) throws(EngineError) in
+    // Without the key nobody could read what is written.
+    guard encryption == nil || cipher != nil else { throw .missingKey }
+    return try change(offset..<offset + limit) { (state) throws(EngineError) in
       try state.allocate(at: offset, limit: limit)
     }
   }
@@ -13,11 +15,17 @@ extension Qcow2Layer: WritableLayer {
   }
 
   /// Links room that was set aside and not written. Where it reads as zeros already and nothing lies
-  /// below it is stored; with extended entries over a backing file it stays unallocated.
+  /// below it is stored; with extended entries over a backing file it stays unallocated. In an encrypted image
+  /// no room reads as zeros: there it is marked as zeros, which version 2 cannot do.
   func setAside(_ allocation: Allocation) throws(EngineError) {
     try state.withLock { (state) throws(EngineError) in
       state.mapping.noteFileReaches(allocation.hostOffset + allocation.length)
-      try state.link(allocation, stored: state.prologue.backing == nil)
+      if encryption != nil && state.prologue.header.version < 3 {
+        throw Qcow2CreateOptions.oldEncryptedPreallocation
+      }
+      let reading: Qcow2State.RoomReading =
+        encryption != nil ? .zeros : state.prologue.backing == nil ? .itself : .asBefore
+      try state.link(allocation, reading: reading)
     }
   }
 
@@ -203,8 +211,17 @@ extension Qcow2State {
     try hostOffset >= file.byteCount()
   }
 
-  /// `stored` false: subclusters get their room but are not marked as stored.
-  mutating func link(_ allocation: Allocation, stored: Bool = true) throws(EngineError) {
+  /// What the guest reads of room that is linked.
+  enum RoomReading {
+    /// What is in the room.
+    case itself
+    /// Zeros, whatever is in it.
+    case zeros
+    /// With extended entries: what it read there until now.
+    case asBefore
+  }
+
+  mutating func link(_ allocation: Allocation, reading: RoomReading = .itself) throws(EngineError) {
     let size = geometry.clusterSize
     var guest = allocation.guestOffset.aligned(downTo: size)
     var host = allocation.hostOffset - geometry.offsetInCluster(allocation.guestOffset)
@@ -213,7 +230,13 @@ extension Qcow2State {
       let old = try mapping.entry(at: guest, in: table)
       var new = Qcow2L2Entry(host | Qcow2L2Entry.copiedBit)
       if geometry.hasSubclusters {
-        new.bitmap = stored ? bitmap(after: allocation, inClusterAt: guest, old) : old.bitmap
+        switch reading {
+        case .itself: new.bitmap = bitmap(after: allocation, inClusterAt: guest, old)
+        case .zeros: new.bitmap = 0xffff_ffff << 32
+        case .asBefore: new.bitmap = old.bitmap
+        }
+      } else if reading == .zeros {
+        new.raw |= Qcow2L2Entry.zeroBit
       }
       try mapping.setEntry(at: guest, in: table, to: new)
       try release(old, unless: host)
