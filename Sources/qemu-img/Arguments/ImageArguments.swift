@@ -42,6 +42,7 @@ struct ImageArguments {
     var options = options
     options.format = format
     options.secrets = secrets
+    options.note = Console.note
     return try attempt("Could not open '\(name)': ", exitStatus: exitStatus) { () throws(EngineError) in
       try ImageOpener.open(
         isOptions ? ImageSpecification(options: name) : ImageSpecification(name: name), options)

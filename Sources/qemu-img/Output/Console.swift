@@ -78,6 +78,10 @@ struct VerbFailure: Error {
   var pointsToHelp = false
 
   init(_ messages: String..., exitStatus: CInt = 1) {
+    self.init(messages, exitStatus: exitStatus)
+  }
+
+  init(_ messages: [String], exitStatus: CInt = 1) {
     self.messages = messages
     self.exitStatus = exitStatus
   }

@@ -18,7 +18,8 @@ enum CheckVerb {
     var options = OpenOptions()
     options.isForInspection = true
     var (output, cache) = ("human", "writeback")
-    var (isQuiet, repairs) = (false, false)
+    var isQuiet = false
+    var mode: RepairMode?
     for option in parsed.options {
       switch option.key {
       case "help": return Main.showHelp()
@@ -26,24 +27,29 @@ enum CheckVerb {
       case "T": cache = option.value
       case "q": isQuiet = true
       case "repair":
-        guard ["leaks", "all"].contains(option.value) else {
-          throw .usage("Unknown option value for -r (expecting 'leaks' or 'all'): \(option.value)")
-        }
-        repairs = true
+        mode = try repairMode(option.value)
       default: try image.take(option)
       }
     }
     guard parsed.operands.count == 1 else { throw .usage("Expecting one image file name") }
     let outputFormat = try CommonArguments.outputFormat(output)
     _ = try CommonArguments.cacheMode(cache, what: "source cache")
-    if repairs { throw CommonArguments.unsupported("Repairing (-r)") }
     let name = parsed.operands[0]
+    if mode != nil { options.access = .readWrite }
     let chain = try image.open(name, options)
     guard let layer = chain.top as? any Checkable else {
       throw VerbFailure("This image format does not support checks", exitStatus: 63)
     }
-    let report = try attempt("Check failed: ") { () throws(EngineError) in try layer.check(progress: .none) }
-    report.findings.forEach(Console.note)
+    var report = try findings(of: layer, mode)
+    if report.failure == nil && report.corruptionsFixed + report.leaksFixed > 0 {
+      if !isQuiet && outputFormat == .human { Console.write(repaired(report)) }
+      let (corruptionsFixed, leaksFixed) = (report.corruptionsFixed, report.leaksFixed)
+      report = try findings(of: layer, nil)
+      (report.corruptionsFixed, report.leaksFixed) = (corruptionsFixed, leaksFixed)
+    }
+    if let failure = report.failure {
+      throw VerbFailure((failure.explanation.map { [$0] } ?? []) + ["Check failed: \(failure.reason)"])
+    }
     if !isQuiet {
       switch outputFormat {
       case .human: Console.write(text(report))
@@ -51,7 +57,42 @@ enum CheckVerb {
         Console.write(JSONText.pretty(json(report, name, format: chain.members[0].formatName)) + "\n")
       }
     }
-    return report.checkErrors > 0 ? 1 : report.corruptions > 0 ? 2 : report.leaks > 0 ? 3 : 0
+    if report.checkErrors > 0 { throw VerbFailure("Check failed") }
+    return report.corruptions > 0 ? 2 : report.leaks > 0 ? 3 : 0
+  }
+
+  private static func repairMode(_ text: String) throws(VerbFailure) -> RepairMode {
+    switch text {
+    case "leaks": return .leaks
+    case "all": return .all
+    default: throw .usage("Unknown option value for -r (expecting 'leaks' or 'all'): \(text)")
+    }
+  }
+
+  /// Checks, or with a mode repairs, and says what was found.
+  private static func findings(of layer: any Checkable, _ mode: RepairMode?) throws(VerbFailure)
+    -> CheckReport
+  {
+    let report = try attempt("Check failed: ") { () throws(EngineError) in
+      guard let mode, let repairable = layer as? any Repairable else {
+        return try layer.check(progress: .none)
+      }
+      return try repairable.repair(mode, progress: .none)
+    }
+    report.findings.forEach(Console.note)
+    return report
+  }
+
+  private static func repaired(_ report: CheckReport) -> String {
+    """
+    The following inconsistencies were found and repaired:
+
+        \(report.leaksFixed) leaked clusters
+        \(report.corruptionsFixed) corruptions
+
+    Double checking the fixed image now...
+
+    """
   }
 
   private static func text(_ report: CheckReport) -> String {
@@ -92,7 +133,8 @@ enum CheckVerb {
     fields.append(InfoField("check-errors", .integer(Int64(clamping: report.checkErrors))))
     for (key, count) in [
       ("image-end-offset", report.imageEndOffset ?? 0), ("corruptions", report.corruptions),
-      ("leaks", report.leaks), ("total-clusters", report.totalClusters),
+      ("leaks", report.leaks), ("corruptions-fixed", report.corruptionsFixed),
+      ("leaks-fixed", report.leaksFixed), ("total-clusters", report.totalClusters),
       ("allocated-clusters", report.allocatedClusters), ("fragmented-clusters", report.fragmentedClusters),
       ("compressed-clusters", report.compressedClusters),
     ] where count > 0 {

@@ -30,6 +30,9 @@ public struct CheckReport: Equatable, Sendable {
   public var leaksFixed: UInt64 = 0
   /// Things that could not be checked because of I/O errors.
   public var checkErrors: UInt64 = 0
+  /// Why the check or the repair came to no end, nil where it did. What stands in the other fields was found
+  /// before.
+  public var failure: CheckFailure?
   /// First byte after the last cluster in use, nil where the format cannot tell.
   public var imageEndOffset: UInt64?
   /// Guest clusters: in the disk, with room in the file, of them compressed, of them not next to their
@@ -40,4 +43,17 @@ public struct CheckReport: Equatable, Sendable {
   public var fragmentedClusters: UInt64 = 0
 
   public init() {}
+}
+
+/// Why a check came to no end.
+public struct CheckFailure: Equatable, Sendable {
+  /// What stands in its way, and what to do.
+  public var explanation: String?
+  /// In the words that the C library has for such an error.
+  public var reason: String
+
+  public init(_ reason: String, explanation: String? = nil) {
+    self.reason = reason
+    self.explanation = explanation
+  }
 }

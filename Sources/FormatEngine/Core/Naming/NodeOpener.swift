@@ -153,6 +153,7 @@ struct NodeOpener {
     var request = LayerRequest(
       path: path, access: access, references: references, isForInspection: options.isForInspection)
     request.secrets = options.secrets
+    request.note = options.note
     return request
   }
 

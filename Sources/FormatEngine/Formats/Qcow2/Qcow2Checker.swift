@@ -1,43 +1,66 @@
 /// Compares what an image counts with what it uses, and its tables with the rules of the format.
 ///
-/// It reads the file's own tables afresh, so it needs no lock and sees what is on disk.
+/// It reads the file's own tables afresh, so it needs no lock and sees what is on disk. The steps are apart for
+/// a repair, which works between them.
 struct Qcow2Checker {
-  let header: Qcow2Header
+  var header: Qcow2Header
   let extensions: Qcow2HeaderExtensions
   let geometry: Qcow2Geometry
   let file: any ByteStore
-  let refcounts: Qcow2Refcounts
+  var refcounts: Qcow2Refcounts
+  /// References that were found, also by the refcount structure itself.
   let counts: Qcow2ClusterCounts
+  /// What is wrong with the header.
+  let damage: [String]
   let progress: Progress
   var report = CheckReport()
-  private let hasDataFile: Bool
-  private let fileEnd: UInt64
+  /// The snapshots whose tables are walked, nil before the list was read.
+  var snapshots: Qcow2CheckedSnapshots?
+  /// Findings in tables of which a repair may take away some.
+  var mendableCount: UInt64 = 0
+  /// The refcount structure cannot be mended in place.
+  var needsRebuild = false
+  /// Entries of the refcount table whose blocks lie past the end of the file.
+  var blocksOutside: [UInt64] = []
+  /// Clusters of the refcount table and of the blocks that could be counted, in the order of their counting.
+  var structureClusters: [UInt64] = []
+  /// What is to be mended, nil for a check that changes nothing.
+  let repairing: RepairMode?
+  /// How often a cluster was walked as an L2 table; nil where nobody wants to know.
+  let tableVisits: Qcow2ClusterCounts?
+  let hasDataFile: Bool
+  let fileEnd: UInt64
+  /// Clusters whose counts are compared: those of the file, and one more where a region reaches into it.
+  var comparedCount: UInt64
   private let l2Buffer: AlignedBuffer
 
   /// Findings that are listed by words; more are only counted.
   private static let maximumFindings = 100_000
 
-  init(_ prologue: Qcow2Prologue, file: any ByteStore, progress: Progress) throws(EngineError) {
+  init(
+    _ prologue: Qcow2Prologue, file: any ByteStore, progress: Progress, repairing: RepairMode? = nil
+  ) throws(EngineError) {
     header = prologue.header
     extensions = prologue.extensions
+    damage = prologue.damage
     geometry = header.geometry
     self.file = file
     self.progress = progress
     hasDataFile = header.incompatibleFeatures.contains(.externalDataFile)
     fileEnd = try file.byteCount()
     refcounts = try Qcow2Refcounts(header, file: file, order: nil)
-    counts = try Qcow2ClusterCounts(clusterCount: fileEnd.dividedRoundingUp(by: geometry.clusterSize))
+    comparedCount = fileEnd.dividedRoundingUp(by: geometry.clusterSize)
+    counts = try Qcow2ClusterCounts(
+      clusterCount: comparedCount + 1, maximumCount: refcounts.maximumCount)
+    self.repairing = repairing
+    tableVisits = repairing == nil ? nil : try Qcow2ClusterCounts(clusterCount: comparedCount + 1)
     l2Buffer = AlignedBuffer(byteCount: Int(geometry.clusterSize))
   }
 
   mutating func run() throws(EngineError) -> CheckReport {
-    report.totalClusters = header.virtualSize.dividedRoundingUp(by: geometry.clusterSize)
-    countRange(0, geometry.clusterSize)
-    try walkTable(at: header.l1Offset, count: UInt64(header.l1Count), isActive: true)
-    try walkSnapshots()
-    try walkBitmaps()
-    countEncryptionHeader()
-    countRange(header.refcountTableOffset, UInt64(header.refcountTableClusters) * geometry.clusterSize)
+    try readSnapshots()
+    guard report.failure == nil else { return report }
+    try findReferences()
     try checkBlocks()
     compareCounts()
     try checkCopiedFlags()
@@ -46,58 +69,114 @@ struct Qcow2Checker {
 
   // MARK: Finding references
 
-  /// Counts one reference to every cluster of a range.
-  mutating func countRange(_ offset: UInt64, _ byteCount: UInt64) {
-    guard byteCount > 0 else { return }
-    let (last, overflow) = offset.addingReportingOverflow(byteCount - 1)
-    guard !overflow, last >> geometry.clusterBits < counts.clusterCount else {
-      corruption(
-        "ERROR: counting reference for region exceeding the end of the file by one cluster or more: "
-          + "offset 0x\(hex(offset)) size 0x\(hex(byteCount))")
-      return
-    }
-    for cluster in (offset >> geometry.clusterBits)...(last >> geometry.clusterBits) {
-      counts.increment(cluster)
-    }
+  /// Counts what the tables refer to, all but the refcount structure.
+  mutating func findReferences() throws(EngineError) {
+    report.totalClusters = header.virtualSize.dividedRoundingUp(by: geometry.clusterSize)
+    countRange(0, geometry.clusterSize)
+    try walkTable(at: header.l1Offset, count: UInt64(header.l1Count), isActive: true)
+    try walkSnapshots()
+    try walkBitmaps()
+    countEncryptionHeader()
   }
 
-  /// Counts one reference to the cluster that starts at `offset`.
-  private mutating func countCluster(_ offset: UInt64) {
-    let cluster = offset >> geometry.clusterBits
-    if cluster < counts.clusterCount {
-      counts.increment(cluster)
-    } else {
-      countRange(offset, geometry.clusterSize)
+  /// Counts one reference to every cluster of a range.
+  mutating func countRange(_ offset: UInt64, _ byteCount: UInt64, weight: UInt64 = 1) {
+    guard byteCount > 0 else { return }
+    let (end, overflow) = offset.addingReportingOverflow(byteCount)
+    // As in qemu-img, a region may reach past the end by less than a cluster.
+    guard !overflow, end <= fileEnd || end - fileEnd < geometry.clusterSize else {
+      corruption(
+        "ERROR: counting reference for region exceeding the end of the file by one cluster or more: "
+          + "offset 0x\(hex(offset)) size 0x\(hex(byteCount))", weight: weight)
+      mendableCount += 1
+      return
     }
+    let last = (end - 1) >> geometry.clusterBits
+    comparedCount = max(comparedCount, last + 1)
+    for cluster in (offset >> geometry.clusterBits)...last { count(cluster, weight) }
+  }
+
+  private mutating func count(_ cluster: UInt64, _ weight: UInt64) {
+    if weight == 1 && counts.increment(cluster) { return }
+    // One was counted just now.
+    let missing = weight == 1 ? 1 : counts.add(weight, to: cluster)
+    guard missing > 0 else { return }
+    let offset = cluster << geometry.clusterBits
+    corruption(
+      "ERROR: overflow cluster offset=0x\(hex(offset))\n"
+        + "Use qemu-img amend to increase the refcount entry width or qemu-img convert to create a clean copy "
+        + "if the image cannot be opened for writing", weight: missing)
+  }
+
+  /// Counts references to the bytes of a cluster that start at `offset`.
+  private mutating func countCluster(_ offset: UInt64, _ weight: UInt64) {
+    let cluster = offset >> geometry.clusterBits
+    if weight == 1 && cluster < comparedCount && offset.isAligned(to: geometry.clusterSize)
+      && counts.increment(cluster)
+    {
+      return
+    }
+    countRange(offset, geometry.clusterSize, weight: weight)
   }
 
   /// An L1 table, its L2 tables and all that they refer to.
   private mutating func walkTable(at l1Offset: UInt64, count: UInt64, isActive: Bool) throws(EngineError) {
     guard count > 0 else { return }
     countRange(l1Offset, count * 8)
-    guard l1Offset <= fileEnd else { return }
+    guard l1Offset < fileEnd else { return }
+    // What lies past the end reads as zeros, which refer to nothing.
+    let count = min(count, (fileEnd - l1Offset).dividedRoundingUp(by: 8))
     let l1 = try ResidentTable(store: file, hostOffset: l1Offset, count: Int(count))
+    var repeated = Self.repeatedTables(l1)
     for index in 0..<count {
       let entry = Qcow2L1Entry(l1[index])
       if entry.raw & Qcow2L1Entry.reservedMask != 0 {
         corruption("ERROR found L1 entry with reserved bits set: \(hex(entry.raw))")
+        mendableCount += 1
       }
       guard entry.tableOffset != 0 else { continue }
-      countRange(entry.tableOffset, geometry.clusterSize)
+      var weight: UInt64 = 1
+      if let times = repeated[entry.tableOffset] {
+        // A table that stands in many entries is walked once for all of them: 4 million entries may name one.
+        guard times > 0 else { continue }
+        weight = times
+        repeated[entry.tableOffset] = 0
+      }
+      countRange(entry.tableOffset, geometry.clusterSize, weight: weight)
       if entry.tableOffset.isAligned(to: geometry.clusterSize) {
-        try walkL2(at: entry.tableOffset, isActive: isActive)
+        try walkL2(at: entry.tableOffset, isActive: isActive, weight: weight)
       } else {
+        // qemu-img takes what stands there for a table all the same, and finds a thousand more errors in it.
         corruption(
-          "ERROR l2_offset=\(hex(entry.tableOffset)): Table is not cluster aligned; L1 entry corrupted")
+          "ERROR l2_offset=\(hex(entry.tableOffset)): Table is not cluster aligned; L1 entry corrupted",
+          weight: weight)
       }
       if isActive { try progress.step(index + 1, of: count) }
     }
   }
 
-  private mutating func walkL2(at table: UInt64, isActive: Bool) throws(EngineError) {
+  /// How often each L2 table is named that is named more than once.
+  static func repeatedTables(_ l1: ResidentTable) -> [UInt64: UInt64] {
+    var offsets: [UInt64] = []
+    for index in 0..<UInt64(l1.count) {
+      let offset = Qcow2L1Entry(l1[index]).tableOffset
+      if offset != 0 { offsets.append(offset) }
+    }
+    offsets.sort()
+    var result: [UInt64: UInt64] = [:]
+    var start = 0
+    for index in offsets.indices.dropFirst() + [offsets.count] {
+      if index < offsets.count, offsets[index] == offsets[start] { continue }
+      if index - start > 1 { result[offsets[start]] = UInt64(index - start) }
+      start = index
+    }
+    return result
+  }
+
+  private mutating func walkL2(at table: UInt64, isActive: Bool, weight: UInt64) throws(EngineError) {
     guard table < fileEnd else { return }
-    // Where the next guest cluster would be if those of this table were in one piece.
-    var expected: UInt64 = 0
+    if let tableVisits { _ = tableVisits.add(weight, to: table >> geometry.clusterBits) }
+    var walk = TableWalk(isActive: isActive, weight: weight)
     do throws(EngineError) {
       unsafe try file.read(into: l2Buffer.bytes, at: table)
     } catch {
@@ -107,142 +186,120 @@ struct Qcow2Checker {
     }
     for index in 0..<geometry.l2Count {
       let entry = loadedEntry(index)
-      if entry.raw != 0 || entry.bitmap != 0 { check(entry, isActive: isActive, &expected) }
+      if entry.raw != 0 || entry.bitmap != 0 { check(entry, index, &walk) }
     }
+  }
+
+  /// What is the same for all entries of an L2 table.
+  private struct TableWalk {
+    var isActive: Bool
+    /// L1 entries that name the table.
+    var weight: UInt64
+    /// Where the next guest cluster would be if those of this table were in one piece.
+    var expected: UInt64 = 0
   }
 
   /// Entry `index` of the table in the buffer.
   private func loadedEntry(_ index: UInt64) -> Qcow2L2Entry {
-    let position = Int(index * geometry.entryByteCount)
-    // SAFETY: the buffer holds `l2Count` entries.
-    let raw = UInt64(bigEndian: unsafe l2Buffer.bytes.load(fromByteOffset: position, as: UInt64.self))
-    guard geometry.hasSubclusters else { return Qcow2L2Entry(raw) }
-    return Qcow2L2Entry(
-      raw,
-      bitmap: UInt64(bigEndian: unsafe l2Buffer.bytes.load(fromByteOffset: position + 8, as: UInt64.self)))
+    unsafe Qcow2L2Entry.load(index, from: l2Buffer.bytes, geometry)
   }
 
-  private mutating func check(_ entry: Qcow2L2Entry, isActive: Bool, _ expected: inout UInt64) {
-    if entry.isCompressed { return checkCompressed(entry, isActive: isActive) }
+  private mutating func check(_ entry: Qcow2L2Entry, _ index: UInt64, _ walk: inout TableWalk) {
+    if entry.isCompressed { return checkCompressed(entry, index, walk) }
     if entry.raw & Qcow2L2Entry.reservedMask != 0 {
-      corruption("ERROR found l2 entry with reserved bits set: \(hex(entry.raw))")
+      corruption("ERROR found l2 entry with reserved bits set: \(hex(entry.raw))", weight: walk.weight)
+      mendableCount += 1
     }
-    if geometry.hasSubclusters && entry.bitmap & (entry.bitmap >> 32) & 0xffff_ffff != 0 {
-      corruption(
-        "ERROR offset=\(hex(entry.hostOffset)): Allocated cluster with corrupted subcluster allocation bitmap"
-      )
-    }
-    guard entry.hostOffset != 0 || (hasDataFile && entry.isCopied) else { return }
-    guard entry.hostOffset.isAligned(to: geometry.clusterSize) else {
-      corruption(
-        "ERROR offset=\(hex(entry.hostOffset)): Cluster is not properly aligned; L2 entry corrupted.")
+    guard entry.hostOffset != 0 || (hasDataFile && entry.isCopied) else {
+      guard entry.storedSubclusters != 0 else { return }
+      corruption("ERROR: Unallocated cluster has non-zero subcluster allocation map", weight: walk.weight)
+      mendableCount += 1
       return
     }
-    if !hasDataFile { countCluster(entry.hostOffset) }
-    guard isActive else { return }
-    report.allocatedClusters += 1
-    if expected != 0 && entry.hostOffset != expected { report.fragmentedClusters += 1 }
-    expected = entry.hostOffset + geometry.clusterSize
+    if entry.storedSubclusters & entry.zeroSubclusters != 0 {
+      corruption(
+        "ERROR offset=\(hex(entry.hostOffset)): Allocated cluster has corrupted subcluster allocation bitmap",
+        weight: walk.weight)
+      mendableCount += 1
+    }
+    if !entry.hostOffset.isAligned(to: geometry.clusterSize) {
+      let isEmpty = geometry.hasSubclusters ? entry.storedSubclusters == 0 : entry.isZero
+      corruption(
+        "ERROR offset=\(hex(entry.hostOffset)): \(isEmpty ? "Preallocated" : "Data") cluster is not properly "
+          + "aligned; L2 entry corrupted.", weight: walk.weight)
+      mendableCount += 1
+    }
+    if walk.isActive {
+      report.allocatedClusters += walk.weight
+      if walk.expected != 0 && entry.hostOffset != walk.expected { report.fragmentedClusters += walk.weight }
+      walk.expected = entry.hostOffset + geometry.clusterSize
+    }
+    if !hasDataFile { countCluster(entry.hostOffset, walk.weight) }
   }
 
-  private mutating func checkCompressed(_ entry: Qcow2L2Entry, isActive: Bool) {
+  private mutating func checkCompressed(_ entry: Qcow2L2Entry, _ index: UInt64, _ walk: TableWalk) {
     let packed = entry.packed(geometry)
+    guard !hasDataFile else {
+      corruption(
+        "ERROR compressed cluster \(index) with data file, entry=0x\(hex(entry.raw))", weight: walk.weight)
+      return
+    }
     if entry.isCopied {
       corruption(
-        "ERROR: coffset=0x\(hex(packed.hostOffset)): copied flag must never be set for compressed clusters")
+        "ERROR: coffset=0x\(hex(packed.hostOffset)): copied flag must never be set for compressed clusters",
+        weight: walk.weight)
+      mendableCount += 1
     }
-    guard !hasDataFile else {
-      corruption("ERROR compressed cluster \(hex(packed.hostOffset)) with data file")
-      return
-    }
-    countRange(packed.hostOffset, packed.byteCount)
-    guard isActive else { return }
-    report.allocatedClusters += 1
-    report.compressedClusters += 1
+    countRange(packed.hostOffset, packed.byteCount, weight: walk.weight)
+    guard walk.isActive else { return }
+    report.allocatedClusters += walk.weight
+    report.compressedClusters += walk.weight
     // Packed clusters are fragments by nature.
-    report.fragmentedClusters += 1
+    report.fragmentedClusters += walk.weight
   }
 
   private mutating func walkSnapshots() throws(EngineError) {
-    guard header.snapshotCount > 0 else { return }
-    let snapshots: [Qcow2Snapshot]
-    do throws(EngineError) {
-      snapshots = try Qcow2Snapshot.readAll(header, from: file)
-    } catch {
-      corruption("ERROR snapshot table: \(error.message)")
-      return
-    }
-    for snapshot in snapshots {
-      let name = "Snapshot \(snapshot.record.id) (\(snapshot.record.name))"
-      do throws(EngineError) {
-        try header.validateTable(
-          "L1 table", offset: snapshot.l1Offset, count: UInt64(snapshot.l1Count), entryByteCount: 8,
-          maximumBytes: Qcow2Header.maximumL1Bytes)
-      } catch {
-        corruption("ERROR \(name): \(error.message)")
+    guard let snapshots, header.snapshotCount > 0 else { return }
+    for snapshot in snapshots.entries {
+      let name = "snapshot \(snapshot.record.id) (\(snapshot.record.name))"
+      guard snapshot.l1Offset.isAligned(to: geometry.clusterSize) else {
+        corruption(
+          "ERROR \(name) l1_offset=0x\(hex(snapshot.l1Offset)): L1 table is not cluster aligned; "
+            + "snapshot table entry corrupted")
+        continue
+      }
+      guard UInt64(snapshot.l1Count) <= Qcow2Header.maximumL1Bytes / 8 else {
+        corruption(
+          "ERROR \(name) l1_size=0x\(hex(UInt64(snapshot.l1Count))): L1 table is too large; "
+            + "snapshot table entry corrupted")
         continue
       }
       try walkTable(at: snapshot.l1Offset, count: UInt64(snapshot.l1Count), isActive: false)
     }
-    let tableEnd = try Qcow2Snapshot.tableByteCount(header, from: file)
-    countRange(header.snapshotsOffset, tableEnd)
-  }
-
-  // MARK: Comparing
-
-  private mutating func checkBlocks() throws(EngineError) {
-    for index in 0..<UInt64(refcounts.table.count) {
-      let entry = refcounts.table[index]
-      let offset = entry & Qcow2Refcounts.blockOffsetMask
-      if entry & ~Qcow2Refcounts.blockOffsetMask != 0 {
-        corruption("ERROR refcount table entry \(index) has reserved bits set")
-      }
-      guard offset != 0 else { continue }
-      guard offset.isAligned(to: geometry.clusterSize) else {
-        corruption("ERROR refcount block \(index) is not cluster aligned; refcount table entry corrupted")
-        continue
-      }
-      let cluster = offset >> geometry.clusterBits
-      guard cluster < counts.clusterCount else {
-        corruption("ERROR refcount block \(index) is outside image")
-        continue
-      }
-      counts.increment(cluster)
-      let used = counts[cluster]
-      if used != 1 { corruption("ERROR refcount block \(index) refcount=\(used)") }
-    }
-  }
-
-  private mutating func compareCounts() {
-    var stored = Qcow2RefcountReader(refcounts)
-    var highest: UInt64 = 0
-    for cluster in 0..<counts.clusterCount {
-      let used = counts[cluster]
-      let counted = stored.count(of: cluster)
-      if used == counted {
-        if used > 0 { highest = cluster + 1 }
-        continue
-      }
-      highest = cluster + 1
-      let words = "cluster \(cluster) refcount=\(counted) reference=\(used)"
-      if counted < used { corruption("ERROR \(words)") } else { leak("Leaked \(words)") }
-    }
-    report.imageEndOffset = highest << geometry.clusterBits
+    countRange(header.snapshotsOffset, snapshots.byteCount)
   }
 
   // MARK: Words
 
-  mutating func corruption(_ words: @autoclosure () -> String) {
-    report.corruptions += 1
+  mutating func corruption(_ words: @autoclosure () -> String, weight: UInt64 = 1) {
+    report.corruptions += weight
     finding(words())
   }
 
-  private mutating func leak(_ words: @autoclosure () -> String) {
+  mutating func leak(_ words: @autoclosure () -> String) {
     report.leaks += 1
     finding(words())
   }
 
-  private mutating func finding(_ words: @autoclosure () -> String) {
+  mutating func finding(_ words: @autoclosure () -> String) {
     if report.findings.count < Self.maximumFindings { report.findings.append(words()) }
+  }
+}
+
+extension Qcow2Layer: Checkable {
+  func check(progress: Progress) throws(EngineError) -> CheckReport {
+    let prologue = try Qcow2Prologue.read(from: file, toleratingDamage: true)
+    var checker = try Qcow2Checker(prologue, file: file, progress: progress)
+    return try checker.run()
   }
 }

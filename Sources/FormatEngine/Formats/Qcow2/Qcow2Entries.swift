@@ -48,6 +48,32 @@ struct Qcow2L2Entry: Equatable {
   /// Host offset of a standard cluster, 0 where none is allocated.
   var hostOffset: UInt64 { raw & Self.offsetMask }
 
+  /// Subclusters that are stored, one bit each; 0 without extended entries.
+  var storedSubclusters: UInt64 { bitmap & 0xffff_ffff }
+  /// Subclusters that read as zeros.
+  var zeroSubclusters: UInt64 { bitmap >> 32 }
+
+  /// Entry `index` of a table in memory, which must hold it.
+  static func load(_ index: UInt64, from table: UnsafeMutableRawBufferPointer, _ geometry: Qcow2Geometry)
+    -> Qcow2L2Entry
+  {
+    let position = Int(index * geometry.entryByteCount)
+    // SAFETY: the caller's promise.
+    let raw = UInt64(bigEndian: unsafe table.load(fromByteOffset: position, as: UInt64.self))
+    guard geometry.hasSubclusters else { return Qcow2L2Entry(raw) }
+    let bitmap = UInt64(bigEndian: unsafe table.load(fromByteOffset: position + 8, as: UInt64.self))
+    return Qcow2L2Entry(raw, bitmap: bitmap)
+  }
+
+  /// Puts it at place `index` of a table in memory, which must have room for it.
+  func store(at index: UInt64, in table: UnsafeMutableRawBufferPointer, _ geometry: Qcow2Geometry) {
+    let position = Int(index * geometry.entryByteCount)
+    // SAFETY: the caller's promise.
+    unsafe table.storeBytes(of: raw.bigEndian, toByteOffset: position, as: UInt64.self)
+    guard geometry.hasSubclusters else { return }
+    unsafe table.storeBytes(of: bitmap.bigEndian, toByteOffset: position + 8, as: UInt64.self)
+  }
+
   /// Where the packed bytes of a compressed cluster are, and how many sectors' worth there may be.
   func packed(_ geometry: Qcow2Geometry) -> (hostOffset: UInt64, byteCount: UInt64) {
     let bits = geometry.compressedOffsetBits

@@ -13,14 +13,14 @@ public enum Qcow2Format: ImageFormat {
     -> any ImageLayer
   {
     try Qcow2LayerOptions.check(request.options)
-    let prologue = try Qcow2Prologue.read(from: file)
-    if request.access == .readWrite {
+    var prologue = try Qcow2Prologue.read(from: file, toleratingDamage: request.isForInspection)
+    if request.access == .readWrite && !request.isForInspection {
       guard !prologue.header.incompatibleFeatures.contains(.corrupt) else {
         throw .corrupt("qcow2: Image is corrupt; cannot be opened read/write")
       }
-      guard !prologue.header.incompatibleFeatures.contains(.dirty) else {
-        throw .unsupported(
-          "qcow2: Image was not closed properly; it must be repaired before it is written to")
+      if prologue.header.incompatibleFeatures.contains(.dirty) {
+        try repair(prologue, file, request)
+        prologue = try Qcow2Prologue.read(from: file)
       }
     }
     let encryption = try Qcow2Encryption.open(prologue, file, request)
@@ -31,6 +31,18 @@ public enum Qcow2Format: ImageFormat {
 
   public static let fileRoles = ["data-file"]
   public static var layerOptions: OptionSchema { Qcow2LayerOptions.schema }
+
+  /// Mends an image whose last writer did not close it: its counts may have stayed behind.
+  private static func repair(
+    _ prologue: Qcow2Prologue, _ file: any ByteStore, _ request: LayerRequest
+  ) throws(EngineError) {
+    var repairer = try Qcow2Repairer(prologue, file: file, mode: .all, progress: .none)
+    let report = try repairer.run()
+    report.findings.forEach(request.note)
+    guard report.failure == nil, report.checkErrors == 0, report.corruptions == 0 else {
+      throw .corrupt("qcow2: Could not repair dirty image: \(report.failure?.reason ?? "Input/output error")")
+    }
+  }
 
   private static func openDataFile(_ prologue: Qcow2Prologue, _ request: LayerRequest) throws(EngineError)
     -> NamedStore?

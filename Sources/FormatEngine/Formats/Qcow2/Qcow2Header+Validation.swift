@@ -10,7 +10,9 @@ extension Qcow2Header {
 
   /// Checks every number against its range and against the others, once, before anything uses one.
   /// Unknown features are the extensions' to name: see `Qcow2HeaderExtensions`.
-  func validate() throws(EngineError) {
+  ///
+  /// `toleratingDamage`: a missing refcount table and too many snapshots are for a check to tell.
+  func validate(toleratingDamage: Bool = false) throws(EngineError) {
     guard Qcow2Geometry.clusterBitsRange.contains(clusterBits) else {
       throw .unsupported("Unsupported cluster size: 2^\(clusterBits)")
     }
@@ -23,7 +25,8 @@ extension Qcow2Header {
     }
     guard virtualSize <= maximumFileOffset else { throw .corrupt("Image size \(virtualSize) is too large") }
     try validateFeatures()
-    try validateTables()
+    if !toleratingDamage || refcountTableClusters > 0 { try validateRefcountTable() }
+    try validateTables(toleratingDamage: toleratingDamage)
     try validateBackingName()
   }
 
@@ -50,21 +53,39 @@ extension Qcow2Header {
     }
   }
 
-  private func validateTables() throws(EngineError) {
+  private func validateRefcountTable() throws(EngineError) {
     try validateTable(
       "Reference count table", offset: refcountTableOffset, count: UInt64(refcountTableClusters),
       entryByteCount: geometry.clusterSize, maximumBytes: Self.maximumRefcountTableBytes)
     guard refcountTableClusters > 0 else { throw .corrupt("Image does not contain a reference count table") }
+  }
+
+  /// Where the refcount table cannot be where its field says: as if there were none. Says what was wrong.
+  mutating func removeDamagedRefcountTable() -> [String] {
+    guard refcountTableClusters > 0, refcountOrder <= 6 else { return [] }
+    do throws(EngineError) {
+      try validateRefcountTable()
+      return []
+    } catch {
+      (refcountTableOffset, refcountTableClusters) = (0, 0)
+      return [error.message]
+    }
+  }
+
+  private func validateTables(toleratingDamage: Bool) throws(EngineError) {
     try validateTable(
       "Active L1 table", offset: l1Offset, count: UInt64(l1Count), entryByteCount: 8,
       maximumBytes: Self.maximumL1Bytes)
     let needed = geometry.l1Count(forVirtualSize: virtualSize)
     guard needed <= UInt64(Int32.max) else { throw EngineError(.tooLarge, "Image is too big") }
     guard UInt64(l1Count) >= needed else { throw .corrupt("L1 table is too small") }
-    guard snapshotCount <= Self.maximumSnapshotCount else { throw .corrupt("Snapshot table too large") }
+    guard toleratingDamage || snapshotCount <= Self.maximumSnapshotCount else {
+      throw .corrupt("Snapshot table too large")
+    }
     if snapshotCount > 0 {
       try validateTable(
-        "Snapshot table", offset: snapshotsOffset, count: UInt64(snapshotCount), entryByteCount: 40,
+        "Snapshot table", offset: snapshotsOffset,
+        count: UInt64(min(snapshotCount, Self.maximumSnapshotCount)), entryByteCount: 40,
         maximumBytes: UInt64(Self.maximumSnapshotCount) * 1024)
     }
   }
@@ -81,13 +102,16 @@ extension Qcow2Header {
   }
 
   /// The tables that every image has must be in the file; what is cut off would read as zeros.
-  func requireTables(insideFileOf byteCount: UInt64) throws(EngineError) {
+  func requireTables(insideFileOf byteCount: UInt64, toleratingDamage: Bool = false) throws(EngineError) {
     let end = byteCount.aligned(upTo: geometry.clusterSize)
     // `validate` has seen to it that neither sum overflows.
     guard l1Count == 0 || l1Offset + UInt64(l1Count) * 8 <= end else {
       throw .corrupt("Active L1 table lies past the end of the image file", at: l1Offset)
     }
-    guard refcountTableOffset + UInt64(refcountTableClusters) * geometry.clusterSize <= end else {
+    guard
+      toleratingDamage
+        || refcountTableOffset + UInt64(refcountTableClusters) * geometry.clusterSize <= end
+    else {
       throw .corrupt("Reference count table lies past the end of the image file", at: refcountTableOffset)
     }
   }

@@ -25,10 +25,18 @@ struct Qcow2Prologue: Equatable, Sendable {
     }
   }
 
+  /// It was read for a check or a repair: the refcount table may be anywhere or nowhere, and there may be too many
+  /// snapshots.
+  private(set) var toleratesDamage = false
+  /// What was wrong with fields that stand here as if they were empty.
+  private(set) var damage: [String] = []
+
   /// Reads and checks it, but for unknown features: those are refused where the image is used.
-  static func read(from file: any ByteStore) throws(EngineError) -> Qcow2Prologue {
+  static func read(from file: any ByteStore, toleratingDamage: Bool = false) throws(EngineError)
+    -> Qcow2Prologue
+  {
     let head = try file.bytes(at: 0, count: Int(min(512, try file.byteCount())))
-    let header = try head.parsed { (span) throws(EngineError) in try Qcow2Header.parse(span) }
+    var header = try head.parsed { (span) throws(EngineError) in try Qcow2Header.parse(span) }
     // The feature names are wanted for the message about a feature that is not known, so they are read
     // before the header is held to the rules of the features that are.
     guard Qcow2Geometry.clusterBitsRange.contains(header.clusterBits) else {
@@ -40,8 +48,11 @@ struct Qcow2Prologue: Equatable, Sendable {
       let extensions = try? Self.extensions(of: header, in: cluster)
       try (extensions ?? Qcow2HeaderExtensions()).refuseUnknown(header.incompatibleFeatures)
     }
-    try header.validate()
+    let damage = toleratingDamage ? header.removeDamagedRefcountTable() : []
+    try header.validate(toleratingDamage: toleratingDamage)
     var prologue = Qcow2Prologue(header: header, extensions: Qcow2HeaderExtensions(), backing: nil)
+    prologue.toleratesDamage = toleratingDamage
+    prologue.damage = damage
     prologue.extensions = try Self.extensions(of: header, in: cluster)
     prologue.backingName = try prologue.readBackingName(from: cluster)
     if header.headerLength > Qcow2Header.version3Length + 1 {

@@ -103,22 +103,29 @@ struct Qcow2RefcountReader {
   private var window: Range<UInt64> = 0..<0
   /// Nil where no block counts the window.
   private var slice: Qcow2RefcountSlice?
+  private var isReadable = true
 
   init(_ refcounts: Qcow2Refcounts) { self.refcounts = refcounts }
 
-  /// The count of a cluster. One whose block cannot be used counts as free.
-  mutating func count(of cluster: UInt64) -> UInt64 {
+  /// The count of a cluster, nil where its block cannot be read. Clusters without a block count as free.
+  mutating func count(of cluster: UInt64) -> UInt64? {
     if !window.contains(cluster) { move(to: cluster) }
-    return slice?[cluster - window.lowerBound] ?? 0
+    guard let slice else { return isReadable ? 0 : nil }
+    return slice[cluster - window.lowerBound]
   }
 
   private mutating func move(to cluster: UInt64) {
-    if let found = try? refcounts.window(of: cluster) {
-      (window, slice) = (found.clusters, found.slice)
-    } else {
-      // No block: so it is up to the end of what one would count.
-      let coverage: UInt64 = 1 << refcounts.blockCoverageBits
-      (window, slice) = (cluster..<(cluster + 1).aligned(upTo: coverage), nil)
+    let coverage: UInt64 = 1 << refcounts.blockCoverageBits
+    do throws(EngineError) {
+      isReadable = true
+      if let found = try refcounts.window(of: cluster) {
+        (window, slice) = (found.clusters, found.slice)
+      } else {
+        // No block: so it is up to the end of what one would count.
+        (window, slice) = (cluster..<(cluster + 1).aligned(upTo: coverage), nil)
+      }
+    } catch {
+      (window, slice, isReadable) = (cluster..<(cluster + 1).aligned(upTo: coverage), nil, false)
     }
   }
 }

@@ -23,6 +23,21 @@ final class Qcow2Rewrite {
     shadow = try Qcow2ShadowRefcounts(state.refcounts, geometry, state.allocator.metadata, file: file)
   }
 
+  /// A change that mends a file without a layer over it. With `isTaken` all counts are forgotten, whatever the old
+  /// structure looks like, and new tables go where it says no.
+  init(mending prologue: Qcow2Prologue, file: any ByteStore, isTaken: ((UInt64) -> Bool)? = nil)
+    throws(EngineError)
+  {
+    self.prologue = prologue
+    self.file = file
+    geometry = prologue.header.geometry
+    old = try Qcow2Refcounts(prologue.header, file: file, order: nil)
+    shadow = try Qcow2ShadowRefcounts(old, geometry, Qcow2MetadataMap(), file: file)
+    if let isTaken {
+      try shadow.startAnew(order: UInt64(prologue.header.refcountOrder), isTaken: isTaken)
+    }
+  }
+
   /// References to a host cluster in the image to come.
   func count(of cluster: UInt64) throws(EngineError) -> UInt64 { try shadow.counts.count(of: cluster) }
 
@@ -78,7 +93,7 @@ final class Qcow2Rewrite {
   }
 
   /// Writes what is new, switches over, and lets go of what is free.
-  fileprivate func commit() throws(EngineError) {
+  func commit() throws(EngineError) {
     if shadow.hasChanged {
       let table = try shadow.write()
       prologue.header.refcountTableOffset = table.lowerBound << geometry.clusterBits
@@ -128,10 +143,11 @@ extension Qcow2Layer: BackingChanging {
   }
 
   /// Takes all tables from the file again.
-  private func reload(_ state: inout Qcow2State) throws(EngineError) {
+  func reload(_ state: inout Qcow2State) throws(EngineError) {
     do throws(EngineError) {
       let (wasMarked, recorder) = (state.hasMarkedDirty, state.recorder)
-      state = try Qcow2State(try Qcow2Prologue.read(from: file), file: file, dataFile: dataFile?.store)
+      let prologue = try Qcow2Prologue.read(from: file, toleratingDamage: state.prologue.toleratesDamage)
+      state = try Qcow2State(prologue, file: file, dataFile: dataFile?.store)
       state.hasMarkedDirty = wasMarked
       (state.recorder, state.hasBegunRecording) = (recorder, recorder != nil)
       size.store(state.prologue.header.virtualSize, ordering: .relaxed)

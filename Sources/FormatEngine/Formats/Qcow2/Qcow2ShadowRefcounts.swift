@@ -17,6 +17,8 @@ final class Qcow2ShadowRefcounts {
   /// No cluster below it is free now and then.
   private var candidate: UInt64 = 1
   private var countsAnew = false
+  /// While all is counted anew: clusters that hold what is not counted yet.
+  private var isTaken: (UInt64) -> Bool = { _ in false }
   /// What has no references any more, for letting go of its room.
   private(set) var freed: [Range<UInt64>] = []
 
@@ -40,8 +42,9 @@ final class Qcow2ShadowRefcounts {
   /// Whether anything has another count than before.
   var hasChanged: Bool { countsAnew || !owned.isEmpty }
 
-  /// Forgets all counts, and hands out only what lies past the end of the file from now on.
-  func startAnew(order newOrder: UInt64) throws(EngineError) {
+  /// Forgets all counts, and hands out only what lies past the end of the file from now on, or with `isTaken`
+  /// what it says no to.
+  func startAnew(order newOrder: UInt64, isTaken: ((UInt64) -> Bool)? = nil) throws(EngineError) {
     counts = Qcow2Refcounts(
       clusterBits: old.clusterBits, order: newOrder, tableCount: 1,
       cacheByteCount: Qcow2Refcounts.maximumCacheBytes, file: file, writeOrder: order)
@@ -50,7 +53,8 @@ final class Qcow2ShadowRefcounts {
     leftBehind = []
     freed = []
     countsAnew = true
-    candidate = try file.byteCount().dividedRoundingUp(by: geometry.clusterSize)
+    self.isTaken = isTaken ?? { _ in false }
+    candidate = isTaken == nil ? try file.byteCount().dividedRoundingUp(by: geometry.clusterSize) : 1
   }
 
   // MARK: Counting
@@ -117,7 +121,7 @@ final class Qcow2ShadowRefcounts {
       if !countsAnew { candidate = try old.firstFree(from: candidate) }
       let cluster = candidate
       candidate += 1
-      guard try counts.count(of: cluster) == 0 else { continue }
+      guard !isTaken(cluster), try counts.count(of: cluster) == 0 else { continue }
       try metadata.requireNone(in: cluster..<cluster + 1, geometry)
       return cluster
     }

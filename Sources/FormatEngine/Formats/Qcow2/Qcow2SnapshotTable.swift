@@ -32,6 +32,15 @@ extension Qcow2Rewrite {
 
   /// Writes another snapshot table and gives back the old one.
   func replaceSnapshots(with snapshots: [Qcow2Snapshot]) throws(EngineError) {
+    if prologue.header.snapshotCount > 0 {
+      let oldByteCount = try Qcow2Snapshot.tableByteCount(prologue.header, from: file)
+      try remove(clusters(at: prologue.header.snapshotsOffset, byteCount: oldByteCount))
+    }
+    try writeSnapshots(snapshots)
+  }
+
+  /// Writes a snapshot table. What became of the old one's clusters was said before.
+  func writeSnapshots(_ snapshots: [Qcow2Snapshot]) throws(EngineError) {
     guard snapshots.count <= Int(Qcow2Header.maximumSnapshotCount) else {
       throw EngineError(.tooLarge, "An image has at most \(Qcow2Header.maximumSnapshotCount) snapshots")
     }
@@ -39,10 +48,6 @@ extension Qcow2Rewrite {
     for snapshot in snapshots { bytes += snapshot.serialised() }
     guard UInt64(bytes.count) <= Qcow2Snapshot.maximumTableBytes else {
       throw EngineError(.tooLarge, "The snapshot table would be larger than 64 MiB")
-    }
-    if prologue.header.snapshotCount > 0 {
-      let oldByteCount = try Qcow2Snapshot.tableByteCount(prologue.header, from: file)
-      try remove(clusters(at: prologue.header.snapshotsOffset, byteCount: oldByteCount))
     }
     prologue.header.snapshotsOffset = bytes.isEmpty ? 0 : try allocate(bytes: bytes)
     prologue.header.snapshotCount = UInt32(snapshots.count)

@@ -76,7 +76,7 @@ extension Qcow2Snapshot {
     return (snapshot, length)
   }
 
-  private static func parse(
+  static func parse(
     _ bytes: RawSpan, _ idLength: Int, _ nameLength: Int, _ extraLength: Int, diskSize: UInt64
   ) throws(EngineError) -> Qcow2Snapshot {
     func extra(_ offset: Int) throws(EngineError) -> UInt64? {

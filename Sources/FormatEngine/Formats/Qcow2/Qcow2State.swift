@@ -19,7 +19,8 @@ struct Qcow2State {
 
   init(_ prologue: Qcow2Prologue, file: any ByteStore, dataFile: (any ByteStore)?) throws(EngineError) {
     let header = prologue.header
-    try header.requireTables(insideFileOf: try file.byteCount())
+    try header.requireTables(
+      insideFileOf: try file.byteCount(), toleratingDamage: prologue.toleratesDamage)
     self.prologue = prologue
     self.file = file
     order = WriteOrder(stores: [file] + (dataFile.map { [$0] } ?? []))

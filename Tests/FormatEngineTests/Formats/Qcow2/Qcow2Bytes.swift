@@ -50,8 +50,8 @@ struct Qcow2Bytes {
     return copy
   }
 
-  var l1Offset: Int { Int(number(at: 40, width: 8)) }
-  var snapshotsOffset: Int { Int(number(at: 64, width: 8)) }
+  var l1Offset: Int { Int(clamping: number(at: 40, width: 8)) }
+  var snapshotsOffset: Int { Int(clamping: number(at: 64, width: 8)) }
   /// Where the first L2 table of the disk is.
   var l2Offset: Int { Int(number(at: l1Offset, width: 8) & 0x00ff_ffff_ffff_fe00) }
 

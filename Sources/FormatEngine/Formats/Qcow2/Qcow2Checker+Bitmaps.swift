@@ -1,0 +1,37 @@
+extension Qcow2Checker {
+  /// Bitmaps: directory, tables and their clusters (qcow2.txt, "Bitmaps"). Where a part of them cannot be
+  /// understood, what it refers to counts as used by nobody.
+  mutating func walkBitmaps() throws(EngineError) {
+    let prologue = Qcow2Prologue(header: header, extensions: extensions, backing: nil)
+    let directory: Qcow2BitmapDirectory
+    do throws(EngineError) {
+      directory = try Qcow2BitmapDirectory.read(prologue, from: file)
+    } catch {
+      corruption("ERROR bitmaps: \(error.message)")
+      return
+    }
+    countRange(directory.place.lowerBound, directory.place.upperBound - directory.place.lowerBound)
+    for bitmap in directory.bitmaps {
+      let tableEnd = bitmap.tableOffset + UInt64(bitmap.tableCount) * 8
+      countRange(bitmap.tableOffset, tableEnd - bitmap.tableOffset)
+      // What is past the end was just told.
+      guard try tableEnd <= file.byteCount().aligned(upTo: geometry.clusterSize) else { continue }
+      do throws(EngineError) {
+        let table = try Qcow2BitmapTable(bitmap, geometry, from: file)
+        for offset in table.clusters { countRange(offset, geometry.clusterSize) }
+      } catch {
+        corruption("ERROR \(error.message)")
+      }
+    }
+  }
+
+  /// The clusters of an encryption header, whose place an extension names.
+  mutating func countEncryptionHeader() {
+    guard header.encryptionMethod == 2, let content = extensions[Qcow2HeaderExtensions.Kind.encryption],
+      let place = try? content.parsed({ (span) throws(EngineError) in
+        (try span.bigEndian(UInt64.self, at: 0), try span.bigEndian(UInt64.self, at: 8))
+      })
+    else { return }
+    countRange(place.0, place.1)
+  }
+}

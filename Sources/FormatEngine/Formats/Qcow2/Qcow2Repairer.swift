@@ -1,0 +1,316 @@
+import Synchronization
+
+/// Mends an image, in an order in which a power cut at any moment leaves it no worse than it was:
+///
+/// 1. entries that cannot be true, in place (`Qcow2EntryMender`);
+/// 2. counts: in place, upwards before anything else and downwards where nothing refers; or, where the refcount
+///    structure itself is damaged, a new one beside the old and one write of the header;
+/// 3. copied flags, in place, when the counts they speak of are on disk;
+/// 4. the snapshot table, beside the old one and one write of the header;
+/// 5. the bits of the header that say the image is damaged.
+///
+/// It works on the file, so it mends what cannot be opened otherwise. Nothing else may use the file meanwhile.
+struct Qcow2Repairer {
+  private let file: any ByteStore
+  private let mode: RepairMode
+  private let progress: Progress
+  /// As it stands in the file.
+  private var prologue: Qcow2Prologue
+  private var checker: Qcow2Checker
+  /// Corruptions that were found before the counts were looked at.
+  private var tableCorruptions: UInt64 = 0
+  private var hasMovedTables = false
+
+  init(_ prologue: Qcow2Prologue, file: any ByteStore, mode: RepairMode, progress: Progress)
+    throws(EngineError)
+  {
+    self.prologue = prologue
+    self.file = file
+    self.mode = mode
+    self.progress = progress
+    checker = try Qcow2Checker(prologue, file: file, progress: progress, repairing: mode)
+  }
+
+  mutating func run() throws(EngineError) -> CheckReport {
+    let report = try runOnce()
+    guard hasMovedTables && report.corruptions > 0 && report.failure == nil else { return report }
+    // Tables that stand alone now can be mended now.
+    let first = report
+    checker = try Qcow2Checker(prologue, file: file, progress: progress, repairing: mode)
+    var second = try runOnce()
+    second.findings = first.findings + second.findings
+    second.corruptionsFixed += first.corruptionsFixed
+    second.leaksFixed += first.leaksFixed
+    return second
+  }
+
+  private mutating func runOnce() throws(EngineError) -> CheckReport {
+    try checker.readSnapshots()
+    guard checker.report.failure == nil else { return checker.report }
+    try findReferences()
+    try checker.checkBlocks()
+    checker.compareCounts()
+    if mode == .leaks && checker.needsRebuild {
+      checker.finding("ERROR need to rebuild refcount structures")
+      checker.report.failure = CheckFailure("Input/output error")
+      return checker.report
+    }
+    let overlapping = mode == .all ? try overlappingTables() : nil
+    if mode == .all && (checker.needsRebuild || checker.sharesStructure || overlapping != nil) {
+      try rebuild(moving: overlapping)
+    } else if checker.report.corruptions > tableCorruptions || checker.report.leaks > 0 {
+      try mendCounts()
+    }
+    let isSound = checker.report.corruptions == snapshotRepairCount && checker.report.checkErrors == 0
+    try checker.checkCopiedFlags(mending: mode == .all || (isSound && checker.report.leaks == 0))
+    try mendSnapshots()
+    try file.flush()
+    if checker.report.corruptions == 0 && checker.report.checkErrors == 0 { try takeOffMarks() }
+    return checker.report
+  }
+
+  private var snapshotRepairCount: UInt64 { checker.snapshots?.repairCount ?? 0 }
+
+  /// Counts what the tables refer to, after their entries are mended.
+  private mutating func findReferences() throws(EngineError) {
+    let beforeTables = checker
+    try checker.findReferences()
+    if mode == .all && checker.mendableCount > 0 {
+      var mender = Qcow2EntryMender(checker, hasBacking: prologue.backing != nil)
+      try mender.run()
+      if mender.mendedCount > 0 {
+        checker = try Qcow2Checker(prologue, file: file, progress: progress, repairing: mode)
+        checker.snapshots = beforeTables.snapshots
+        checker.report = beforeTables.report
+        checker.report.findings += mender.lines
+        checker.report.corruptionsFixed += mender.mendedCount
+        try checker.findReferences()
+      }
+    }
+    tableCorruptions = checker.report.corruptions
+  }
+
+  // MARK: Counts in place
+
+  private mutating func mendCounts() throws(EngineError) {
+    let order = WriteOrder(stores: [file])
+    let refcounts = try Qcow2Refcounts(prologue.header, file: file, order: order)
+    order.append(refcounts.blocks)
+    order.append(refcounts.table)
+    var report = checker.report
+    report.corruptions = tableCorruptions
+    report.leaks = 0
+    for index in checker.blocksOutside where mode == .all {
+      // Past the end of the file there are only zeros, as there are without a block.
+      refcounts.table.set(index, to: 0)
+      report.corruptionsFixed += 1
+    }
+    if mode == .leaks { report.corruptions += UInt64(checker.blocksOutside.count) }
+    for cluster in 0..<checker.comparedCount {
+      let counted = try refcounts.count(of: cluster)
+      let used = checker.counts.countable(cluster)
+      guard counted != used else { continue }
+      let words = "cluster \(cluster) refcount=\(counted) reference=\(used)"
+      if counted < used && mode == .leaks {
+        report.corruptions += 1
+        report.findings.append("ERROR \(words)")
+        continue
+      }
+      try refcounts.set(cluster..<cluster + 1, to: used)
+      report.findings.append("Repairing \(words)")
+      if counted < used { report.corruptionsFixed += 1 } else { report.leaksFixed += 1 }
+    }
+    try order.flush()
+    checker = try checker.withNewCounts(prologue, report: report)
+  }
+
+  // MARK: A new refcount structure
+
+  /// Counts anew, in a structure of its own whose size is that of the file and not of the disk.
+  private mutating func rebuild(moving overlapping: Overlap?) throws(EngineError) {
+    checker.finding("Rebuilding refcount structure")
+    var report = checker.report
+    report.corruptionsFixed += report.corruptions - tableCorruptions
+    report.leaksFixed += report.leaks
+    report.leaks = 0
+    report.checkErrors = 0
+    let references = checker.counts
+    let clusterCount = checker.comparedCount
+    let structure = checker.structureReferences
+    // The old structure is in the way until the switch, and then it is not counted.
+    let rewrite = try Qcow2Rewrite(mending: prologue, file: file) { cluster in
+      cluster < clusterCount && references[cluster] > 0
+    }
+    func used(_ cluster: UInt64) -> UInt64 {
+      let count = references[cluster]
+      return count == 0 ? 0 : count - min(count, structure[cluster] ?? 0)
+    }
+    let maximum = checker.refcounts.maximumCount
+    var start: UInt64 = 0
+    while start < clusterCount {
+      let count = used(start)
+      var end = start + 1
+      while end < clusterCount, used(end) == count { end += 1 }
+      if count > 0 { try rewrite.set(start..<end, to: min(count, maximum)) }
+      start = end
+    }
+    if let overlapping { report.findings += try move(overlapping, in: rewrite, used: used) }
+    let mendedSnapshots = try mendSnapshots(in: rewrite)
+    try rewrite.commit()
+    prologue = try Qcow2Prologue.read(from: file, toleratingDamage: true)
+    try findAgain(&report, mendedSnapshots: mendedSnapshots)
+    for cluster in structure.keys.sorted() {
+      report.findings.append(
+        "Repairing cluster \(cluster) refcount=\(references[cluster]) reference=\(used(cluster))")
+    }
+    checker.report = report
+  }
+
+  /// Walks the tables once more, with the new structure.
+  private mutating func findAgain(_ report: inout CheckReport, mendedSnapshots: UInt64) throws(EngineError) {
+    var snapshots = checker.snapshots
+    if mendedSnapshots > 0 { snapshots?.needsWriting = false }
+    let waiting = snapshotRepairCount - mendedSnapshots
+    checker = try Qcow2Checker(prologue, file: file, progress: progress, repairing: mode)
+    checker.snapshots = snapshots
+    try checker.findReferences()
+    report.findings += checker.report.findings
+    report.corruptions = checker.report.corruptions + waiting
+    report.corruptionsFixed += mendedSnapshots
+  }
+
+  // MARK: Tables that overlap with something else
+
+  /// Active tables that stand in clusters which something else refers to: to change them would change that.
+  private struct Overlap {
+    var movesL1: Bool
+    /// Host offsets of L2 tables, and how many L1 entries name each.
+    var l2Tables: [UInt64: UInt64]
+  }
+
+  private func overlappingTables() throws(EngineError) -> Overlap? {
+    let header = prologue.header
+    guard header.l1Count > 0 else { return nil }
+    // Where it is only the refcount structure that shares a cluster, that moves away.
+    let structure = checker.structureReferences
+    let l1 = try ResidentTable(store: file, hostOffset: header.l1Offset, count: Int(header.l1Count))
+    var result = Overlap(
+      movesL1: !checker.isAlone(
+        tableAt: header.l1Offset, count: UInt64(header.l1Count), besides: structure), l2Tables: [:])
+    for index in 0..<UInt64(l1.count) {
+      let table = Qcow2L1Entry(l1[index]).tableOffset
+      guard table != 0, table < checker.fileEnd, table.isAligned(to: header.geometry.clusterSize) else {
+        continue
+      }
+      if !checker.isAlone(l2TableAt: table, besides: structure) { result.l2Tables[table, default: 0] += 1 }
+    }
+    return result.movesL1 || !result.l2Tables.isEmpty ? result : nil
+  }
+
+  /// Gives such tables places of their own. What else refers to the old ones reads there what it did.
+  ///
+  /// `used`: references to a cluster, all but those of the old refcount structure.
+  private mutating func move(
+    _ overlapping: Overlap, in rewrite: Qcow2Rewrite, used: (UInt64) -> UInt64
+  ) throws(EngineError) -> [String] {
+    let header = prologue.header
+    let geometry = header.geometry
+    let l1 = try ResidentTable(store: file, hostOffset: header.l1Offset, count: Int(header.l1Count))
+    var places: [UInt64: UInt64] = [:]
+    // References to their old clusters that remain.
+    var left: [UInt64: UInt64] = [:]
+    var lines: [String] = []
+    for (table, weight) in overlapping.l2Tables.sorted(by: { $0.key < $1.key }) {
+      let content = try file.bytes(at: table, count: Int(geometry.clusterSize))
+      let place = try rewrite.allocate(bytes: content)
+      places[table] = place
+      try rewrite.set(rewrite.clusters(at: place, byteCount: 1), to: weight)
+      left[table >> geometry.clusterBits, default: used(table >> geometry.clusterBits)] -= weight
+      lines.append("Repairing l2_offset=\(hex(table)): Table overlaps with something else; moved")
+    }
+    var bytes: [UInt8] = []
+    for index in 0..<UInt64(l1.count) {
+      var entry = Qcow2L1Entry(l1[index])
+      if let place = places[entry.tableOffset] {
+        entry = Qcow2L1Entry(entry.raw & ~Qcow2L1Entry.offsetMask | place)
+      }
+      bytes.append(bigEndian: entry.raw)
+    }
+    // A table of one entry could change in place; a larger one has to switch as a whole.
+    for cluster in rewrite.clusters(at: header.l1Offset, byteCount: UInt64(bytes.count)) {
+      left[cluster, default: used(cluster)] -= 1
+    }
+    for (cluster, count) in left {
+      try rewrite.set(cluster..<cluster + 1, to: min(count, checker.refcounts.maximumCount))
+    }
+    rewrite.prologue.header.l1Offset = try rewrite.allocate(bytes: bytes)
+    if overlapping.movesL1 { lines.append("Repairing L1 table: it overlaps with something else; moved") }
+    hasMovedTables = true
+    return lines
+  }
+
+  // MARK: The header
+
+  private mutating func mendSnapshots() throws(EngineError) {
+    guard mode == .all, checker.snapshots?.needsWriting == true else { return }
+    let rewrite = try Qcow2Rewrite(mending: prologue, file: file)
+    let mended = try mendSnapshots(in: rewrite)
+    try rewrite.commit()
+    prologue = try Qcow2Prologue.read(from: file, toleratingDamage: true)
+    checker.report.corruptions -= mended
+    checker.report.corruptionsFixed += mended
+  }
+
+  /// Puts a snapshot table without damage in the place of the old one, and says how much that mended.
+  private func mendSnapshots(in rewrite: Qcow2Rewrite) throws(EngineError) -> UInt64 {
+    guard let snapshots = checker.snapshots, snapshots.needsWriting else { return 0 }
+    let old = rewrite.clusters(at: prologue.header.snapshotsOffset, byteCount: snapshots.byteCount)
+    if old.upperBound <= checker.comparedCount { try rewrite.remove(old) }
+    try rewrite.writeSnapshots(snapshots.entries)
+    return snapshots.repairCount
+  }
+
+  private mutating func takeOffMarks() throws(EngineError) {
+    let marks: Qcow2Header.Incompatible = [.dirty, .corrupt]
+    guard prologue.header.version >= 3, !prologue.header.incompatibleFeatures.isDisjoint(with: marks) else {
+      return
+    }
+    prologue.header.incompatibleFeatures.subtract(marks)
+    try file.write(bigEndian: prologue.header.incompatibleFeatures.rawValue, at: 72)
+    try file.flush()
+  }
+}
+
+extension Qcow2Checker {
+  /// Whether the refcount table shares clusters with something else: changing it would change that.
+  var sharesStructure: Bool { structureClusters.contains { counts[$0] > 1 } }
+
+  /// References by the refcount table and its blocks.
+  fileprivate var structureReferences: [UInt64: UInt64] {
+    structureClusters.reduce(into: [:]) { $0[$1, default: 0] += 1 }
+  }
+
+  /// The same findings, and the counts as they are in the file now.
+  fileprivate func withNewCounts(_ prologue: Qcow2Prologue, report: CheckReport) throws(EngineError)
+    -> Qcow2Checker
+  {
+    var result = self
+    result.header = prologue.header
+    result.refcounts = try Qcow2Refcounts(prologue.header, file: file, order: nil)
+    result.report = report
+    return result
+  }
+}
+
+extension Qcow2Layer: Repairable {
+  func repair(_ mode: RepairMode, progress: Progress) throws(EngineError) -> CheckReport {
+    try state.withLock { (state) throws(EngineError) in
+      let prologue = try Qcow2Prologue.read(from: file, toleratingDamage: true)
+      var repairer = try Qcow2Repairer(prologue, file: file, mode: mode, progress: progress)
+      let result: Result<CheckReport, EngineError>
+      do throws(EngineError) { result = .success(try repairer.run()) } catch { result = .failure(error) }
+      try reload(&state)
+      return try result.get()
+    }
+  }
+}
