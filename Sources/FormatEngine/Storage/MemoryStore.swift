@@ -29,16 +29,23 @@ public final class MemoryStore: ByteStore {
   public func write(_ source: UnsafeRawBufferPointer, at offset: UInt64) throws(EngineError) {
     let end = try limit(offset, UInt64(source.count))
     content.withLock { bytes in
-      if bytes.count < end { bytes.append(contentsOf: repeatElement(0, count: end - bytes.count)) }
-      unsafe bytes.replaceSubrange(Int(offset)..<end, with: source)
+      Self.grow(&bytes, to: end)
+      // SAFETY: `end` is `source.count` bytes after `offset`.
+      unsafe bytes.withUnsafeMutableBytes { raw in
+        unsafe UnsafeMutableRawBufferPointer(rebasing: raw[Int(offset)..<end]).copyMemory(from: source)
+      }
     }
   }
 
   public func writeZeros(at offset: UInt64, count: UInt64, freeing: Bool) throws(EngineError) {
     let end = try limit(offset, count)
     content.withLock { bytes in
-      if bytes.count < end { bytes.append(contentsOf: repeatElement(0, count: end - bytes.count)) }
-      bytes.replaceSubrange(Int(offset)..<end, with: repeatElement(0, count: Int(count)))
+      Self.grow(&bytes, to: end)
+      // SAFETY: `end` is `count` bytes after `offset`.
+      unsafe bytes.withUnsafeMutableBytes { raw -> Void in
+        unsafe UnsafeMutableRawBufferPointer(rebasing: raw[Int(offset)..<end])
+          .initializeMemory(as: UInt8.self, repeating: 0)
+      }
     }
   }
 
@@ -56,9 +63,14 @@ public final class MemoryStore: ByteStore {
       if bytes.count > end {
         bytes.removeLast(bytes.count - end)
       } else {
-        bytes.append(contentsOf: repeatElement(0, count: end - bytes.count))
+        Self.grow(&bytes, to: end)
       }
     }
+  }
+
+  /// With zeros; an array at once, because tests are built without optimization.
+  private static func grow(_ bytes: inout [UInt8], to count: Int) {
+    if bytes.count < count { bytes += [UInt8](repeating: 0, count: count - bytes.count) }
   }
 
   public func flush() throws(EngineError) {}
