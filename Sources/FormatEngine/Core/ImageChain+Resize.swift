@@ -35,11 +35,9 @@ extension ImageChain {
     let old = virtualSize
     try layer.resize(to: byteCount, preallocation: preallocation, progress: progress) {
       () throws(EngineError) in
-      // The rest of the last cluster: it may hold what was written before the disk was made smaller.
-      let unit = max(layer.clusterSize, 1)
-      let below = layers.count > 1 ? layers[1].virtualSize : 0
-      let end = min(byteCount, max(old.aligned(upTo: unit), below))
-      try clear(from: old, to: end, layer)
+      // A file below may be longer, and entries past the old end may be left over from when the disk was
+      // larger; so may the rest of the last cluster.
+      if byteCount > old { try clear(from: old, to: byteCount, layer) }
     }
   }
 

@@ -8,6 +8,11 @@ public enum ImageName {
     "null-aio", "null-co", "nvme", "quorum", "rbd", "replication", "ssh", "throttle", "virtio-blk-vhost-vdpa",
   ]
 
+  /// Whether an image may record `format` for the file below it: a format, or what QEMU has for files that hold none.
+  public static func isDriver(_ format: String) -> Bool {
+    format == "file" || protocols.contains(format) || FormatCatalog.format(named: format) != nil
+  }
+
   /// The path that `name` stands for: `file:` is taken off, other protocols are refused by name.
   public static func plainPath(_ name: String, allowingFilePrefix: Bool = true) throws(EngineError) -> String
   {

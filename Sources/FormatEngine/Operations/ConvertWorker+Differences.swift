@@ -4,9 +4,12 @@ import Glibc
 extension ConvertWorker {
   /// Notes what the image has to store before it comes to lie over `backing`.
   func noteDifferences(in segment: ConvertSegment, from backing: NewBacking, unit: Int) throws(EngineError) {
-    try forEachDifference(in: segment, from: backing, unit: unit) { range in
-      let bytes = unsafe UnsafeRawBufferPointer(rebasing: buffer.bytes[range])
-      let isZero = unsafe ZeroScan.isZero(bytes) && work.marksZeros
+    let oldEnd = work.target.members.count > 1 ? work.target.members[1].layer.virtualSize : 0
+    try readDifferingUnits(of: segment, from: backing, unit: unit)
+    for (index, isNeeded) in neededUnits.enumerated() where isNeeded {
+      let range = index * unit..<min((index + 1) * unit, Int(segment.length))
+      // As qemu-img has it: only what lies past the end of the old backing file becomes zeros in the tables.
+      let isZero = work.marksZeros && segment.offset + UInt64(range.lowerBound) >= oldEnd
       switch (actions.last, isZero) {
       case (.zeros(let last)?, true) where last.upperBound == range.lowerBound:
         actions[actions.count - 1] = .zeros(last.lowerBound..<range.upperBound)
@@ -17,30 +20,45 @@ extension ConvertWorker {
     }
   }
 
-  /// The same for what is stored in whole, packed units: which of them are needed, and their bytes.
-  func readDifferingUnits(of segment: ConvertSegment, from backing: NewBacking, unit: Int) throws(EngineError)
-  {
+  /// Notes which units of a segment read otherwise over `backing`; the bytes of those, up to whole units, are in
+  /// the buffer afterwards.
+  func readDifferingUnits(of segment: ConvertSegment, from backing: NewBacking, unit: Int) throws(EngineError) {
     let unitCount = Int(segment.length.dividedRoundingUp(by: UInt64(unit)))
     neededUnits.removeAll(keepingCapacity: true)
     neededUnits.append(contentsOf: repeatElement(false, count: unitCount))
-    try forEachDifference(in: segment, from: backing, unit: unit) { neededUnits[$0.lowerBound / unit] = true }
-    for index in 0..<unitCount where neededUnits[index] {
-      let start = index * unit
-      let count = min(unit, Int(segment.length) - start)
-      let whole = ConvertSegment(
-        number: segment.number, offset: segment.offset + UInt64(start), length: UInt64(count))
-      try forEachExtent(of: whole) { (found, range) throws(EngineError) in
-        try read(found, start + range.lowerBound..<start + range.upperBound, of: segment)
+    // A unit of which a part was passed over is read once more, whole.
+    var partialUnits: Set<Int> = []
+    try compare(segment, with: backing) { (range, isRead, isOtherZero) in
+      for index in range.lowerBound / unit...(range.upperBound - 1) / unit {
+        let piece = max(range.lowerBound, index * unit)..<min(range.upperBound, (index + 1) * unit)
+        if !isRead && piece.count < unit { partialUnits.insert(index) }
+        if isRead && !isSame(piece, isOtherZero: isOtherZero) { neededUnits[index] = true }
       }
-      unsafe UnsafeMutableRawBufferPointer(rebasing: buffer.bytes[start + count..<start + unit])
-        .initializeMemory(as: UInt8.self, repeating: 0)
+    }
+    for index in 0..<unitCount where neededUnits[index] {
+      let range = index * unit..<min((index + 1) * unit, Int(segment.length))
+      if partialUnits.contains(index) { try readWhole(range, of: segment) }
+      if range.count < unit {
+        unsafe UnsafeMutableRawBufferPointer(rebasing: buffer.bytes[range.upperBound..<(index + 1) * unit])
+          .initializeMemory(as: UInt8.self, repeating: 0)
+      }
     }
   }
 
-  /// Calls `body` with the pieces that read otherwise over `backing`, each inside one unit; their bytes are in
-  /// the buffer.
-  private func forEachDifference(
-    in segment: ConvertSegment, from backing: NewBacking, unit: Int, _ body: (Range<Int>) -> Void
+  private func readWhole(_ range: Range<Int>, of segment: ConvertSegment) throws(EngineError) {
+    let start = range.lowerBound
+    let part = ConvertSegment(
+      number: segment.number, offset: segment.offset + UInt64(start), length: UInt64(range.count))
+    try forEachExtent(of: part) { (found, place) throws(EngineError) in
+      try read(found, start + place.lowerBound..<start + place.upperBound, of: segment)
+    }
+  }
+
+  /// Calls `body` with the pieces of a segment. What may differ is read, into the buffer and into the other one,
+  /// but for what is known to be zeros there.
+  private func compare(
+    _ segment: ConvertSegment, with backing: NewBacking,
+    _ body: (_ range: Range<Int>, _ isRead: Bool, _ isOtherZero: Bool) -> Void
   ) throws(EngineError) {
     var done: UInt64 = 0
     while done < segment.length {
@@ -48,6 +66,7 @@ extension ConvertWorker {
       var found = try work.source.extent(at: offset, limit: segment.length - done)
       let idle = try work.idleByteCount(found.located, at: offset)
       if idle > 0 {
+        body(Int(done)..<Int(done + idle), false, false)
         done += idle
         continue
       }
@@ -56,12 +75,7 @@ extension ConvertWorker {
       let range = Int(done)..<Int(done + new.extent.length)
       try read(found, range, of: segment)
       try readOther(new, of: backing, at: offset, range)
-      var start = range.lowerBound
-      while start < range.upperBound {
-        let end = min((start + 1).aligned(upTo: unit), range.upperBound)
-        if !isSame(start..<end, isOtherZero: new.readsAsZeros) { body(start..<end) }
-        start = end
-      }
+      body(range, true, new.readsAsZeros)
       done += new.extent.length
     }
   }
@@ -87,8 +101,4 @@ extension ConvertWorker {
     else { return true }
     return unsafe memcmp(a, b, range.count) == 0
   }
-}
-
-extension Int {
-  fileprivate func aligned(upTo unit: Int) -> Int { (self + unit - 1) / unit * unit }
 }

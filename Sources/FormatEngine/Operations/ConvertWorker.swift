@@ -126,7 +126,7 @@ final class ConvertWorker {
       let start = index * Int(unit)
       let whole = unsafe UnsafeRawBufferPointer(rebasing: buffer.bytes[start..<start + Int(unit)])
       let range = start..<min(start + Int(unit), Int(segment.length))
-      if work.options.sparseByteCount > 0, unsafe ZeroScan.isZero(whole) {
+      if work.options.sparseByteCount > 0, work.canLeaveOutZeros, unsafe ZeroScan.isZero(whole) {
         if work.mustWriteZeros { actions.append(.zeros(range)) }
         continue
       }

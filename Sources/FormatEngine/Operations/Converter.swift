@@ -184,6 +184,9 @@ final class ConvertWork: Sendable {
     if case .differences(let backing) = options.scope { backing } else { nil }
   }
 
+  /// False: only what is stored will still read as zeros over another backing file.
+  var canLeaveOutZeros: Bool { newBacking == nil || marksZeros }
+
   /// Zeros in the target are not there by themselves.
   var mustWriteZeros: Bool {
     guard case .everything = options.scope else { return true }

@@ -64,7 +64,7 @@ enum RebaseVerb {
     // Renaming must work where the old backing file is gone.
     if request.isUnsafe { options.backing = .ignore }
     let overlay = try request.image.open(name, options)
-    if let format = request.backing.format, FormatCatalog.format(named: format) == nil {
+    if let format = request.backing.format, !ImageName.isDriver(format) {
       throw VerbFailure("Invalid format name: '\(format)'")
     }
     if request.compresses && !(overlay.top is any CompressedWriting) {

@@ -52,8 +52,9 @@ struct Qcow2HeaderExtensions: Equatable, Sendable {
     return result
   }
 
+  /// The last of several, as qemu-img takes it.
   subscript(type: UInt32) -> [UInt8]? {
-    all.first { $0.type == type }?.content
+    all.last { $0.type == type }?.content
   }
 
   func text(_ type: UInt32) -> String? {
@@ -61,6 +62,12 @@ struct Qcow2HeaderExtensions: Equatable, Sendable {
   }
 
   mutating func set(_ type: UInt32, _ content: [UInt8]?) {
+    // Of several only one stays.
+    if let last = all.lastIndex(where: { $0.type == type }) {
+      let kept = all[last]
+      all.removeAll { $0.type == type }
+      all.insert(kept, at: min(last, all.count))
+    }
     let index = all.firstIndex { $0.type == type }
     switch (index, content) {
     case (let index?, let content?): all[index].content = content

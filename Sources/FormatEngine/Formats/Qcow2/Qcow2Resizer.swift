@@ -71,13 +71,18 @@ extension Qcow2Layer: Resizable {
 
   // MARK: Shrinking
 
+  /// The new size is recorded first. What lies past it is no longer read, so it can go step by step.
   private func shrink(_ header: Qcow2Header, to newSize: UInt64, _ progress: Progress) throws(EngineError) {
-    try rewrite { (rewrite) throws(EngineError) in
-      try rewrite.removeContent(
-        from: newSize.aligned(upTo: geometry.clusterSize),
-        l1Count: geometry.l1Count(forVirtualSize: newSize), progress: progress)
-      rewrite.prologue.header.virtualSize = newSize
+    try rewrite { (rewrite) throws(EngineError) in rewrite.prologue.header.virtualSize = newSize }
+    let start = newSize.aligned(upTo: clusterSize)
+    let l1Count = UInt64(header.l1Count)
+    for l1Index in geometry.l1Index(start)..<max(l1Count, geometry.l1Index(start)) {
+      try progress.step(l1Index, of: l1Count)
+      try change { (state) throws(EngineError) in
+        try state.removeEntries(ofTable: l1Index, from: max(start, l1Index << geometry.l2CoverageBits))
+      }
     }
+    try flush()
     if let store = dataFile?.store, try store.byteCount() > newSize {
       try store.resize(to: newSize)
       try store.flush()
@@ -101,10 +106,7 @@ extension Qcow2Layer: Resizable {
 
 extension Qcow2Layer: Emptyable {
   func removeContent(progress: Progress) throws(EngineError) {
-    let l1Count = state.withLock { UInt64($0.prologue.header.l1Count) }
-    try rewrite { (rewrite) throws(EngineError) in
-      try rewrite.removeContent(from: 0, l1Count: l1Count, progress: progress)
-    }
+    try rewrite { (rewrite) throws(EngineError) in try rewrite.removeContent(progress: progress) }
     if let store = dataFile?.store { store.forget(at: 0, count: try store.byteCount()) }
     try cutOffFreeEnd()
   }
@@ -114,4 +116,27 @@ extension Qcow2Layer {
   var storedUnit: UInt64 { geometry.subclusterSize }
   /// Version 2 can only forget clusters, and what is forgotten reads as what lies below.
   var marksZeros: Bool { state.withLock { $0.prologue.header.version >= 3 } }
+}
+
+extension Qcow2State {
+  /// Lets go of what the L2 table of an L1 entry refers to from guest offset `start` on, and of the table itself
+  /// where that is all of it.
+  fileprivate mutating func removeEntries(ofTable l1Index: UInt64, from start: UInt64) throws(EngineError) {
+    let geometry = mapping.geometry
+    guard let old = try mapping.tableOffset(l1Index) else { return }
+    let isWhole = start == l1Index << geometry.l2CoverageBits
+    let table = isWhole ? old : try writableTable(l1Index)
+    let end = (l1Index + 1) << geometry.l2CoverageBits
+    for guest in stride(from: start, to: end, by: Int(geometry.clusterSize)) {
+      let entry = try mapping.entry(at: guest, in: table)
+      if entry == Qcow2L2Entry(0) { continue }
+      if !isWhole { try mapping.setEntry(at: guest, in: table, to: Qcow2L2Entry(0)) }
+      try release(entry, unless: nil)
+    }
+    if isWhole {
+      mapping.l1.set(l1Index, to: 0)
+      allocator.release(old >> geometry.clusterBits..<(old >> geometry.clusterBits) + 1)
+    }
+    if allocator.wantsFlush { try flush() }
+  }
 }

@@ -1,22 +1,16 @@
 extension Qcow2Rewrite {
-  /// Lets go of all that the disk stores from `start` on, which is a multiple of the cluster size, and makes the
-  /// L1 table `l1Count` entries long. Snapshots keep what they share with the disk.
-  func removeContent(from start: UInt64, l1Count: UInt64, progress: Progress) throws(EngineError) {
+  /// Lets go of all that the disk stores. Snapshots keep what they share with it.
+  func removeContent(progress: Progress) throws(EngineError) {
     let header = prologue.header
-    var l1 = try words(at: header.l1Offset, count: Int(header.l1Count))
-    let old = l1
-    let fileEnd = try file.byteCount().aligned(upTo: geometry.clusterSize)
-    var removal = Qcow2ContentRemoval(self, fileEnd: fileEnd)
-    for index in geometry.l1Index(start)..<max(UInt64(l1.count), geometry.l1Index(start)) {
-      try progress.step(index, of: UInt64(l1.count))
-      let first = index == geometry.l1Index(start) ? geometry.l2Index(start) : 0
-      let entry = Qcow2L1Entry(l1[Int(index)])
-      guard entry.tableOffset != 0 else { continue }
-      l1[Int(index)] = try removal.removeEntries(of: entry, from: first)
+    let l1 = try words(at: header.l1Offset, count: Int(header.l1Count))
+    var removal = try Qcow2ContentRemoval(self)
+    for (index, raw) in l1.enumerated() {
+      try progress.step(UInt64(index), of: UInt64(l1.count))
+      let entry = Qcow2L1Entry(raw)
+      if entry.tableOffset != 0 { try removal.remove(tableAt: entry.tableOffset) }
     }
     try removal.finish()
-    if l1Count < UInt64(l1.count) { l1.removeLast(l1.count - Int(l1Count)) }
-    if l1 != old { try replaceL1(with: l1) }
+    if l1.contains(where: { $0 != 0 }) { try replaceL1(with: [UInt64](repeating: 0, count: l1.count)) }
   }
 
   /// Writes a new L1 table and lets go of the old one.
@@ -47,46 +41,31 @@ extension Qcow2Rewrite {
 /// Takes the references away that L2 tables hold. Neighbouring clusters go together.
 private struct Qcow2ContentRemoval {
   private let rewrite: Qcow2Rewrite
+  /// No cluster starts at or past it.
   private let fileEnd: UInt64
   private let hasDataFile: Bool
   private var run: Range<UInt64> = 0..<0
 
-  init(_ rewrite: Qcow2Rewrite, fileEnd: UInt64) {
+  init(_ rewrite: Qcow2Rewrite) throws(EngineError) {
     self.rewrite = rewrite
-    self.fileEnd = fileEnd
+    fileEnd = try rewrite.file.byteCount().aligned(upTo: rewrite.geometry.clusterSize)
     hasDataFile = rewrite.prologue.header.incompatibleFeatures.contains(.externalDataFile)
   }
 
-  /// The L1 entry that takes the place of `entry` when its table's entries from `first` on are gone.
-  mutating func removeEntries(of entry: Qcow2L1Entry, from first: UInt64) throws(EngineError) -> UInt64 {
+  mutating func remove(tableAt tableOffset: UInt64) throws(EngineError) {
     let geometry = rewrite.geometry
-    let tableOffset = entry.tableOffset
     guard tableOffset.isAligned(to: geometry.clusterSize), tableOffset < fileEnd else {
       throw .corrupt("L2 table offset 0x\(hex(tableOffset)) is not in the image file", at: tableOffset)
     }
-    let wordsInEntry = Int(geometry.entryByteCount / 8)
-    var words = try rewrite.words(at: tableOffset, count: Int(geometry.clusterSize / 8))
-    var hasChanged = false
-    for index in stride(from: Int(first) * wordsInEntry, to: words.count, by: wordsInEntry) {
-      let old = Qcow2L2Entry(words[index], bitmap: wordsInEntry == 2 ? words[index + 1] : 0)
-      guard old.raw != 0 || old.bitmap != 0 else { continue }
-      hasChanged = true
-      if !hasDataFile { try removeReference(of: old) }
-      for word in index..<index + wordsInEntry { words[word] = 0 }
+    if !hasDataFile {
+      let words = try rewrite.words(at: tableOffset, count: Int(geometry.clusterSize / 8))
+      for index in stride(from: 0, to: words.count, by: Int(geometry.entryByteCount / 8))
+      where words[index] != 0 {
+        try removeReference(of: Qcow2L2Entry(words[index]))
+      }
     }
-    let table = rewrite.clusters(at: tableOffset, byteCount: geometry.clusterSize)
-    if first == 0 {
-      try finish()
-      try rewrite.remove(table)
-      return 0
-    }
-    guard hasChanged else { return entry.raw }
     try finish()
-    try rewrite.remove(table)
-    var bytes: [UInt8] = []
-    bytes.reserveCapacity(words.count * 8)
-    for word in words { bytes.append(bigEndian: word) }
-    return try rewrite.allocate(bytes: bytes) | Qcow2L1Entry.copiedBit
+    try rewrite.remove(rewrite.clusters(at: tableOffset, byteCount: geometry.clusterSize))
   }
 
   private mutating func removeReference(of entry: Qcow2L2Entry) throws(EngineError) {
