@@ -26,7 +26,7 @@ struct LUKSSlotChange: Sendable {
     func isGiven(_ name: String) -> Bool { options.isGiven(prefix + name) }
     func secret(_ name: String) throws(EngineError) -> Secret? {
       guard isGiven(name), let id = options.text(prefix + name) else { return nil }
-      return try secrets.secret(id)
+      return try secrets.passphrase(id)
     }
     func slot() throws(EngineError) -> Int? {
       guard isGiven("keyslot"), let number = options.number(prefix + "keyslot") else { return nil }
@@ -43,7 +43,6 @@ struct LUKSSlotChange: Sendable {
         throw .invalid("'old-secret' must not be given when activating keyslots")
       }
       guard let new = try secret("new-secret") else { throw .invalid("Parameter 'new-secret' is missing") }
-      try LUKSHeader.requireText(new)
       change = .add(
         new, slot: try slot(),
         milliseconds: options.number(prefix + "iter-time") ?? LUKSOptions.usualMilliseconds)
