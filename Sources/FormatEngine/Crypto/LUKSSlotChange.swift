@@ -9,16 +9,16 @@ struct LUKSSlotChange: Sendable {
 
   private let change: Change
 
-  /// What `amend` takes, behind the prefix.
-  static func schema(prefix: String) -> OptionSchema {
-    OptionSchema([
-      .init("\(prefix)state", .text, "Select new state of affected keyslots (active/inactive)"),
+  /// What `amend` takes, in alphabetical order.
+  static func options(prefix: String) -> [OptionSchema.Option] {
+    [
+      .init("\(prefix)iter-time", .number, "Time to spend in PBKDF in milliseconds"),
+      .init("\(prefix)keyslot", .number, "Select a single keyslot to modify explicitly"),
       .init(
         "\(prefix)new-secret", .text, "New secret to set in the matching keyslots. Empty string to erase"),
       .init("\(prefix)old-secret", .text, "Select all keyslots that match this password"),
-      .init("\(prefix)keyslot", .number, "Select a single keyslot to modify explicitly"),
-      .init("\(prefix)iter-time", .number, "Time to spend in PBKDF in milliseconds"),
-    ])
+      .init("\(prefix)state", .text, "Select new state of affected keyslots (active/inactive)"),
+    ]
   }
 
   /// `prefix`: what stands before the names, such as `encrypt.`.

@@ -41,6 +41,9 @@ extension ConformanceRow {
     encrypted(
       "LUKS, data file", mebibyte,
       ["encrypt.format": "luks", "encrypt.iter-time": "1", "data_file": "image.data"]),
+    encrypted(
+      "AES, raw data file", mebibyte,
+      ["encrypt.format": "aes", "data_file": "image.data", "data_file_raw": "on"]),
   ]
 
   private static func made(_ name: String, _ size: Int, _ options: [String: String], baseSize: Int? = nil)
