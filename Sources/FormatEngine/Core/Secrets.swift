@@ -13,4 +13,11 @@ public struct SecretStore: Sendable {
     guard let secret = secrets[id] else { throw .invalid("No secret with id '\(id)'") }
     return secret
   }
+
+  /// The same for a passphrase of an image: other programs take those as text only.
+  func passphrase(_ id: String) throws(EngineError) -> Secret {
+    let secret = try secret(id)
+    guard secret.isText else { throw .invalid("Data from secret \(id) is not valid UTF-8") }
+    return secret
+  }
 }

@@ -50,7 +50,6 @@ extension LUKSHeader {
   static func create(_ options: LUKSOptions, for passphrase: Secret, in area: LUKSArea) throws(EngineError)
     -> (header: LUKSHeader, volumeKey: Secret)
   {
-    try requireText(passphrase)
     let suite = options.suite
     let key = try Gcrypt.randomSecret(count: suite.keyByteCount)
     let salt = try Gcrypt.randomBytes(count: saltByteCount)
@@ -68,12 +67,6 @@ extension LUKSHeader {
     try area.write(bytes: header.serialised(), at: 0)
     try header.setSlot(0, to: key, for: passphrase, milliseconds: options.milliseconds, in: area)
     return (header, key)
-  }
-
-  /// Other programs take passphrases as text.
-  static func requireText(_ passphrase: Secret) throws(EngineError) {
-    let isText = unsafe passphrase.withBytes { unsafe String(validating: $0, as: UTF8.self) != nil }
-    guard isText else { throw .invalid("The passphrase is not valid UTF-8") }
   }
 
   /// A random UUID (RFC 9562, version 4).

@@ -9,16 +9,16 @@ struct LUKSSlotChange: Sendable {
 
   private let change: Change
 
-  /// What `amend` takes, behind the prefix.
-  static func schema(prefix: String) -> OptionSchema {
-    OptionSchema([
-      .init("\(prefix)state", .text, "Select new state of affected keyslots (active/inactive)"),
+  /// What `amend` takes, in alphabetical order.
+  static func options(prefix: String) -> [OptionSchema.Option] {
+    [
+      .init("\(prefix)iter-time", .number, "Time to spend in PBKDF in milliseconds"),
+      .init("\(prefix)keyslot", .number, "Select a single keyslot to modify explicitly"),
       .init(
         "\(prefix)new-secret", .text, "New secret to set in the matching keyslots. Empty string to erase"),
       .init("\(prefix)old-secret", .text, "Select all keyslots that match this password"),
-      .init("\(prefix)keyslot", .number, "Select a single keyslot to modify explicitly"),
-      .init("\(prefix)iter-time", .number, "Time to spend in PBKDF in milliseconds"),
-    ])
+      .init("\(prefix)state", .text, "Select new state of affected keyslots (active/inactive)"),
+    ]
   }
 
   /// `prefix`: what stands before the names, such as `encrypt.`.
@@ -26,7 +26,7 @@ struct LUKSSlotChange: Sendable {
     func isGiven(_ name: String) -> Bool { options.isGiven(prefix + name) }
     func secret(_ name: String) throws(EngineError) -> Secret? {
       guard isGiven(name), let id = options.text(prefix + name) else { return nil }
-      return try secrets.secret(id)
+      return try secrets.passphrase(id)
     }
     func slot() throws(EngineError) -> Int? {
       guard isGiven("keyslot"), let number = options.number(prefix + "keyslot") else { return nil }
@@ -43,7 +43,6 @@ struct LUKSSlotChange: Sendable {
         throw .invalid("'old-secret' must not be given when activating keyslots")
       }
       guard let new = try secret("new-secret") else { throw .invalid("Parameter 'new-secret' is missing") }
-      try LUKSHeader.requireText(new)
       change = .add(
         new, slot: try slot(),
         milliseconds: options.number(prefix + "iter-time") ?? LUKSOptions.usualMilliseconds)

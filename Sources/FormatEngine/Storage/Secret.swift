@@ -28,6 +28,9 @@ import Glibc
 
   public let count: Int
 
+  /// Whether the bytes are UTF-8.
+  var isText: Bool { unsafe withBytes { unsafe String(validating: $0, as: UTF8.self) != nil } }
+
   /// Lends the bytes; they must not be kept.
   public func withBytes<T, E: Error>(_ body: (UnsafeRawBufferPointer) throws(E) -> T) throws(E) -> T {
     try unsafe body(UnsafeRawBufferPointer(rebasing: memory[0..<count]))

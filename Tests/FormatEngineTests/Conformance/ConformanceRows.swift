@@ -37,8 +37,13 @@ extension ConformanceRow {
       "LUKS, subclusters, backing", mebibyte,
       ["encrypt.format": "luks", "encrypt.iter-time": "1", "extended_l2": "on"], baseSize: mebibyte / 2 + 512),
     encrypted("AES", mebibyte, ["encrypt.format": "aes", "cluster_size": "16k"]),
+    encrypted("AES, version 2", mebibyte, ["encryption": "on", "compat": "0.10"]),
     encrypted(
-      "AES, preallocated metadata", mebibyte, ["encrypt.format": "aes", "preallocation": "metadata"]),
+      "LUKS, data file", mebibyte,
+      ["encrypt.format": "luks", "encrypt.iter-time": "1", "data_file": "image.data"]),
+    encrypted(
+      "AES, raw data file", mebibyte,
+      ["encrypt.format": "aes", "data_file": "image.data", "data_file_raw": "on"]),
   ]
 
   private static func made(_ name: String, _ size: Int, _ options: [String: String], baseSize: Int? = nil)

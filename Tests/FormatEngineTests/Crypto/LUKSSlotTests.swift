@@ -14,7 +14,7 @@ import Testing
     do {
       let chain = try image.open(.readWrite, passphrase: passphrase)
       let layer = try #require(chain.top as? Qcow2Layer)
-      var values = OptionValues(Qcow2Layer.encryptionAmendOptions)
+      var values = OptionValues(Qcow2Layer.amendOptions)
       var request = AmendRequest(isForced: force)
       for (name, text) in options {
         try values.set("encrypt." + name, to: text)

@@ -10,21 +10,18 @@ struct Qcow2AmendOptions {
   var isDataFileRaw: Bool
 
   /// In alphabetical order, as the help lists them.
-  static let schema = OptionSchema([
-    .init("backing_file", .text, "File name of a base image"),
-    .init("backing_fmt", .text, "Image format of the base image"),
-    .init("compat", .text, "Compatibility level (v2 [0.10] or v3 [1.1])"),
-    .init("data_file", .text, "File name of an external data file"),
-    .init("data_file_raw", .flag, "The external data file must stay valid as a raw image"),
-    .init("encrypt.iter-time", .number, "Time to spend in PBKDF in milliseconds"),
-    .init("encrypt.keyslot", .number, "Select a single keyslot to modify explicitly"),
-    .init("encrypt.new-secret", .text, "New secret to set in the matching keyslots. Empty string to erase"),
-    .init("encrypt.old-secret", .text, "Select all keyslots that match this password"),
-    .init("encrypt.state", .text, "Select new state of affected keyslots (active/inactive)"),
-    .init("lazy_refcounts", .flag, "Postpone refcount updates"),
-    .init("refcount_bits", .number, "Width of a reference count entry in bits"),
-    .init("size", .size, "Virtual disk size"),
-  ])
+  static let schema = OptionSchema(
+    [
+      .init("backing_file", .text, "File name of a base image"),
+      .init("backing_fmt", .text, "Image format of the base image"),
+      .init("compat", .text, "Compatibility level (v2 [0.10] or v3 [1.1])"),
+      .init("data_file", .text, "File name of an external data file"),
+      .init("data_file_raw", .flag, "The external data file must stay valid as a raw image"),
+    ] + LUKSSlotChange.options(prefix: "encrypt.") + [
+      .init("lazy_refcounts", .flag, "Postpone refcount updates"),
+      .init("refcount_bits", .number, "Width of a reference count entry in bits"),
+      .init("size", .size, "Virtual disk size"),
+    ])
 
   init(_ options: OptionValues, of prologue: Qcow2Prologue) throws(EngineError) {
     let header = prologue.header

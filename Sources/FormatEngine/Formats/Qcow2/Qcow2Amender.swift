@@ -26,7 +26,7 @@ extension Qcow2Layer: Amendable {
       try resizing(virtualSize)
     }
     if wanted.version < prologue.header.version {
-      try rewrite { (rewrite) throws(EngineError) in try rewrite.downgrade(progress: progress) }
+      try rewrite { (rewrite) throws(EngineError) in try rewrite.downgrade(cipher, progress: progress) }
     }
   }
 
@@ -89,12 +89,12 @@ extension Qcow2Rewrite {
   }
 
   /// From version 3 to version 2. The image has nothing that version 2 lacks but zero clusters.
-  fileprivate func downgrade(progress: Progress) throws(EngineError) {
+  fileprivate func downgrade(_ cipher: LayerCipher?, progress: Progress) throws(EngineError) {
     let header = prologue.header
     let old = try snapshots()
     var new = old
     let total = old.reduce(UInt64(header.l1Count)) { $0 + UInt64($1.l1Count) }
-    var expander = try Qcow2ZeroExpander(self, total: total, progress: progress)
+    var expander = try Qcow2ZeroExpander(self, cipher, total: total, progress: progress)
     var active = try Qcow2L1Table(at: header.l1Offset, count: header.l1Count, from: file)
     try expander.expand(&active, isActive: true)
     for (index, snapshot) in old.enumerated() {

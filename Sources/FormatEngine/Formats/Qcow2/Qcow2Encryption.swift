@@ -100,7 +100,7 @@ final class Qcow2Encryption: Sendable {
 
   private static func passphrase(_ request: LayerRequest) throws(EngineError) -> Secret {
     guard let id = request.options[prefix + "key-secret"] else { throw .missingKey }
-    return try request.secrets.secret(id)
+    return try request.secrets.passphrase(id)
   }
 
   private static func area(of prologue: Qcow2Prologue, _ file: any ByteStore) throws(EngineError) -> LUKSArea
@@ -169,8 +169,7 @@ struct Qcow2NewEncryption {
       luks = try LUKSOptions(options, prefix: Self.prefix)
     }
     guard let id = options.text(Self.prefix + "key-secret") else { throw .missingKey }
-    passphrase = try secrets.secret(id)
-    if method == .luks { try LUKSHeader.requireText(passphrase) }
+    passphrase = try secrets.passphrase(id)
   }
 
   /// Bytes of the LUKS header with its key material.

@@ -1,9 +1,6 @@
 import Synchronization
 
 extension Qcow2Layer {
-  /// What `amend` takes for the key slots of an encrypted image.
-  static var encryptionAmendOptions: OptionSchema { LUKSSlotChange.schema(prefix: "encrypt.") }
-
   /// Adds or erases key slots as the options that begin with `encrypt.` say. On disk when it returns.
   ///
   /// Nothing but the LUKS header's own clusters changes, so this goes on beside reads and writes of the disk.

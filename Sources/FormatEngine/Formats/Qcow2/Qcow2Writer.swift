@@ -44,7 +44,7 @@ extension Qcow2Layer: WritableLayer {
   }
 
   func discard(at offset: UInt64, limit: UInt64) throws(EngineError) -> UInt64 {
-    if let zeroed = try zeroRawData(at: offset, limit: limit) { return zeroed }
+    if let zeroed = try zeroRawData(at: offset, limit: limit) { return zeroed > 0 ? zeroed : limit }
     let (isFreed, done) = try change(offset..<offset + limit) { (state) throws(EngineError) in
       try state.discard(at: offset, limit: limit)
     }
@@ -52,10 +52,12 @@ extension Qcow2Layer: WritableLayer {
     return done
   }
 
-  /// A raw data file must itself read as the disk does, so its bytes are what becomes zero.
+  /// A raw data file must itself read as the disk does, so its bytes are what becomes zero: 0 where those are
+  /// encrypted, and somebody else has to write them.
   private func zeroRawData(at offset: UInt64, limit: UInt64) throws(EngineError) -> UInt64? {
     let isRaw = state.withLock { $0.prologue.header.autoclearFeatures.contains(.rawExternalData) }
     guard isRaw, let dataFile else { return nil }
+    guard encryption == nil else { return 0 }
     try change(offset..<offset + limit) { (_) throws(EngineError) in }
     try dataFile.store.writeZeros(at: offset, count: limit, freeing: true)
     return limit

@@ -4,6 +4,7 @@ struct Qcow2ZeroExpander {
   private let rewrite: Qcow2Rewrite
   private let reader: Qcow2TableReader
   private let hasBacking: Bool
+  private let cipher: LayerCipher?
   /// New places of tables that had zero clusters and that several L1 tables share, by their old ones.
   private var moved: [UInt64: UInt64] = [:]
   private let total: UInt64
@@ -11,7 +12,9 @@ struct Qcow2ZeroExpander {
   private let progress: Progress
 
   /// `total`: L1 entries of all trees, for the progress.
-  init(_ rewrite: Qcow2Rewrite, total: UInt64, progress: Progress) throws(EngineError) {
+  init(_ rewrite: Qcow2Rewrite, _ cipher: LayerCipher?, total: UInt64, progress: Progress) throws(EngineError)
+  {
+    self.cipher = cipher
     self.rewrite = rewrite
     reader = try Qcow2TableReader(rewrite.prologue.header, file: rewrite.file)
     hasBacking = rewrite.prologue.backing != nil
@@ -24,7 +27,7 @@ struct Qcow2ZeroExpander {
   mutating func expand(_ l1: inout Qcow2L1Table, isActive: Bool) throws(EngineError) {
     for index in 0..<l1.count {
       if let table = try reader.cluster(of: l1[index]) {
-        let place = try expandedTable(table, isActive: isActive)
+        let place = try expandedTable(table, at: index, isActive: isActive)
         if place != table { l1[index] = Qcow2L1Entry(place << rewrite.geometry.clusterBits) }
       }
       done += 1
@@ -32,7 +35,9 @@ struct Qcow2ZeroExpander {
     }
   }
 
-  private mutating func expandedTable(_ table: UInt64, isActive: Bool) throws(EngineError) -> UInt64 {
+  private mutating func expandedTable(_ table: UInt64, at l1Index: Int, isActive: Bool) throws(EngineError)
+    -> UInt64
+  {
     if let place = moved[table] {
       try addUser(of: place, insteadOf: table)
       return place
@@ -42,7 +47,7 @@ struct Qcow2ZeroExpander {
     for index in 0..<reader.entryCount where reader[index].isZeroCluster { zeroCount += 1 }
     guard zeroCount > 0 else { return table }
     let isShared = try rewrite.count(of: table) > 1
-    try expandEntries(zeroCount, areCopied: isActive && !isShared)
+    try expandEntries(zeroCount, at: l1Index, areCopied: isActive && !isShared)
     let place = try rewrite.allocate(clusters: 1) >> rewrite.geometry.clusterBits
     try reader.write(to: place)
     try rewrite.remove(table..<table + 1)
@@ -51,7 +56,7 @@ struct Qcow2ZeroExpander {
   }
 
   /// Changes the zero clusters of the table that was read.
-  private func expandEntries(_ zeroCount: UInt64, areCopied: Bool) throws(EngineError) {
+  private func expandEntries(_ zeroCount: UInt64, at l1Index: Int, areCopied: Bool) throws(EngineError) {
     let bits = rewrite.geometry.clusterBits
     var room: UInt64 = 0
     if hasBacking {
@@ -63,9 +68,21 @@ struct Qcow2ZeroExpander {
       guard entry.isZeroCluster else { continue }
       // Its room may be another's data that is shared, so it is not made use of.
       try rewrite.remove(try reader.clusters(of: entry))
+      if hasBacking { try encryptZeros(at: room, cluster: UInt64(l1Index * reader.entryCount + index)) }
       reader[index] = Qcow2L2Entry(hasBacking ? room | (areCopied ? Qcow2L2Entry.copiedBit : 0) : 0)
       room += rewrite.geometry.clusterSize
     }
+  }
+
+  /// Makes room that is full of zeros one that reads as zeros, where there is a cipher.
+  private func encryptZeros(at room: UInt64, cluster: UInt64) throws(EngineError) {
+    guard let cipher else { return }
+    let buffer = AlignedBuffer(byteCount: Int(rewrite.geometry.clusterSize))
+    unsafe buffer.bytes.initializeMemory(as: UInt8.self, repeating: 0)
+    unsafe try cipher.encrypt(
+      UnsafeRawBufferPointer(buffer.bytes), into: buffer.bytes,
+      guestOffset: cluster << rewrite.geometry.clusterBits, hostOffset: room)
+    unsafe try rewrite.file.write(UnsafeRawBufferPointer(buffer.bytes), at: room)
   }
 
   /// Another L1 table uses `place` in the place of `table`.

@@ -119,10 +119,10 @@ import Testing
     let image = try EncryptedImage()
     #expect(image.failure(passphrase: nil) == "Parameter 'encrypt.key-secret' is required for cipher")
     #expect(image.failure(passphrase: "wrong") == "Invalid password, cannot unlock any keyslot")
+    var request = LayerRequest(path: "image", access: .readOnly, references: ReferenceOpener())
+    request.secrets.add(Secret(text: EncryptedImage.passphrase), id: "key")
     func failure(_ options: [String: String]) -> String? {
-      var request = LayerRequest(path: "image", access: .readOnly, references: ReferenceOpener())
       request.options = options
-      request.secrets.add(Secret(text: EncryptedImage.passphrase), id: "key")
       do throws(EngineError) {
         _ = try Qcow2Format.open(image.store, request)
         return nil
@@ -130,6 +130,9 @@ import Testing
     }
     #expect(failure(["encrypt.key-secret": "key"]) == nil)
     #expect(failure(["encrypt.key-secret": "key", "encrypt.format": "luks"]) == nil)
+    unsafe request.secrets.add(
+      Secret(count: 2) { unsafe $0.initializeMemory(as: UInt8.self, repeating: 0xff) }, id: "raw")
+    #expect(failure(["encrypt.key-secret": "raw"]) == "Data from secret raw is not valid UTF-8")
     #expect(failure(["encrypt.key-secret": "other"]) == "No secret with id 'other'")
     #expect(
       failure(["encrypt.key-secret": "key", "encrypt.format": "aes"])
