@@ -17,6 +17,7 @@ final class Qcow2ShadowRefcounts {
   /// No cluster below it is free now and then.
   private var candidate: UInt64 = 1
   private var countsAnew = false
+  private var hasDropped = false
   /// What has no references any more, for letting go of its room.
   private(set) var freed: [Range<UInt64>] = []
 
@@ -38,7 +39,7 @@ final class Qcow2ShadowRefcounts {
   }
 
   /// Whether anything has another count than before.
-  var hasChanged: Bool { countsAnew || !owned.isEmpty }
+  var hasChanged: Bool { countsAnew || hasDropped || !owned.isEmpty }
 
   /// Forgets all counts, and hands out only what lies past the end of the file from now on.
   func startAnew(order newOrder: UInt64) throws(EngineError) {
@@ -88,6 +89,27 @@ final class Qcow2ShadowRefcounts {
     guard isCounted else {
       throw .corrupt("A cluster of \(run) has more references than are counted; the image needs repair")
     }
+  }
+
+  /// Leaves out blocks of which every count is 0.
+  func dropEmptyBlocks() throws(EngineError) {
+    for index in 0..<UInt64(counts.table.count) where !owned.contains(index) {
+      guard let place = try counts.blockOffset(of: index << counts.blockCoverageBits),
+        try isEmpty(blockAt: place)
+      else { continue }
+      counts.table.set(index, to: 0)
+      leftBehind.append(place >> geometry.clusterBits)
+      hasDropped = true
+    }
+  }
+
+  private func isEmpty(blockAt place: UInt64) throws(EngineError) -> Bool {
+    for offset in stride(from: 0, to: geometry.clusterSize, by: counts.blocks.sliceByteCount) {
+      guard unsafe ZeroScan.isZero(UnsafeRawBufferPointer(try counts.blocks.slice(at: place + offset))) else {
+        return false
+      }
+    }
+    return true
   }
 
   private func noteFreed(_ run: Range<UInt64>) {
