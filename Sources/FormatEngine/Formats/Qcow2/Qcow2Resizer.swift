@@ -98,7 +98,12 @@ extension Qcow2Layer: Resizable {
       try store.resize(to: newSize)
       try store.flush()
     }
-    try rewrite { (rewrite) throws(EngineError) in try rewrite.dropEmptyRefcountBlocks() }
+    // A block may count nothing but others that went before it.
+    var (rounds, hasDropped) = (0, true)
+    while hasDropped && rounds < 4 {
+      hasDropped = try rewrite { (rewrite) throws(EngineError) in try rewrite.dropEmptyRefcountBlocks() }
+      rounds += 1
+    }
     try cutOffFreeEnd()
   }
 
