@@ -10,9 +10,11 @@ extension Qcow2Layer: Resizable {
     guard header.version >= 3 || header.snapshotCount == 0 else {
       throw .unsupported("Can't resize a v2 image which has snapshots")
     }
+    guard newSize != header.virtualSize else { return }
+    try storeRecordedBits()
     if newSize > header.virtualSize {
       try grow(header, to: newSize, preallocation, progress, clearing: clearing)
-    } else if newSize < header.virtualSize {
+    } else {
       try shrink(header, to: newSize, progress)
     }
   }
@@ -30,9 +32,9 @@ extension Qcow2Layer: Resizable {
     }
     if l1Count > UInt64(header.l1Count) {
       try rewrite { (rewrite) throws(EngineError) in
-        var entries = try rewrite.words(at: header.l1Offset, count: Int(header.l1Count))
-        entries.append(contentsOf: repeatElement(0, count: Int(l1Count) - entries.count))
-        try rewrite.replaceL1(with: entries)
+        var table = try Qcow2L1Table(at: header.l1Offset, count: header.l1Count, from: file)
+        table.grow(to: Int(l1Count))
+        try rewrite.replaceL1(with: table)
       }
     }
     setSizeInMemory(newSize)
@@ -50,11 +52,17 @@ extension Qcow2Layer: Resizable {
       setSizeInMemory(header.virtualSize)
       throw error
     }
-    try rewrite { (rewrite) throws(EngineError) in rewrite.prologue.header.virtualSize = newSize }
+    try rewrite { (rewrite) throws(EngineError) in
+      try rewrite.resizeDisk(from: header.virtualSize, to: newSize)
+    }
   }
 
+  /// The new size as all but the image knows it. Bitmaps have no bits yet for what is new, and it is not dirty.
   private func setSizeInMemory(_ byteCount: UInt64) {
-    state.withLock { $0.prologue.header.virtualSize = byteCount }
+    state.withLock { state in
+      state.hasBegunRecording = byteCount > state.prologue.header.virtualSize
+      state.prologue.header.virtualSize = byteCount
+    }
     size.store(byteCount, ordering: .relaxed)
   }
 
@@ -73,12 +81,15 @@ extension Qcow2Layer: Resizable {
 
   /// The new size is recorded first. What lies past it is no longer read, so it can go step by step.
   private func shrink(_ header: Qcow2Header, to newSize: UInt64, _ progress: Progress) throws(EngineError) {
-    try rewrite { (rewrite) throws(EngineError) in rewrite.prologue.header.virtualSize = newSize }
+    try rewrite { (rewrite) throws(EngineError) in
+      try rewrite.resizeDisk(from: header.virtualSize, to: newSize)
+    }
     let start = newSize.aligned(upTo: clusterSize)
     let l1Count = UInt64(header.l1Count)
     for l1Index in geometry.l1Index(start)..<max(l1Count, geometry.l1Index(start)) {
       try progress.step(l1Index, of: l1Count)
-      try change(0..<0) { (state) throws(EngineError) in
+      try state.withLock { (state) throws(EngineError) in
+        try state.prepareToWrite()
         try state.removeEntries(ofTable: l1Index, from: max(start, l1Index << geometry.l2CoverageBits))
       }
     }
@@ -87,11 +98,17 @@ extension Qcow2Layer: Resizable {
       try store.resize(to: newSize)
       try store.flush()
     }
+    // A block may count nothing but others that went before it.
+    var (rounds, hasDropped) = (0, true)
+    while hasDropped && rounds < 4 {
+      hasDropped = try rewrite { (rewrite) throws(EngineError) in try rewrite.dropEmptyRefcountBlocks() }
+      rounds += 1
+    }
     try cutOffFreeEnd()
   }
 
   /// Makes the file end behind the last cluster in use.
-  func cutOffFreeEnd() throws(EngineError) {
+  fileprivate func cutOffFreeEnd() throws(EngineError) {
     try state.withLock { (state) throws(EngineError) in
       let byteCount = try file.byteCount()
       var end = byteCount.dividedRoundingUp(by: clusterSize)
@@ -106,7 +123,15 @@ extension Qcow2Layer: Resizable {
 
 extension Qcow2Layer: Emptyable {
   func removeContent(progress: Progress) throws(EngineError) {
-    try rewrite { (rewrite) throws(EngineError) in try rewrite.removeContent(progress: progress) }
+    try storeRecordedBits()
+    try rewrite { (rewrite) throws(EngineError) in try rewrite.removeContent() }
+    // Once more, because now there is room in front: the tables move there, and the file can end behind them.
+    try rewrite { (rewrite) throws(EngineError) in
+      let header = rewrite.prologue.header
+      try rewrite.replaceL1(
+        with: try Qcow2L1Table(at: header.l1Offset, count: header.l1Count, from: rewrite.file))
+      try rewrite.dropEmptyRefcountBlocks()
+    }
     if let store = dataFile?.store { store.forget(at: 0, count: try store.byteCount()) }
     try cutOffFreeEnd()
   }

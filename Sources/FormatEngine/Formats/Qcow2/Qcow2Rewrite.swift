@@ -71,6 +71,11 @@ final class Qcow2Rewrite {
     try shadow.startAnew(order: UInt64(refcountOrder))
   }
 
+  /// Leaves refcount blocks out that count nothing. False: there are none.
+  @discardableResult func dropEmptyRefcountBlocks() throws(EngineError) -> Bool {
+    try shadow.dropEmptyBlocks()
+  }
+
   /// Host offset of neighbouring clusters that are free, now counted once. Their content is not said.
   func allocate(clusters: UInt64) throws(EngineError) -> UInt64 {
     try shadow.allocate(clusters: clusters).lowerBound << geometry.clusterBits

@@ -19,6 +19,7 @@ final class Qcow2ShadowRefcounts {
   private var countsAnew = false
   /// While all is counted anew: clusters that hold what is not counted yet.
   private var isTaken: (UInt64) -> Bool = { _ in false }
+  private var hasDropped = false
   /// What has no references any more, for letting go of its room.
   private(set) var freed: [Range<UInt64>] = []
 
@@ -40,7 +41,7 @@ final class Qcow2ShadowRefcounts {
   }
 
   /// Whether anything has another count than before.
-  var hasChanged: Bool { countsAnew || !owned.isEmpty }
+  var hasChanged: Bool { countsAnew || hasDropped || !owned.isEmpty }
 
   /// Forgets all counts, and hands out only what lies past the end of the file from now on, or with `isTaken`
   /// what it says no to.
@@ -92,6 +93,54 @@ final class Qcow2ShadowRefcounts {
     guard isCounted else {
       throw .corrupt("A cluster of \(run) has more references than are counted; the image needs repair")
     }
+  }
+
+  /// Leaves out blocks that count nothing but themselves and others that are left out. False: there are none.
+  func dropEmptyBlocks() throws(EngineError) -> Bool {
+    var dropped: [UInt64: UInt64] = [:]
+    var hasFound = true
+    while hasFound {
+      hasFound = false
+      for index in 0..<UInt64(counts.table.count) where !owned.contains(index) {
+        guard let place = try counts.blockOffset(of: index << counts.blockCoverageBits) else { continue }
+        let cluster = place >> geometry.clusterBits
+        guard dropped[cluster] == nil,
+          try isEmpty(index, at: place, but: { $0 == cluster || dropped[$0] != nil })
+        else { continue }
+        dropped[cluster] = index
+        hasFound = true
+      }
+    }
+    let indices = Set(dropped.values)
+    for index in indices { counts.table.set(index, to: 0) }
+    for cluster in dropped.keys.sorted() {
+      // One that a block counted which goes with it has no count any more that could be taken down.
+      if indices.contains(cluster >> counts.blockCoverageBits) {
+        noteFreed(cluster..<cluster + 1)
+      } else {
+        leftBehind.append(cluster)
+      }
+    }
+    hasDropped = hasDropped || !dropped.isEmpty
+    return !dropped.isEmpty
+  }
+
+  /// Whether a block counts no clusters but those that do not matter.
+  private func isEmpty(_ index: UInt64, at place: UInt64, but isIgnored: (UInt64) -> Bool) throws(EngineError)
+    -> Bool
+  {
+    let countsInSlice = (UInt64(counts.blocks.sliceByteCount) << 3) >> counts.order
+    var cluster = index << counts.blockCoverageBits
+    for offset in stride(from: 0, to: geometry.clusterSize, by: counts.blocks.sliceByteCount) {
+      let bytes = unsafe UnsafeRawBufferPointer(try counts.blocks.slice(at: place + offset))
+      if unsafe !ZeroScan.isZero(bytes) {
+        for number in cluster..<cluster + countsInSlice where try counts.count(of: number) != 0 {
+          if !isIgnored(number) { return false }
+        }
+      }
+      cluster += countsInSlice
+    }
+    return true
   }
 
   private func noteFreed(_ run: Range<UInt64>) {
