@@ -5,6 +5,7 @@ public enum ReferenceTool: String, Sendable {
   case qemuImg = "qemu-img"
   case qemuIO = "qemu-io"
   case storageDaemon = "qemu-storage-daemon"
+  case nbd = "qemu-nbd"
 
   public var path: String { "/usr/bin/\(rawValue)" }
   public var isInstalled: Bool { Files.exists(path) }

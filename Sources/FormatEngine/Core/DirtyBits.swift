@@ -53,6 +53,11 @@ public struct DirtyBits: Sendable {
     var runs = DirtyRuns(granularityBits: granularityBits, virtualSize: virtualSize)
     for page in pages.keys.sorted() {
       guard let words = pages[page] else { continue }
+      // Most full pages are the shared one, which is seen without looking at its words.
+      guard words != Self.allBits else {
+        try runs.appendRun(page * Self.bitsInPage..<(page + 1) * Self.bitsInPage, body)
+        continue
+      }
       for (index, word) in words.enumerated() {
         try runs.append(word, at: page * Self.bitsInPage + UInt64(index) * 64, body)
       }

@@ -211,6 +211,18 @@ struct Qcow2BitmapDirectory: Equatable, Sendable {
     return directory
   }
 
+  /// The list, nil where it is damaged.
+  static func readIfSound(_ prologue: Qcow2Prologue, from file: any ByteStore) throws(EngineError)
+    -> Qcow2BitmapDirectory?
+  {
+    do throws(EngineError) {
+      return try read(prologue, from: file)
+    } catch {
+      guard error.code == .corrupt else { throw error }
+      return nil
+    }
+  }
+
   private mutating func parse(_ bytes: [UInt8], _ header: Qcow2Header, count: Int) throws(EngineError) {
     var position = 0
     var names: Set<[UInt8]> = []
@@ -230,6 +242,20 @@ struct Qcow2BitmapDirectory: Equatable, Sendable {
     }
     guard bitmaps.count == count else {
       throw .corrupt("Less bitmaps found than specified in header extension")
+    }
+  }
+
+  /// Throws where a bitmap stands in the way of another size of the disk: an inconsistent one, as with
+  /// qemu-img, one with unknown extra data, and one that would be too large.
+  func requireResizable(to virtualSize: UInt64) throws(EngineError) {
+    for bitmap in bitmaps {
+      try BitmapEditor.requireConsistent(bitmap.record)
+      try bitmap.requireKnownContent()
+      guard virtualSize > 0 else { throw .unsupported("A disk without bytes cannot have bitmaps") }
+      let byteCount = Qcow2Bitmap.byteCount(virtualSize, granularityBits: bitmap.granularityBits)
+      guard byteCount <= Qcow2BitmapLimits.byteCount else {
+        throw EngineError(.tooLarge, "Bitmap '\(bitmap.name)' would need too much space")
+      }
     }
   }
 

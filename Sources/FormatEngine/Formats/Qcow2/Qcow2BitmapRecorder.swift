@@ -32,8 +32,14 @@ struct Qcow2BitmapRecorder {
 }
 
 extension Qcow2State {
+  /// Notes what a guest writes, before it is written.
+  mutating func record(_ guestBytes: Range<UInt64>) throws(EngineError) {
+    if !hasBegunRecording { try beginRecording() }
+    recorder?.note(guestBytes)
+  }
+
   /// Begins to record, where a bitmap is enabled: marked in the image before anything else changes.
-  mutating func beginRecording() throws(EngineError) {
+  private mutating func beginRecording() throws(EngineError) {
     let directory = try Qcow2BitmapDirectory.read(prologue, from: file)
     if let recorder = Qcow2BitmapRecorder(directory, virtualSize: prologue.header.virtualSize) {
       var marked = directory

@@ -25,7 +25,7 @@ extension Qcow2Layer: CompressedWriting {
     guard encryption == nil else {
       throw .unsupported("Compression and encryption not supported at the same time")
     }
-    let places = try change(0..<0) { (state) throws(EngineError) -> [UInt64] in
+    let places = try change(recording: 0..<0) { (state) throws(EngineError) -> [UInt64] in
       var places: [UInt64] = []
       places.reserveCapacity(pieces.count)
       for piece in pieces {
@@ -34,7 +34,7 @@ extension Qcow2Layer: CompressedWriting {
       return places
     }
     unsafe try write(bytes, pieces, at: places)
-    try change(0..<0) { (state) throws(EngineError) in
+    try change(recording: 0..<0) { (state) throws(EngineError) in
       for (piece, place) in zip(pieces, places) { try state.link(piece, at: place) }
     }
   }

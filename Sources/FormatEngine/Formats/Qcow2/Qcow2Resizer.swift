@@ -12,6 +12,8 @@ extension Qcow2Layer: Resizable {
     }
     guard newSize != header.virtualSize else { return }
     try storeRecordedBits()
+    let list = try Qcow2BitmapDirectory.read(state.withLock { $0.prologue }, from: file)
+    try list.requireResizable(to: newSize)
     if newSize > header.virtualSize {
       try grow(header, to: newSize, preallocation, progress, clearing: clearing)
     } else {
@@ -38,6 +40,9 @@ extension Qcow2Layer: Resizable {
       }
     }
     setSizeInMemory(newSize)
+    // What the disk gains is not dirty by what is done to it here; the size is switched by a rewrite, after
+    // which recording begins anew.
+    state.withLock { $0.hasBegunRecording = true }
     do throws(EngineError) {
       try clearing()
       try extendDataFile(from: header.virtualSize, to: newSize)
@@ -50,10 +55,12 @@ extension Qcow2Layer: Resizable {
       try flush()
     } catch {
       setSizeInMemory(header.virtualSize)
+      state.withLock { $0.hasBegunRecording = false }
       throw error
     }
     try rewrite { (rewrite) throws(EngineError) in
-      try rewrite.resizeDisk(from: header.virtualSize, to: newSize)
+      try rewrite.resizeBitmaps(from: header.virtualSize, to: newSize)
+      rewrite.prologue.header.virtualSize = newSize
     }
   }
 
@@ -82,7 +89,8 @@ extension Qcow2Layer: Resizable {
   /// The new size is recorded first. What lies past it is no longer read, so it can go step by step.
   private func shrink(_ header: Qcow2Header, to newSize: UInt64, _ progress: Progress) throws(EngineError) {
     try rewrite { (rewrite) throws(EngineError) in
-      try rewrite.resizeDisk(from: header.virtualSize, to: newSize)
+      try rewrite.resizeBitmaps(from: header.virtualSize, to: newSize)
+      rewrite.prologue.header.virtualSize = newSize
     }
     let start = newSize.aligned(upTo: clusterSize)
     let l1Count = UInt64(header.l1Count)

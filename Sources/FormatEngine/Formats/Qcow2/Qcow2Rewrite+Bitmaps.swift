@@ -36,25 +36,22 @@ extension Qcow2Rewrite {
   }
 
   /// Fits the bitmaps to a disk of another size: bits beyond it go, bytes that it gains are not dirty.
-  /// An inconsistent bitmap stands in the way, as with qemu-img.
-  func resizeBitmaps(to virtualSize: UInt64) throws(EngineError) {
-    let old = try Qcow2BitmapDirectory.read(prologue, from: file)
-    guard !old.bitmaps.isEmpty else { return }
-    guard virtualSize > 0 else { throw .unsupported("A disk without bytes cannot have bitmaps") }
-    var bitmaps = old.bitmaps
-    for index in bitmaps.indices {
-      try BitmapEditor.requireConsistent(bitmaps[index].record)
-      try bitmaps[index].requireKnownContent()
-      try resize(&bitmaps[index], to: virtualSize)
-    }
-    try writeDirectory(bitmaps, replacing: old)
+  func resizeBitmaps(from oldSize: UInt64, to newSize: UInt64) throws(EngineError) {
+    var old = prologue
+    old.header.virtualSize = oldSize
+    let list = try Qcow2BitmapDirectory.read(old, from: file)
+    guard !list.bitmaps.isEmpty else { return }
+    try list.requireResizable(to: newSize)
+    var bitmaps = list.bitmaps
+    for index in bitmaps.indices { try resize(&bitmaps[index], to: newSize) }
+    try writeDirectory(bitmaps, replacing: list)
   }
 
-  /// Takes all bitmaps out of the image: version 2 has none.
+  /// Takes all bitmaps out of the image: version 2 has none. Clusters of a damaged list are leaked.
   func removeBitmaps() throws(EngineError) {
-    let old = try Qcow2BitmapDirectory.read(prologue, from: file)
-    for bitmap in old.bitmaps { try free(bitmap) }
-    try writeDirectory([], replacing: old)
+    let old = try Qcow2BitmapDirectory.readIfSound(prologue, from: file)
+    for bitmap in old?.bitmaps ?? [] { try free(bitmap) }
+    try writeDirectory([], replacing: old ?? Qcow2BitmapDirectory())
   }
 
   // MARK: One bitmap
@@ -92,9 +89,6 @@ extension Qcow2Rewrite {
 
   private func resize(_ bitmap: inout Qcow2Bitmap, to virtualSize: UInt64) throws(EngineError) {
     let byteCount = Qcow2Bitmap.byteCount(virtualSize, granularityBits: bitmap.granularityBits)
-    guard byteCount <= Qcow2BitmapLimits.byteCount else {
-      throw EngineError(.tooLarge, "Bitmap '\(bitmap.name)' would need too much space")
-    }
     var table = try Qcow2BitmapTable(bitmap, geometry, from: file)
     let count = Int(byteCount.dividedRoundingUp(by: geometry.clusterSize))
     for index in table.entries.indices.dropFirst(count) { try freePart(table.part(index)) }
@@ -163,9 +157,12 @@ extension Qcow2Rewrite {
   // MARK: Giving back
 
   private func free(_ bitmap: Qcow2Bitmap) throws(EngineError) {
-    // Where the table cannot be used its clusters are leaked: an inconsistent bitmap can always be removed.
-    if let table = try? Qcow2BitmapTable(bitmap, geometry, from: file) {
+    do throws(EngineError) {
+      let table = try Qcow2BitmapTable(bitmap, geometry, from: file)
       for index in table.entries.indices { try freePart(table.part(index)) }
+    } catch {
+      // Clusters of a damaged table are leaked: an inconsistent bitmap can always be removed.
+      guard error.code == .corrupt else { throw error }
     }
     try free(at: bitmap.tableOffset, byteCount: UInt64(bitmap.tableCount) * 8)
   }

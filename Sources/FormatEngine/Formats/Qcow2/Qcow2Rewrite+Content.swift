@@ -25,12 +25,4 @@ extension Qcow2Rewrite {
     prologue.header.l1Offset = try table.write(to: self)
     prologue.header.l1Count = UInt32(table.count)
   }
-
-  /// The disk gets another size, and its bitmaps with it.
-  func resizeDisk(from oldSize: UInt64, to newSize: UInt64) throws(EngineError) {
-    // The bitmaps are as the image has them until now.
-    prologue.header.virtualSize = oldSize
-    try resizeBitmaps(to: newSize)
-    prologue.header.virtualSize = newSize
-  }
 }

@@ -99,7 +99,7 @@ extension Qcow2State {
     }
     if let area = encryptionHeader { map.add(area, .other) }
     // A list that cannot be read stands in the way of writes, not of a repair.
-    if let list = try? Qcow2BitmapDirectory.read(prologue, from: file) {
+    if let list = try Qcow2BitmapDirectory.readIfSound(prologue, from: file) {
       map.add(Self.clusters(list.place.lowerBound, UInt64(list.place.count), geometry), .bitmapDirectory)
       for bitmap in list.bitmaps {
         map.add(Self.clusters(bitmap.tableOffset, UInt64(bitmap.tableCount) * 8, geometry), .bitmapTable)

@@ -5,7 +5,7 @@ extension Qcow2Layer: WritableLayer {
   func allocate(at offset: UInt64, limit: UInt64) throws(EngineError) -> Allocation {
     // Without the key nobody could read what is written.
     guard encryption == nil || cipher != nil else { throw .missingKey }
-    return try change(offset..<offset + limit) { (state) throws(EngineError) in
+    return try change(recording: offset..<offset + limit) { (state) throws(EngineError) in
       try state.allocate(at: offset, limit: limit)
     }
   }
@@ -36,7 +36,7 @@ extension Qcow2Layer: WritableLayer {
 
   func setZeros(at offset: UInt64, limit: UInt64, keepingRoom: Bool) throws(EngineError) -> UInt64 {
     if let zeroed = try zeroRawData(at: offset, limit: limit) { return zeroed }
-    let done = try change(offset..<offset + limit) { (state) throws(EngineError) in
+    let done = try change(recording: offset..<offset + limit) { (state) throws(EngineError) in
       try state.setZeros(at: offset, limit: limit, keepingRoom: keepingRoom)
     }
     if !keepingRoom { dataFile?.store.forget(at: offset, count: done) }
@@ -45,7 +45,7 @@ extension Qcow2Layer: WritableLayer {
 
   func discard(at offset: UInt64, limit: UInt64) throws(EngineError) -> UInt64 {
     if let zeroed = try zeroRawData(at: offset, limit: limit) { return zeroed > 0 ? zeroed : limit }
-    let (isFreed, done) = try change(offset..<offset + limit) { (state) throws(EngineError) in
+    let (isFreed, done) = try change(recording: offset..<offset + limit) { (state) throws(EngineError) in
       try state.discard(at: offset, limit: limit)
     }
     if isFreed { dataFile?.store.forget(at: offset, count: done) }
@@ -58,7 +58,7 @@ extension Qcow2Layer: WritableLayer {
     let isRaw = state.withLock { $0.prologue.header.autoclearFeatures.contains(.rawExternalData) }
     guard isRaw, let dataFile else { return nil }
     guard encryption == nil else { return 0 }
-    try change(offset..<offset + limit) { (_) throws(EngineError) in }
+    try change(recording: offset..<offset + limit) { (_) throws(EngineError) in }
     try dataFile.store.writeZeros(at: offset, count: limit, freeing: true)
     return limit
   }
@@ -74,14 +74,14 @@ extension Qcow2Layer: WritableLayer {
 
   /// Runs a change of the tables. The first one prepares the image for it.
   ///
-  /// `guestBytes`: what the guest reads differently afterwards, or will once they are written; for bitmaps.
+  /// `guestBytes`: what a guest writes to, for bitmaps; nil for what no guest reads.
   func change<T>(
-    _ guestBytes: Range<UInt64>, _ body: (inout sending Qcow2State) throws(EngineError) -> sending T
+    recording guestBytes: Range<UInt64>? = nil,
+    _ body: (inout sending Qcow2State) throws(EngineError) -> sending T
   ) throws(EngineError) -> sending T {
     try state.withLock { (state) throws(EngineError) in
       try state.prepareToWrite()
-      if !state.hasBegunRecording { try state.beginRecording() }
-      state.recorder?.note(guestBytes)
+      if let guestBytes { try state.record(guestBytes) }
       do throws(EngineError) {
         return try body(&state)
       } catch {
