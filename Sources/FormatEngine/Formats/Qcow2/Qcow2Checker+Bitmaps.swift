@@ -25,6 +25,20 @@ extension Qcow2Checker {
     }
   }
 
+  /// Why the bitmaps cannot be used, nil where all of them can.
+  func bitmapDamage() throws(EngineError) -> String? {
+    let prologue = Qcow2Prologue(header: header, extensions: extensions, backing: nil)
+    do throws(EngineError) {
+      for bitmap in try Qcow2BitmapDirectory.read(prologue, from: file).bitmaps {
+        _ = try Qcow2BitmapTable(bitmap, geometry, from: file)
+      }
+      return nil
+    } catch {
+      guard error.code == .corrupt else { throw error }
+      return error.message
+    }
+  }
+
   /// The clusters of an encryption header, whose place an extension names.
   mutating func countEncryptionHeader() {
     guard header.encryptionMethod == 2, let content = extensions[Qcow2HeaderExtensions.Kind.encryption],

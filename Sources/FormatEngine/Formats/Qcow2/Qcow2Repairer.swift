@@ -2,7 +2,8 @@ import Synchronization
 
 /// Mends an image, in an order in which a power cut at any moment leaves it no worse than it was:
 ///
-/// 1. entries that cannot be true, in place (`Qcow2EntryMender`);
+/// 1. the bit that keeps bitmaps valid, where they cannot be read; then entries that cannot be true, in place
+///    (`Qcow2EntryMender`);
 /// 2. counts: in place, upwards before anything else and downwards where nothing refers; or, where the refcount
 ///    structure itself is damaged, a new one beside the old and one write of the header;
 /// 3. copied flags, in place, when the counts they speak of are on disk;
@@ -45,6 +46,7 @@ struct Qcow2Repairer {
   }
 
   private mutating func runOnce() throws(EngineError) -> CheckReport {
+    try takeOffDamagedBitmaps()
     try checker.readSnapshots()
     guard checker.report.failure == nil else { return checker.report }
     try findReferences()
@@ -88,6 +90,19 @@ struct Qcow2Repairer {
       }
     }
     tableCorruptions = checker.report.corruptions
+  }
+
+  /// Bitmaps that cannot be read are worthless, and what they refer to is about to be given back: a list that
+  /// goes on naming it would be a danger. What is left is an image that was changed without its bitmaps.
+  private mutating func takeOffDamagedBitmaps() throws(EngineError) {
+    guard let damage = try checker.bitmapDamage() else { return }
+    prologue.header.autoclearFeatures.remove(.bitmaps)
+    var field: [UInt8] = []
+    field.append(bigEndian: prologue.header.autoclearFeatures.rawValue)
+    try file.write(bytes: field, at: 88)
+    try file.flush()
+    checker = try Qcow2Checker(prologue, file: file, progress: progress, repairing: mode)
+    checker.noteMended("Repairing bitmaps: taken off. \(damage)")
   }
 
   // MARK: Counts in place

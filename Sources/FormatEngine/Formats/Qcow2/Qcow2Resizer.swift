@@ -96,8 +96,7 @@ extension Qcow2Layer: Resizable {
     let l1Count = UInt64(header.l1Count)
     for l1Index in geometry.l1Index(start)..<max(l1Count, geometry.l1Index(start)) {
       try progress.step(l1Index, of: l1Count)
-      try state.withLock { (state) throws(EngineError) in
-        try state.prepareToWrite()
+      try change { (state) throws(EngineError) in
         try state.removeEntries(ofTable: l1Index, from: max(start, l1Index << geometry.l2CoverageBits))
       }
     }

@@ -47,13 +47,6 @@ extension Qcow2Rewrite {
     try writeDirectory(bitmaps, replacing: list)
   }
 
-  /// Takes all bitmaps out of the image: version 2 has none. Clusters of a damaged list are leaked.
-  func removeBitmaps() throws(EngineError) {
-    let old = try Qcow2BitmapDirectory.readIfSound(prologue, from: file)
-    for bitmap in old?.bitmaps ?? [] { try free(bitmap) }
-    try writeDirectory([], replacing: old ?? Qcow2BitmapDirectory())
-  }
-
   // MARK: One bitmap
 
   private func makeBitmap(_ entry: BitmapEditor.Entry) throws(EngineError) -> Qcow2Bitmap {

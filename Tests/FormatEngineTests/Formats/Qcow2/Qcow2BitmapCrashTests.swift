@@ -81,7 +81,7 @@ import Testing
     let before = try Self.open(MemoryStore(good)).readAll()
     let seed = "\(random)"
     var usable = 0
-    let cuts = stride(from: 0, through: store.eventCount, by: max(1, store.eventCount / Effort.rounds(25)))
+    let cuts = stride(from: 0, through: store.eventCount, by: max(1, store.eventCount / Effort.rounds(15)))
     try store.forEachCrashState(cuts: cuts, random: &random) { state in
       let moment = "\(state.cut) of \(store.eventCount), \(state.story), \(seed)"
       let chain = try Self.open(MemoryStore(state.bytes))
@@ -213,6 +213,35 @@ import Testing
     #expect(throws: EngineError.self) { try chain.writeBytes([1], at: 0) }
     let report = try #require(chain.top as? any Checkable).check(progress: .none)
     #expect(report.corruptions == 1)
+  }
+
+  /// A list or a table that cannot be read: a repair takes the bitmaps off, and the disk can be written to.
+  @Test(arguments: [RepairMode.leaks, .all], [true, false])
+  func aRepairTakesDamagedBitmapsOff(_ mode: RepairMode, _ isList: Bool) throws {
+    var image = Qcow2Bytes(bytes: try Self.made("cluster_size=4k"))
+    let content = try #require(image.headerExtension(0x2385_2875)).offset
+    let directory = Int(image.number(at: content + 16, width: 8))
+    let table = Int(image.number(at: directory, width: 8))
+    if isList { image.put(9, at: content, width: 4) } else { image.put(2, at: table + 7, width: 1) }
+    let store = MemoryStore(image.bytes)
+    let damaged = try ImageChain.over(store, format: Qcow2Format.self, access: .readOnly)
+    let before = try damaged.readAll()
+    let repairable = try #require(
+      ImageChain.over(store, format: Qcow2Format.self, access: .readWrite, isForInspection: true).top
+        as? any Repairable)
+    let report = try repairable.repair(mode, progress: .none)
+    #expect(report.corruptions == 0 && report.leaks == 0, "\(report.findings)")
+    #expect(report.corruptionsFixed == 1 && report.leaksFixed > 3)
+    let chain = try ImageChain.over(store, format: Qcow2Format.self, access: .readWrite)
+    #expect(try chain.bitmapLayer.bitmaps() == [])
+    #expect(try chain.readAll() == before)
+    try chain.writeBytes([1], at: 0)
+    try chain.close()
+    try TemporaryFolder.with { folder in
+      let path = try folder.write(store.snapshot, to: "image")
+      let verdict = try ReferenceTool.check(path)
+      #expect(verdict.corruptions == 0 && verdict.leaks == 0, "\(verdict.text)")
+    }
   }
 
   /// Another program wrote to the disk: what the bitmaps say is worthless, and so they are gone.
