@@ -39,8 +39,18 @@ struct Qcow2ZeroExpander {
     }
     try reader.read(table)
     var zeroCount: UInt64 = 0
-    for index in 0..<reader.entryCount where reader[index].isZeroCluster { zeroCount += 1 }
+    var hasRoom = hasBacking
+    for index in 0..<reader.entryCount where reader[index].isZeroCluster {
+      zeroCount += 1
+      hasRoom = hasRoom || reader[index].hostOffset != 0
+    }
     guard zeroCount > 0 else { return table }
+    if !hasRoom {
+      // Without anything below, the entries say the same in both versions: that needs no other place.
+      try expandEntries(zeroCount, areCopied: false)
+      try reader.write(to: table)
+      return table
+    }
     let isShared = try rewrite.count(of: table) > 1
     try expandEntries(zeroCount, areCopied: isActive && !isShared)
     let place = try rewrite.allocate(clusters: 1) >> rewrite.geometry.clusterBits
