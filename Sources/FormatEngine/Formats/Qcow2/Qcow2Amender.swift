@@ -61,10 +61,11 @@ extension Qcow2AmendOptions {
   }
 
   fileprivate func apply(to rewrite: Qcow2Rewrite, progress: Progress) throws(EngineError) {
-    if version > rewrite.prologue.header.version { try rewrite.upgrade() }
+    // The counts first: those of the image as it is are what is counted anew.
     if refcountOrder != rewrite.prologue.header.refcountOrder {
       try rewrite.changeRefcountWidth(toOrder: refcountOrder, progress: progress)
     }
+    if version > rewrite.prologue.header.version { try rewrite.upgrade() }
     if let dataFile {
       rewrite.prologue.extensions.set(
         Qcow2HeaderExtensions.Kind.dataFile, dataFile.isEmpty ? nil : Array(dataFile.utf8))

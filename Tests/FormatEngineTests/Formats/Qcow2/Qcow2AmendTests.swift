@@ -74,32 +74,25 @@ import Testing
     }
   }
 
+  /// In the judge's words.
   @Test(arguments: [
-    ("compat=0.42", [], "Unknown compatibility level 0.42"),
-    ("refcount_bits=5", [], "Refcount width must be a power of two and may not exceed 64 bits"),
-    (
-      "refcount_bits=1", [],
-      "Cannot decrease refcount entry width to 1 bits: Cluster at offset 0x50000 has a refcount of 2"
-    ),
-    ("compat=v2", ["refcount_bits=8"], "compat=0.10 requires refcount_bits=16"),
-    ("compat=v2", ["extended_l2=on"], "Cannot downgrade an image with incompatible features 0x10 set"),
-    (
-      "lazy_refcounts=on", ["compat=v2"],
-      "Lazy refcounts only supported with compatibility level 1.1 and above (use compat=1.1 or greater)"
-    ),
-    ("data_file_raw=on", [], "data-file-raw cannot be set on existing images"),
-    ("data_file=x", [], "data-file can only be set for images that use an external data file"),
-    ("backing_file=x", [], "Cannot amend the backing file\nYou can use 'qemu-img rebase' instead."),
-    ("encrypt.state=active", [], "Can't amend encryption options - encryption not present"),
+    ("compat=0.42", ""), ("refcount_bits=5", ""), ("refcount_bits=1", ""),
+    ("compat=v2", "refcount_bits=8"), ("compat=v2", "extended_l2=on"), ("compat=v2,refcount_bits=8", ""),
+    ("lazy_refcounts=on", "compat=v2"), ("refcount_bits=8", "compat=v2"), ("data_file_raw=on", ""),
+    ("data_file=x", ""), ("backing_file=x", ""), ("backing_fmt=raw", ""), ("encrypt.state=active", ""),
+    ("size=1000", ""), ("size=2M", "compat=v2"),
   ])
-  func whatCannotBeIsRefusedAndNothingChanges(_ change: String, _ options: [String], _ message: String) throws
-  {
-    let bytes = try Qcow2Bytes.judged(options).bytes
-    let store = MemoryStore(bytes)
-    let chain = try ImageChain.over(store, format: Qcow2Format.self, access: .readWrite)
-    #expect(try error(change, chain)?.message == message)
-    #expect(Array(store.snapshot[..<512]) == Array(bytes[..<512]))
-    #expect(try SnapshotChange.state(store.snapshot) == SnapshotChange.state(bytes))
+  func whatCannotBeIsRefusedAndNothingChanges(_ change: String, _ option: String) throws {
+    try TemporaryFolder.with { folder in
+      let bytes = try Qcow2Bytes.judged(option.isEmpty ? [] : [option]).bytes
+      let path = try folder.write(bytes, to: "image")
+      let judged = try ReferenceTool.qemuImg.run(["amend", "-f", "qcow2", "-o", change, path])
+      let store = MemoryStore(bytes)
+      let chain = try ImageChain.over(store, format: Qcow2Format.self, access: .readWrite)
+      #expect("qemu-img: \(try error(change, chain)?.message ?? "")\n" == judged.stderrText)
+      #expect(Array(store.snapshot[..<512]) == Array(bytes[..<512]))
+      #expect(try SnapshotChange.state(store.snapshot) == SnapshotChange.state(bytes))
+    }
   }
 
   /// Version 2 need not record a snapshot's size, so all must have the same.

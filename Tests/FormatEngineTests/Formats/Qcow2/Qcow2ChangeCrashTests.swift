@@ -65,12 +65,11 @@ enum AnyChange {
     guard change.contains("=") else {
       return try SnapshotChange.perform(change, try #require(chain.top as? any SnapshotChanging))
     }
-    let layer = try #require(chain.top as? any Amendable)
     var options = OptionValues(Qcow2Format.amendOptions)
     for item in change.split(separator: ",") {
       let parts = item.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
       try options.set(String(parts[0]), to: String(parts[1]))
     }
-    try layer.amend(options, AmendRequest(), progress: .none)
+    try chain.amend(options, AmendRequest())
   }
 }

@@ -24,7 +24,8 @@ import Testing
           }
           try? chain.close()
         }
-        #expect(Array(store.snapshot[..<bytes.count]) == bytes, "\(change), \(place)")
+        let now = Array(store.snapshot[..<bytes.count])
+        #expect(ModelDisk.firstDifference(now, bytes) == nil, "\(change), \(place)")
       }
     }
   }
@@ -52,7 +53,7 @@ import Testing
     case .activeL1Entry:
       return with([0x8000_00ff_ffff_0000, 0x8000_0000_0005_0200], at: good.l1Offset, all)
     case .snapshotL2Entry:
-      let table = Int(good.number(at: Int(good.number(at: entry, width: 8)), width: 8))
+      let table = Int(good.number(at: Int(good.number(at: entry, width: 8)), width: 8) & 0xff_ffff_ffff)
       return with([0x00ff_ffff_0000, 0x50200], at: table, ["apply", "delete"])
     case .refcount:
       // Of the data cluster that both share.

@@ -141,8 +141,8 @@ enum SnapshotChange {
     let records = try layer.snapshots()
     switch change {
     case "create": try layer.createSnapshot(named: "new", at: SnapshotDate(seconds: 1, nanoseconds: 0))
-    case "apply": for record in records { try layer.applySnapshot(record) }
-    default: for record in records { try layer.deleteSnapshot(record) }
+    case "apply": try layer.applySnapshot(records[0])
+    default: try layer.deleteSnapshot(records[0])
     }
   }
 
