@@ -96,10 +96,13 @@ extension Qcow2Rewrite {
     var new = old
     let total = old.reduce(UInt64(header.l1Count)) { $0 + UInt64($1.l1Count) }
     var expander = try Qcow2ZeroExpander(self, total: total, progress: progress)
-    var active = try Qcow2L1Table(at: header.l1Offset, count: header.l1Count, from: file)
+    var active = try activeL1()
+    let trees = try Qcow2TreeRewriter(self)
+    try trees.requireSound(active)
+    for snapshot in old { try trees.requireSound(try l1(of: snapshot)) }
     try expander.expand(&active, isActive: true)
     for (index, snapshot) in old.enumerated() {
-      let before = try Qcow2L1Table(at: snapshot.l1Offset, count: snapshot.l1Count, from: file)
+      let before = try l1(of: snapshot)
       var l1 = before
       try expander.expand(&l1, isActive: false)
       guard l1 != before else { continue }

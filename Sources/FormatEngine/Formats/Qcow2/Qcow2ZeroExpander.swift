@@ -65,6 +65,9 @@ struct Qcow2ZeroExpander {
     let bits = rewrite.geometry.clusterBits
     var room: UInt64 = 0
     if hasBacking {
+      guard rewrite.prologue.header.encryptionMethod == 0 else {
+        throw .unsupported("Zero clusters over a backing file cannot be stored in an encrypted image")
+      }
       room = try rewrite.allocate(clusters: zeroCount)
       try rewrite.file.writeZeros(at: room, count: zeroCount << bits, freeing: true)
     }

@@ -70,16 +70,8 @@ import Testing
     var image = try Qcow2Bytes.judged(["cluster_size=512"])
     let old = Int(image.number(at: image.snapshotsOffset + 8, width: 4))
     #expect(old == 32)
-    // More entries are zeros behind the end of the file; fewer forget tables, which are leaked then.
-    if count > 32 {
-      let place = (image.bytes.count + 511) / 512 * 512
-      let table = Int(image.number(at: image.snapshotsOffset, width: 8))
-      let content = Array(image.bytes[table..<table + old * 8])
-      image.bytes += [UInt8](repeating: 0, count: place - image.bytes.count) + content
-      image.bytes += [UInt8](repeating: 0, count: (Int(count) * 8 + 511) / 512 * 512 - content.count)
-      image.put(UInt64(place), at: image.snapshotsOffset, width: 8)
-      try image.countAll(from: place)
-    }
+    // Fewer entries forget tables, which are leaked then; more need another place.
+    if count > 32 { try image.moveSnapshotL1(toTableOf: Int(count)) }
     image.put(count, at: image.snapshotsOffset + 8, width: 4)
     let store = MemoryStore(image.bytes)
     let chain = try ImageChain.over(store, format: Qcow2Format.self, access: .readWrite)
@@ -123,13 +115,20 @@ import Testing
 }
 
 extension Qcow2Bytes {
-  /// Counts one reference to each cluster from a place on to the end, which the first block must count.
-  fileprivate mutating func countAll(from place: Int) throws {
+  /// Moves the L1 table of the first snapshot to a larger place.
+  fileprivate mutating func moveSnapshotL1(toTableOf count: Int) throws {
     let store = MemoryStore(bytes)
     let layer = try #require(
       try ImageChain.over(store, format: Qcow2Format.self, access: .readWrite).top as? Qcow2Layer)
-    let (first, end) = (UInt64(place) / 512, (UInt64(bytes.count) + 511) / 512)
-    try layer.rewrite { (rewrite) throws(EngineError) in try rewrite.set(first..<end, to: 1) }
+    let old = Int(number(at: snapshotsOffset, width: 8))
+    let oldByteCount = Int(number(at: snapshotsOffset + 8, width: 4)) * 8
+    var table = Array(bytes[old..<old + oldByteCount])
+    table += [UInt8](repeating: 0, count: count * 8 - oldByteCount)
+    let place = try layer.rewrite { (rewrite) throws(EngineError) in
+      try rewrite.remove(rewrite.clusters(at: UInt64(old), byteCount: UInt64(oldByteCount)))
+      return try rewrite.allocate(bytes: table)
+    }
     bytes = store.snapshot
+    put(place, at: snapshotsOffset, width: 8)
   }
 }
