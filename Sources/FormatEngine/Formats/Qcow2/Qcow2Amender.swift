@@ -61,10 +61,11 @@ extension Qcow2AmendOptions {
   }
 
   fileprivate func apply(to rewrite: Qcow2Rewrite, progress: Progress) throws(EngineError) {
-    if version > rewrite.prologue.header.version { try rewrite.upgrade() }
+    // The counts first: those of the image as it is are what is counted anew.
     if refcountOrder != rewrite.prologue.header.refcountOrder {
       try rewrite.changeRefcountWidth(toOrder: refcountOrder, progress: progress)
     }
+    if version > rewrite.prologue.header.version { try rewrite.upgrade() }
     if let dataFile {
       rewrite.prologue.extensions.set(
         Qcow2HeaderExtensions.Kind.dataFile, dataFile.isEmpty ? nil : Array(dataFile.utf8))
@@ -95,10 +96,13 @@ extension Qcow2Rewrite {
     var new = old
     let total = old.reduce(UInt64(header.l1Count)) { $0 + UInt64($1.l1Count) }
     var expander = try Qcow2ZeroExpander(self, cipher, total: total, progress: progress)
-    var active = try Qcow2L1Table(at: header.l1Offset, count: header.l1Count, from: file)
+    var active = try activeL1()
+    let trees = try Qcow2TreeRewriter(self)
+    try trees.requireSound(active)
+    for snapshot in old { try trees.requireSound(try l1(of: snapshot)) }
     try expander.expand(&active, isActive: true)
     for (index, snapshot) in old.enumerated() {
-      let before = try Qcow2L1Table(at: snapshot.l1Offset, count: snapshot.l1Count, from: file)
+      let before = try l1(of: snapshot)
       var l1 = before
       try expander.expand(&l1, isActive: false)
       guard l1 != before else { continue }

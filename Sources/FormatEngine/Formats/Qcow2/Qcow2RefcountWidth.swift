@@ -15,6 +15,7 @@ extension Qcow2Rewrite {
     let maximum: UInt64 = order == 6 ? .max : (1 << (1 << UInt64(order))) - 1
     let fileClusters = try file.byteCount().dividedRoundingUp(by: geometry.clusterSize)
     let coverage: UInt64 = 1 << (bits + 3 - UInt64(header.refcountOrder))
+    var done: UInt64 = 0
     try startCounting(refcountOrder: order)
     for index in 0..<UInt64(table.count) where table[index] & Qcow2Refcounts.blockOffsetMask != 0 {
       var run = index * coverage..<index * coverage
@@ -30,7 +31,8 @@ extension Qcow2Rewrite {
         run = run.lowerBound..<cluster + 1
       }
       if runCount > 0 { try set(run, to: runCount) }
-      try progress.step(index + 1, of: UInt64(table.count))
+      done += 1
+      try progress.step(done, of: UInt64(blocks.count))
     }
   }
 

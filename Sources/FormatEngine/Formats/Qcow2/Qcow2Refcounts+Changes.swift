@@ -7,23 +7,18 @@ extension Qcow2Refcounts {
   /// Adds a reference to a cluster, which has a block.
   func increment(_ cluster: UInt64) throws(EngineError) { try increment(cluster..<cluster + 1) }
 
-  /// Adds a reference to each cluster of a run. Every one of them has a block. Returns the least of their counts
-  /// before.
-  @discardableResult
-  func increment(_ run: Range<UInt64>) throws(EngineError) -> UInt64 {
+  /// Adds a reference to each cluster of a run. Every one of them has a block.
+  func increment(_ run: Range<UInt64>) throws(EngineError) {
     let maximum = maximumCount
     var hasRoom = true
-    var least = UInt64.max
     try change(run) { old in
       hasRoom = hasRoom && old < maximum
-      least = min(least, old)
       return old < maximum ? old + 1 : old
     }
     guard hasRoom else {
       throw EngineError(
         .tooLarge, "A cluster would have more references than \(1 << order) bits can count")
     }
-    return least
   }
 
   /// Takes a reference from a cluster and says how many are left. A count of 0 stays as it is: an image
@@ -51,6 +46,20 @@ extension Qcow2Refcounts {
       }
     }
     return cluster
+  }
+
+  /// The first cluster of a run that counts as free.
+  func firstFree(in run: Range<UInt64>) throws(EngineError) -> UInt64? {
+    var cluster = run.lowerBound
+    while cluster < run.upperBound {
+      guard let window = try window(of: cluster) else { return cluster }
+      let end = min(window.clusters.upperBound, run.upperBound)
+      while cluster < end {
+        if window.slice[cluster - window.clusters.lowerBound] == 0 { return cluster }
+        cluster += 1
+      }
+    }
+    return nil
   }
 
   /// The slice that counts `cluster`, and which clusters it counts; nil where no block counts it.

@@ -45,15 +45,14 @@ final class Qcow2Rewrite {
   func oldCount(of cluster: UInt64) throws(EngineError) -> UInt64 { try old.count(of: cluster) }
 
   /// One reference more to each of these clusters. Throws `tooLarge` where they cannot be counted.
-  func add(_ clusters: Range<UInt64>) throws(EngineError) { _ = try shadow.increment(clusters) }
+  func add(_ clusters: Range<UInt64>) throws(EngineError) { try shadow.increment(clusters) }
 
-  /// As `add`, for clusters that are in use. Throws `corrupt` where one counts as free: it could be handed out
-  /// to somebody else.
-  func share(_ clusters: Range<UInt64>) throws(EngineError) {
-    guard !clusters.isEmpty else { return }
-    guard try shadow.increment(clusters) > 0 else {
-      throw .corrupt("A cluster of \(clusters) is in use and counts as free; the image needs repair")
-    }
+  /// Throws `corrupt` where one of these clusters, which are in use, counts as free until now: it could be handed
+  /// out as a new place. To be asked before the first change.
+  func requireCounted(_ clusters: Range<UInt64>) throws(EngineError) {
+    guard let free = try old.firstFree(in: clusters) else { return }
+    let offset = free << geometry.clusterBits
+    throw .corrupt("Cluster at 0x\(hex(offset)) is in use and counts as free; the image needs repair", at: offset)
   }
 
   /// One reference less to each of these clusters. What is free then is not used again before the switch.

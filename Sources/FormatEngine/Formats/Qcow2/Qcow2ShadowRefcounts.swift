@@ -69,10 +69,9 @@ final class Qcow2ShadowRefcounts {
     try counts.set(run, to: count)
   }
 
-  /// Returns the least of the counts before.
-  func increment(_ run: Range<UInt64>) throws(EngineError) -> UInt64 {
+  func increment(_ run: Range<UInt64>) throws(EngineError) {
     try own(run)
-    return try counts.increment(run)
+    try counts.increment(run)
   }
 
   func decrement(_ run: Range<UInt64>) throws(EngineError) {

@@ -8,7 +8,8 @@ extension Qcow2Layer: SnapshotChanging {
       let trees = try Qcow2TreeRewriter(rewrite)
       let header = rewrite.prologue.header
       var snapshots = try rewrite.snapshots()
-      var l1 = try Qcow2L1Table(at: header.l1Offset, count: header.l1Count, from: rewrite.file)
+      var l1 = try rewrite.activeL1()
+      try trees.requireSound(l1)
       try trees.addReferences(of: l1)
       try trees.clearCopiedFlags(of: &l1, userCount: 2)
       try rewrite.replaceActive(with: l1)
@@ -27,10 +28,12 @@ extension Qcow2Layer: SnapshotChanging {
       let snapshots = try rewrite.snapshots()
       let snapshot = try snapshots.first(recordedAs: record)
       let trees = try Qcow2TreeRewriter(rewrite)
+      let old = try rewrite.activeL1()
+      var l1 = try rewrite.l1(of: snapshot)
+      try trees.requireSound(old)
+      try trees.requireSound(l1)
       // The old disk first: so no cluster that both use needs more references in between than at the end.
-      try trees.removeReferences(
-        of: try Qcow2L1Table(at: header.l1Offset, count: header.l1Count, from: rewrite.file))
-      var l1 = try Qcow2L1Table(at: snapshot.l1Offset, count: snapshot.l1Count, from: rewrite.file)
+      try trees.removeReferences(of: old)
       try trees.addReferences(of: l1)
       try trees.clearCopiedFlags(of: &l1, userCount: 1)
       // Its table has what its disk needed and VM state needs; the disk's size may be recorded as larger.
@@ -45,15 +48,16 @@ extension Qcow2Layer: SnapshotChanging {
   func deleteSnapshot(_ record: SnapshotRecord) throws(EngineError) {
     try requireSoundSnapshots()
     try rewrite { (rewrite) throws(EngineError) in
-      let header = rewrite.prologue.header
       var snapshots = try rewrite.snapshots()
       let snapshot = try snapshots.remove(recordedAs: record)
       let trees = try Qcow2TreeRewriter(rewrite)
-      try trees.removeReferences(
-        of: try Qcow2L1Table(at: snapshot.l1Offset, count: snapshot.l1Count, from: rewrite.file))
+      let old = try rewrite.l1(of: snapshot)
+      var l1 = try rewrite.activeL1()
+      try trees.requireSound(old)
+      try trees.requireSound(l1)
+      try trees.removeReferences(of: old)
       try rewrite.remove(
         rewrite.clusters(at: snapshot.l1Offset, byteCount: UInt64(snapshot.l1Count) * 8))
-      var l1 = try Qcow2L1Table(at: header.l1Offset, count: header.l1Count, from: rewrite.file)
       try trees.setCopiedFlags(of: &l1)
       try rewrite.replaceActive(with: l1)
       try rewrite.replaceSnapshots(with: snapshots)
@@ -138,11 +142,19 @@ extension [Qcow2Snapshot] {
 }
 
 extension Qcow2Rewrite {
+  /// The L1 table of the disk, as it stands in the file.
+  func activeL1() throws(EngineError) -> Qcow2L1Table {
+    try Qcow2L1Table(at: prologue.header.l1Offset, count: prologue.header.l1Count, from: file)
+  }
+
+  func l1(of snapshot: Qcow2Snapshot) throws(EngineError) -> Qcow2L1Table {
+    try Qcow2L1Table(at: snapshot.l1Offset, count: snapshot.l1Count, from: file)
+  }
+
   /// Puts another L1 table in the place of the active one.
   func replaceActive(with l1: Qcow2L1Table) throws(EngineError) {
     let header = prologue.header
-    let old = try Qcow2L1Table(at: header.l1Offset, count: header.l1Count, from: file)
-    guard l1 != old else { return }
+    guard try l1 != activeL1() else { return }
     guard UInt64(l1.count) * 8 <= Qcow2Header.maximumL1Bytes else {
       throw EngineError(.tooLarge, "The L1 table would be larger than 32 MiB")
     }

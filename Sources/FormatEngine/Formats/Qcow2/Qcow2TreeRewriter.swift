@@ -11,11 +11,20 @@ struct Qcow2TreeRewriter {
     reader = try Qcow2TableReader(rewrite.prologue.header, file: rewrite.file)
   }
 
+  /// Throws `corrupt` where the tables are damaged, or what they refer to counts as free. To be called for all
+  /// trees before the first change: new tables go where the counts say that nothing is.
+  func requireSound(_ l1: Qcow2L1Table) throws(EngineError) {
+    try forEachTable(of: l1) { (table) throws(EngineError) in
+      try rewrite.requireCounted(table..<table + 1)
+      try reader.forEachRun { (run) throws(EngineError) in try rewrite.requireCounted(run) }
+    }
+  }
+
   /// One reference more to each L2 table of an L1 table, and to all that these refer to.
   func addReferences(of l1: Qcow2L1Table) throws(EngineError) {
     try forEachTable(of: l1) { (table) throws(EngineError) in
-      try rewrite.share(table..<table + 1)
-      try reader.forEachRun { (run) throws(EngineError) in try rewrite.share(run) }
+      try rewrite.add(table..<table + 1)
+      try reader.forEachRun { (run) throws(EngineError) in try rewrite.add(run) }
     }
   }
 

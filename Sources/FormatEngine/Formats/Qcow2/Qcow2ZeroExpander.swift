@@ -44,8 +44,18 @@ struct Qcow2ZeroExpander {
     }
     try reader.read(table)
     var zeroCount: UInt64 = 0
-    for index in 0..<reader.entryCount where reader[index].isZeroCluster { zeroCount += 1 }
+    var hasRoom = hasBacking
+    for index in 0..<reader.entryCount where reader[index].isZeroCluster {
+      zeroCount += 1
+      hasRoom = hasRoom || reader[index].hostOffset != 0
+    }
     guard zeroCount > 0 else { return table }
+    if !hasRoom {
+      // Without anything below, the entries say the same in both versions: that needs no other place.
+      try expandEntries(zeroCount, areCopied: false)
+      try reader.write(to: table)
+      return table
+    }
     let isShared = try rewrite.count(of: table) > 1
     try expandEntries(zeroCount, at: l1Index, areCopied: isActive && !isShared)
     let place = try rewrite.allocate(clusters: 1) >> rewrite.geometry.clusterBits
@@ -60,6 +70,9 @@ struct Qcow2ZeroExpander {
     let bits = rewrite.geometry.clusterBits
     var room: UInt64 = 0
     if hasBacking {
+      guard rewrite.prologue.header.encryptionMethod == 0 else {
+        throw .unsupported("Zero clusters over a backing file cannot be stored in an encrypted image")
+      }
       room = try rewrite.allocate(clusters: zeroCount)
       try rewrite.file.writeZeros(at: room, count: zeroCount << bits, freeing: true)
     }
