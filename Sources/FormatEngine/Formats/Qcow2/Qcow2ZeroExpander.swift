@@ -52,7 +52,7 @@ struct Qcow2ZeroExpander {
     guard zeroCount > 0 else { return table }
     if !hasRoom {
       // Without anything below, the entries say the same in both versions: that needs no other place.
-      try expandEntries(zeroCount, areCopied: false)
+      try expandEntries(zeroCount, at: l1Index, areCopied: false)
       try reader.write(to: table)
       return table
     }
@@ -70,9 +70,6 @@ struct Qcow2ZeroExpander {
     let bits = rewrite.geometry.clusterBits
     var room: UInt64 = 0
     if hasBacking {
-      guard rewrite.prologue.header.encryptionMethod == 0 else {
-        throw .unsupported("Zero clusters over a backing file cannot be stored in an encrypted image")
-      }
       room = try rewrite.allocate(clusters: zeroCount)
       try rewrite.file.writeZeros(at: room, count: zeroCount << bits, freeing: true)
     }
