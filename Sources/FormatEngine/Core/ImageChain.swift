@@ -8,18 +8,16 @@ public struct ChainMember: Sendable {
   let nodeName: NodeName
   /// As `-f` takes it.
   public let formatName: String
-  /// What it was opened with; nil for layers that stand for another, such as a snapshot.
-  let request: LayerRequest?
+  /// What it was opened as; nil for layers that stand for another, such as a snapshot.
+  var node: NodeOptions?
 
   public init(layer: any ImageLayer, file: any ByteStore, path: String, formatName: String) {
     self.init(layer: layer, file: file, path: path, nodeName: NodeName(path: path), formatName: formatName)
   }
 
   init(
-    layer: any ImageLayer, file: any ByteStore, path: String, nodeName: NodeName, formatName: String,
-    request: LayerRequest? = nil
+    layer: any ImageLayer, file: any ByteStore, path: String, nodeName: NodeName, formatName: String
   ) {
-    self.request = request
     self.layer = layer
     self.file = file
     self.path = path

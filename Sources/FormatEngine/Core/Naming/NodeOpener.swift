@@ -57,9 +57,22 @@ struct NodeOpener {
     depth += 1
   }
 
+  /// The image that the node describes, without what lies below it.
+  mutating func top(_ node: NodeOptions, access: FileAccess) throws(EngineError) -> ChainMember {
+    try member(node, access: access).0
+  }
+
   // MARK: Formats
 
   private mutating func member(_ node: NodeOptions, access: FileAccess) throws(EngineError)
+    -> (ChainMember, Below)
+  {
+    var (member, below) = try openMember(node, access: access)
+    member.node = node
+    return (member, below)
+  }
+
+  private mutating func openMember(_ node: NodeOptions, access: FileAccess) throws(EngineError)
     -> (ChainMember, Below)
   {
     try countNode()
@@ -127,8 +140,7 @@ struct NodeOpener {
     let layer = try format.open(file.store, request)
     let name = file.name.holding(format: format.name, shown)
     let member = ChainMember(
-      layer: layer, file: file.store, path: file.path, nodeName: name, formatName: format.name,
-      request: request)
+      layer: layer, file: file.store, path: file.path, nodeName: name, formatName: format.name)
     return (member, below)
   }
 
