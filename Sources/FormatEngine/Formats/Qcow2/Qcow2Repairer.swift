@@ -285,13 +285,19 @@ struct Qcow2Repairer {
     return snapshots.repairCount
   }
 
+  /// The image is sound: it need not say otherwise, nor keep promises of writers that we know nothing of.
   private mutating func takeOffMarks() throws(EngineError) {
-    let marks: Qcow2Header.Incompatible = [.dirty, .corrupt]
-    guard prologue.header.version >= 3, !prologue.header.incompatibleFeatures.isDisjoint(with: marks) else {
-      return
-    }
-    prologue.header.incompatibleFeatures.subtract(marks)
-    try file.write(bigEndian: prologue.header.incompatibleFeatures.rawValue, at: 72)
+    let old = prologue.header
+    guard old.version >= 3 else { return }
+    prologue.header.incompatibleFeatures.subtract([.dirty, .corrupt])
+    prologue.header.autoclearFeatures.formIntersection([.bitmaps, .rawExternalData])
+    guard prologue.header != old else { return }
+    // Side by side in the first sector, with the compatible features between them.
+    var fields: [UInt8] = []
+    fields.append(bigEndian: prologue.header.incompatibleFeatures.rawValue)
+    fields.append(bigEndian: prologue.header.compatibleFeatures.rawValue)
+    fields.append(bigEndian: prologue.header.autoclearFeatures.rawValue)
+    try file.write(bytes: fields, at: 72)
     try file.flush()
   }
 }
