@@ -144,6 +144,9 @@ enum ConvertVerb {
         throw VerbFailure("Compression not supported for this file format")
       }
       if mode != "off" { throw VerbFailure("Compression and preallocation not supported at the same time") }
+      if options.flag("encryption") == true || options.isGiven("encrypt.format") {
+        throw VerbFailure("Compression and encryption not supported at the same time")
+      }
     }
     return options
   }

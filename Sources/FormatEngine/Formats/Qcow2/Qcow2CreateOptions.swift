@@ -12,9 +12,9 @@ struct Qcow2CreateOptions {
 
   /// In the order in which `create` prints them.
   static let schema = OptionSchema([
-    .init("encrypt.format", .text, "Encrypt the image, format choices: 'aes', 'luks'"),
     .init(
       "encryption", .flag, "Encrypt the image with format 'aes'. (Deprecated in favor of encrypt.format=aes)"),
+    .init("encrypt.format", .text, "Encrypt the image, format choices: 'aes', 'luks'"),
     .init("encrypt.key-secret", .text, "ID of secret providing qcow AES key or LUKS passphrase"),
     .init("encrypt.cipher-alg", .text, "Name of encryption cipher algorithm"),
     .init("encrypt.cipher-mode", .text, "Name of encryption cipher mode"),

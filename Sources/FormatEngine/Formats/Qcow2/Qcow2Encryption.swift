@@ -90,12 +90,6 @@ final class Qcow2Encryption: Sendable {
     if let wanted = options[prefix + "format"], wanted != method.name {
       throw .invalid("Header reported '\(method.name)' encryption format but options specify '\(wanted)'")
     }
-    for name in options.keys.sorted() where name.hasPrefix(prefix) {
-      let rest = name.dropFirst(prefix.count)
-      guard ["format", "key-secret"].contains(rest) else {
-        throw .invalid("Parameter '\(rest)' is unexpected")
-      }
-    }
   }
 
   private static func passphrase(_ request: LayerRequest) throws(EngineError) -> Secret {

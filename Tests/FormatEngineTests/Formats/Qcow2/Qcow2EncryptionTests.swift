@@ -137,7 +137,6 @@ import Testing
     #expect(
       failure(["encrypt.key-secret": "key", "encrypt.format": "aes"])
         == "Header reported 'luks' encryption format but options specify 'aes'")
-    #expect(failure(["encrypt.key-secret": "key", "encrypt.foo": "1"]) == "Parameter 'foo' is unexpected")
   }
 
   @Test func withoutKeyNothingIsReadOrWritten() throws {
