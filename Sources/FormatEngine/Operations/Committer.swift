@@ -53,6 +53,10 @@ public enum Committer {
     let format = try bytes.parsed { (span) throws(EngineError) in
       FormatCatalog.probe(span, path: chain.members[depth].path)
     }
-    guard format.name == "raw" else { throw .systemCall("Writing the first sector", errno: EPERM) }
+    guard format.name == "raw" else {
+      throw EngineError(
+        .system(errno: EPERM), "The base would no longer be raw but \(format.name)",
+        path: chain.members[depth].path)
+    }
   }
 }

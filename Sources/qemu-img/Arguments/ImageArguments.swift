@@ -43,9 +43,22 @@ struct ImageArguments {
     options.format = format
     options.secrets = secrets
     options.note = Console.note
-    return try attempt("Could not open '\(name)': ", exitStatus: exitStatus) { () throws(EngineError) in
+    let chain = try attempt("Could not open '\(name)': ", exitStatus: exitStatus) { () throws(EngineError) in
       try ImageOpener.open(
         isOptions ? ImageSpecification(options: name) : ImageSpecification(name: name), options)
     }
+    if options.access == .readWrite, format == nil, !isOptions, chain.members[0].formatName == "raw" {
+      warnOfGuess(name)
+    }
+    return chain
+  }
+
+  /// A guest may have written what makes its raw disk look like another format, or like raw.
+  private static func warnOfGuess(_ name: String) {
+    Console.note("WARNING: Image format was not specified for '\(name)' and probing guessed raw.")
+    Console.note(
+      "         Automatically detecting the format is dangerous for raw images, write operations on block 0"
+        + " will be restricted.")
+    Console.note("         Specify the 'raw' format explicitly to remove the restrictions.")
   }
 }
