@@ -52,7 +52,8 @@ final class Qcow2Rewrite {
   func requireCounted(_ clusters: Range<UInt64>) throws(EngineError) {
     guard let free = try old.firstFree(in: clusters) else { return }
     let offset = free << geometry.clusterBits
-    throw .corrupt("Cluster at 0x\(hex(offset)) is in use and counts as free; the image needs repair", at: offset)
+    throw .corrupt(
+      "Cluster at 0x\(hex(offset)) is in use and counts as free; the image needs repair", at: offset)
   }
 
   /// One reference less to each of these clusters. What is free then is not used again before the switch.

@@ -27,9 +27,9 @@ import Testing
     #expect(name.contains("=") ? after == before : after != before)
     var random = SeededRandom.fromEnvironment(or: 73)
     let seed = "\(random)"
-    let step = max(1, store.eventCount / Effort.rounds(12))
+    let step = max(1, store.eventCount / Effort.rounds(4))
     // The last events more closely: the header's switch is among them.
-    let last = max(0, store.eventCount - 8)
+    let last = max(0, store.eventCount - 4)
     let cuts = Array(stride(from: 0, to: last, by: step)) + Array(last...store.eventCount)
     try store.forEachCrashState(cuts: cuts, random: &random, randomCount: 1) { state in
       let moment =

@@ -151,6 +151,12 @@ enum SnapshotChange {
     var disk: [UInt8]
     var snapshots: [SnapshotRecord]
     var snapshotDisks: [[UInt8]]
+
+    /// Bytes are compared by the C library: tests are built without optimization.
+    static func == (a: State, b: State) -> Bool {
+      let disks = zip([a.disk] + a.snapshotDisks, [b.disk] + b.snapshotDisks)
+      return a.snapshots == b.snapshots && disks.allSatisfy { ModelDisk.firstDifference($0, $1) == nil }
+    }
   }
 
   static func state(_ bytes: [UInt8]) throws -> State {
