@@ -22,7 +22,8 @@ extension ConvertWorker {
 
   /// Notes which units of a segment read otherwise over `backing`; the bytes of those, up to whole units, are in
   /// the buffer afterwards.
-  func readDifferingUnits(of segment: ConvertSegment, from backing: NewBacking, unit: Int) throws(EngineError) {
+  func readDifferingUnits(of segment: ConvertSegment, from backing: NewBacking, unit: Int) throws(EngineError)
+  {
     let unitCount = Int(segment.length.dividedRoundingUp(by: UInt64(unit)))
     neededUnits.removeAll(keepingCapacity: true)
     neededUnits.append(contentsOf: repeatElement(false, count: unitCount))
