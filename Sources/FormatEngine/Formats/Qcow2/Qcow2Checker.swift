@@ -18,6 +18,8 @@ struct Qcow2Checker {
   var snapshots: Qcow2CheckedSnapshots?
   /// Findings in tables of which a repair may take away some.
   var mendableCount: UInt64 = 0
+  /// Something refers to clusters past the end of the file.
+  var refersPastEnd = false
   /// The refcount structure cannot be mended in place.
   var needsRebuild = false
   /// Entries of the refcount table whose blocks lie past the end of the file.
@@ -89,6 +91,7 @@ struct Qcow2Checker {
         "ERROR: counting reference for region exceeding the end of the file by one cluster or more: "
           + "offset 0x\(hex(offset)) size 0x\(hex(byteCount))", weight: weight)
       mendableCount += 1
+      refersPastEnd = true
       return
     }
     let last = (end - 1) >> geometry.clusterBits

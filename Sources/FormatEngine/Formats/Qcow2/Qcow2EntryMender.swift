@@ -14,6 +14,8 @@ struct Qcow2EntryMender {
   private(set) var lines: [String] = []
   private(set) var mendedCount: UInt64 = 0
   private static let maximumLines = 100_000
+  /// All 32 subclusters read as zeros.
+  private static let allZeros: UInt64 = 0xffff_ffff << 32
 
   init(_ checker: Qcow2Checker, hasBacking: Bool) {
     self.checker = checker
@@ -68,7 +70,7 @@ struct Qcow2EntryMender {
       note("L1 entry with reserved bits set: \(hex(entry.raw))")
       result.raw &= ~Qcow2L1Entry.reservedMask
     }
-    if isOutside(entry.tableOffset), entry.tableOffset.isAligned(to: geometry.clusterSize) {
+    if isOutside(entry.tableOffset) {
       note("l2_offset=\(hex(entry.tableOffset)): Table lies past the end of the image file; L1 entry removed")
       result.raw = 0
     }
@@ -93,10 +95,31 @@ struct Qcow2EntryMender {
   }
 
   private mutating func mendedCompressed(_ entry: Qcow2L2Entry) -> Qcow2L2Entry {
-    guard entry.isCopied, !checker.hasDataFile else { return entry }
+    guard !checker.hasDataFile else { return entry }
     let packed = entry.packed(geometry)
-    note("coffset=0x\(hex(packed.hostOffset)): copied flag must never be set for compressed clusters")
-    return Qcow2L2Entry(entry.raw & ~Qcow2L2Entry.copiedBit, bitmap: entry.bitmap)
+    var result = entry
+    if entry.isCopied {
+      note("coffset=0x\(hex(packed.hostOffset)): copied flag must never be set for compressed clusters")
+      result.raw &= ~Qcow2L2Entry.copiedBit
+    }
+    if isOutside(packed.hostOffset), canForget {
+      note(
+        "coffset=0x\(hex(packed.hostOffset)): Cluster lies past the end of the image file; it reads as zeros now"
+      )
+      return geometry.hasSubclusters
+        ? Qcow2L2Entry(0, bitmap: Self.allZeros)
+        : Qcow2L2Entry(checker.header.version >= 3 ? Qcow2L2Entry.zeroBit : 0)
+    }
+    let end = checker.fileEnd.aligned(upTo: geometry.clusterSize)
+    if packed.hostOffset < end, packed.byteCount > end - packed.hostOffset,
+      let shorter = Qcow2L2Entry.compressed(
+        at: packed.hostOffset, byteCount: end - packed.hostOffset, geometry)
+    {
+      // The length is an upper bound: what lies past the end is not needed for what can be unpacked.
+      note("coffset=0x\(hex(packed.hostOffset)): Compressed cluster reaches past the end of the image file")
+      return Qcow2L2Entry(shorter.raw, bitmap: entry.bitmap)
+    }
+    return result
   }
 
   private mutating func mendedStandard(_ entry: Qcow2L2Entry) -> Qcow2L2Entry {
@@ -119,6 +142,11 @@ struct Qcow2EntryMender {
         "offset=\(hex(entry.hostOffset)): Allocated cluster has corrupted subcluster allocation bitmap")
       result.bitmap &= ~(conflict << 32)
     }
+    if !checker.hasDataFile, isOutside(entry.hostOffset), canForget {
+      note(
+        "offset=\(hex(entry.hostOffset)): Cluster lies past the end of the image file; it reads as zeros now")
+      return forgotten(result)
+    }
     let holdsNothing =
       geometry.hasSubclusters
       ? entry.storedSubclusters == 0 : entry.isZero && checker.header.version >= 3
@@ -127,11 +155,6 @@ struct Qcow2EntryMender {
       guard holdsNothing, canForget else { return result }
       note(
         "offset=\(hex(entry.hostOffset)): Preallocated cluster is not properly aligned; L2 entry corrupted.")
-      return forgotten(result)
-    }
-    if !checker.hasDataFile, isOutside(entry.hostOffset), canForget {
-      note(
-        "offset=\(hex(entry.hostOffset)): Cluster lies past the end of the image file; it reads as zeros now")
       return forgotten(result)
     }
     return result

@@ -12,15 +12,15 @@ import Synchronization
 ///
 /// It works on the file, so it mends what cannot be opened otherwise. Nothing else may use the file meanwhile.
 struct Qcow2Repairer {
-  private let file: any ByteStore
+  let file: any ByteStore
   private let mode: RepairMode
   private let progress: Progress
   /// As it stands in the file.
-  private var prologue: Qcow2Prologue
-  private var checker: Qcow2Checker
+  private(set) var prologue: Qcow2Prologue
+  var checker: Qcow2Checker
   /// Corruptions that were found before the counts were looked at.
   private var tableCorruptions: UInt64 = 0
-  private var hasMovedTables = false
+  var hasMovedTables = false
 
   init(_ prologue: Qcow2Prologue, file: any ByteStore, mode: RepairMode, progress: Progress)
     throws(EngineError)
@@ -121,6 +121,7 @@ struct Qcow2Repairer {
       report.corruptionsFixed += 1
     }
     if mode == .leaks { report.corruptions += UInt64(checker.blocksOutside.count) }
+    if !checker.refersPastEnd { try forgetCounts(from: checker.comparedCount, in: refcounts) }
     for cluster in 0..<checker.comparedCount {
       let counted = try refcounts.count(of: cluster)
       let used = checker.counts.countable(cluster)
@@ -137,6 +138,21 @@ struct Qcow2Repairer {
     }
     try order.flush()
     checker = try checker.withNewCounts(prologue, report: report)
+  }
+
+  /// Takes down the counts of clusters that the file does not reach: they would be leaks as soon as it does.
+  private func forgetCounts(from first: UInt64, in refcounts: Qcow2Refcounts) throws(EngineError) {
+    let coverage: UInt64 = 1 << refcounts.blockCoverageBits
+    var start = first
+    while start >> refcounts.blockCoverageBits < UInt64(refcounts.table.count) {
+      let end = (start + 1).aligned(upTo: coverage)
+      if try refcounts.blockOffset(of: start) != nil {
+        for cluster in start..<end where try refcounts.count(of: cluster) != 0 {
+          try refcounts.set(cluster..<cluster + 1, to: 0)
+        }
+      }
+      start = end
+    }
   }
 
   // MARK: A new refcount structure
@@ -194,76 +210,6 @@ struct Qcow2Repairer {
     report.corruptionsFixed += mendedSnapshots
   }
 
-  // MARK: Tables that overlap with something else
-
-  /// Active tables that stand in clusters which something else refers to: to change them would change that.
-  private struct Overlap {
-    var movesL1: Bool
-    /// Host offsets of L2 tables, and how many L1 entries name each.
-    var l2Tables: [UInt64: UInt64]
-  }
-
-  private func overlappingTables() throws(EngineError) -> Overlap? {
-    let header = prologue.header
-    guard header.l1Count > 0 else { return nil }
-    // Where it is only the refcount structure that shares a cluster, that moves away.
-    let structure = checker.structureReferences
-    let l1 = try ResidentTable(store: file, hostOffset: header.l1Offset, count: Int(header.l1Count))
-    var result = Overlap(
-      movesL1: !checker.isAlone(
-        tableAt: header.l1Offset, count: UInt64(header.l1Count), besides: structure), l2Tables: [:])
-    for index in 0..<UInt64(l1.count) {
-      let table = Qcow2L1Entry(l1[index]).tableOffset
-      guard table != 0, table < checker.fileEnd, table.isAligned(to: header.geometry.clusterSize) else {
-        continue
-      }
-      if !checker.isAlone(l2TableAt: table, besides: structure) { result.l2Tables[table, default: 0] += 1 }
-    }
-    return result.movesL1 || !result.l2Tables.isEmpty ? result : nil
-  }
-
-  /// Gives such tables places of their own. What else refers to the old ones reads there what it did.
-  ///
-  /// `used`: references to a cluster, all but those of the old refcount structure.
-  private mutating func move(
-    _ overlapping: Overlap, in rewrite: Qcow2Rewrite, used: (UInt64) -> UInt64
-  ) throws(EngineError) -> [String] {
-    let header = prologue.header
-    let geometry = header.geometry
-    let l1 = try ResidentTable(store: file, hostOffset: header.l1Offset, count: Int(header.l1Count))
-    var places: [UInt64: UInt64] = [:]
-    // References to their old clusters that remain.
-    var left: [UInt64: UInt64] = [:]
-    var lines: [String] = []
-    for (table, weight) in overlapping.l2Tables.sorted(by: { $0.key < $1.key }) {
-      let content = try file.bytes(at: table, count: Int(geometry.clusterSize))
-      let place = try rewrite.allocate(bytes: content)
-      places[table] = place
-      try rewrite.set(rewrite.clusters(at: place, byteCount: 1), to: weight)
-      left[table >> geometry.clusterBits, default: used(table >> geometry.clusterBits)] -= weight
-      lines.append("Repairing l2_offset=\(hex(table)): Table overlaps with something else; moved")
-    }
-    var bytes: [UInt8] = []
-    for index in 0..<UInt64(l1.count) {
-      var entry = Qcow2L1Entry(l1[index])
-      if let place = places[entry.tableOffset] {
-        entry = Qcow2L1Entry(entry.raw & ~Qcow2L1Entry.offsetMask | place)
-      }
-      bytes.append(bigEndian: entry.raw)
-    }
-    // A table of one entry could change in place; a larger one has to switch as a whole.
-    for cluster in rewrite.clusters(at: header.l1Offset, byteCount: UInt64(bytes.count)) {
-      left[cluster, default: used(cluster)] -= 1
-    }
-    for (cluster, count) in left {
-      try rewrite.set(cluster..<cluster + 1, to: min(count, checker.refcounts.maximumCount))
-    }
-    rewrite.prologue.header.l1Offset = try rewrite.allocate(bytes: bytes)
-    if overlapping.movesL1 { lines.append("Repairing L1 table: it overlaps with something else; moved") }
-    hasMovedTables = true
-    return lines
-  }
-
   // MARK: The header
 
   private mutating func mendSnapshots() throws(EngineError) {
@@ -307,7 +253,7 @@ extension Qcow2Checker {
   var sharesStructure: Bool { structureClusters.contains { counts[$0] > 1 } }
 
   /// References by the refcount table and its blocks.
-  fileprivate var structureReferences: [UInt64: UInt64] {
+  var structureReferences: [UInt64: UInt64] {
     structureClusters.reduce(into: [:]) { $0[$1, default: 0] += 1 }
   }
 

@@ -227,8 +227,11 @@ extension Damage {
       name: "L2 table unaligned", bases: [.plain, .wide], outcome: .stays,
       judgeDiffers: "it takes what stands there for a table"
     ) { $0.change($0.l1Offset) { $0 + 512 } },
-    Damage(name: "packed bytes past the end", bases: [.compressed, .plain], outcome: .stays) {
+    Damage(name: "packed bytes past the end", bases: [.compressed, .plain]) {
       $0.put(1 << 62 | 1 << 45, at: $0.l2Entry(1), width: 8)
+    },
+    Damage(name: "packed bytes reach far past the end", bases: [.compressed]) {
+      $0.change($0.l2Entry(7)) { $0 | 0xf << 58 }
     },
     Damage(name: "copied flag on packed bytes", bases: [.compressed]) {
       $0.change($0.l2Entry(6)) { $0 | flag }
@@ -273,6 +276,21 @@ extension Damage {
     },
     Damage(name: "L1 table as its own L2 table", bases: withoutNarrow) { image in
       image.put(flag | UInt64(image.l1Offset), at: image.l1Offset, width: 8)
+    },
+    Damage(name: "one L2 table for two", bases: withoutNarrow) { image in
+      image.put(2, at: 36, width: 4)
+      image.put(image.number(at: image.l1Offset, width: 8), at: image.l1Offset + 8, width: 8)
+    },
+    Damage(name: "one L1 table for the disk and its snapshot", bases: [.snapshot]) { image in
+      image.put(UInt64(image.l1Offset), at: image.snapshotsOffset, width: 8)
+    },
+    // Its own bytes then are entries that refer to themselves.
+    Damage(name: "a snapshot's L1 table on the snapshot table", bases: [.snapshot], outcome: .stays) {
+      image in
+      image.put(UInt64(image.snapshotsOffset), at: image.snapshotsOffset, width: 8)
+    },
+    Damage(name: "a snapshot's L1 table on the header", bases: [.snapshot]) { image in
+      image.put(0, at: image.snapshotsOffset, width: 8)
     },
     Damage(name: "data as an L2 table", bases: [.plain, .wide]) { image in
       image.put(flag | UInt64(image.hostCluster(1) * image.clusterSize), at: image.l1Offset, width: 8)
