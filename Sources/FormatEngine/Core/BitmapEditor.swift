@@ -15,6 +15,8 @@ public struct BitmapEditor {
   }
 
   private(set) var entries: [Entry]
+  /// By the bytes of the names: other texts than the same are other names.
+  private var indices: [[UInt8]: Int] = [:]
   private let image: any BitmapKeeping
   private let rules: BitmapRules
 
@@ -28,9 +30,13 @@ public struct BitmapEditor {
         added: DirtyBits(
           granularityBits: UInt64(record.granularity.trailingZeroBitCount), virtualSize: image.virtualSize))
     }
+    findAgain()
   }
 
   public var records: [BitmapRecord] { entries.map(\.record) }
+
+  /// About how many bytes of bits were merged and wait to be stored.
+  private(set) var waitingByteCount = 0
 
   /// Whether the list is still the one that is stored.
   func isUnchanged(from stored: [BitmapRecord]) -> Bool {
@@ -51,7 +57,7 @@ public struct BitmapEditor {
       throw .invalid(
         "Granularity must be power of 2 and at least \(1 << rules.granularityBits.lowerBound)")
     }
-    guard index(of: name) == nil else { throw .invalid("Bitmap already exists: \(name)") }
+    guard indices[Array(name.utf8)] == nil else { throw .invalid("Bitmap already exists: \(name)") }
     func refusal(_ words: String) -> EngineError {
       .invalid("Can't make bitmap '\(name)' persistent: \(words)")
     }
@@ -67,6 +73,7 @@ public struct BitmapEditor {
     guard bitCount.dividedRoundingUp(by: 8) <= rules.maximumByteCount else {
       throw refusal("Too much space will be occupied by the bitmap. Use larger granularity")
     }
+    indices[Array(name.utf8)] = entries.count
     entries.append(
       Entry(
         record: BitmapRecord(name: name, granularity: 1 << bits, isEnabled: isEnabled),
@@ -77,6 +84,7 @@ public struct BitmapEditor {
   /// Also an inconsistent one can be removed.
   public mutating func remove(_ name: String) throws(EngineError) {
     entries.remove(at: try found(name))
+    findAgain()
   }
 
   /// No granule is dirty any more.
@@ -110,13 +118,18 @@ public struct BitmapEditor {
   {
     let index = try usable(name)
     guard let other = other as? any BitmapKeeping else { throw Self.notFound(source) }
-    try Self.requireUsable(source, in: try other.bitmaps())
+    guard let record = try other.bitmap(named: source) else { throw Self.notFound(source) }
+    try Self.requireConsistent(record)
+    try requireSameSize(other)
+    try mergeStored(source, of: other, intoEntry: index)
+  }
+
+  func requireSameSize(_ other: any ImageLayer) throws(EngineError) {
     guard other.virtualSize == image.virtualSize else {
       throw .invalid(
         "Bitmaps are of different sizes (destination size is \(image.virtualSize), source size is"
           + " \(other.virtualSize)) and can't be merged")
     }
-    try mergeStored(source, of: other, intoEntry: index)
   }
 
   private mutating func mergeStored(_ source: String, of other: any BitmapKeeping, intoEntry index: Int)
@@ -124,15 +137,17 @@ public struct BitmapEditor {
   {
     var added = entries[index].added
     try other.forEachDirtyRun(of: source) { (run) throws(EngineError) in added.insert(run) }
+    waitingByteCount += added.byteCount - entries[index].added.byteCount
     entries[index].added = added
   }
 
-  private func index(of name: String) -> Int? {
-    entries.firstIndex { $0.record.name.utf8.elementsEqual(name.utf8) }
+  private mutating func findAgain() {
+    indices = [:]
+    for (index, entry) in entries.enumerated() { indices[Array(entry.record.name.utf8)] = index }
   }
 
   private func found(_ name: String) throws(EngineError) -> Int {
-    guard let index = index(of: name) else { throw Self.notFound(name) }
+    guard let index = indices[Array(name.utf8)] else { throw Self.notFound(name) }
     return index
   }
 
@@ -152,12 +167,5 @@ public struct BitmapEditor {
         "Bitmap '\(record.name)' is inconsistent and cannot be used\n"
           + "Try block-dirty-bitmap-remove to delete this bitmap from disk")
     }
-  }
-
-  static func requireUsable(_ name: String, in records: [BitmapRecord]) throws(EngineError) {
-    guard let record = records.first(where: { $0.name.utf8.elementsEqual(name.utf8) }) else {
-      throw notFound(name)
-    }
-    try requireConsistent(record)
   }
 }

@@ -20,6 +20,8 @@ public struct DirtyBits: Sendable {
   }
 
   public var isEmpty: Bool { pages.isEmpty }
+  /// About how much room it takes.
+  var byteCount: Int { pages.count * Int(Self.bitsInPage / 8) }
 
   /// Sets the bit of every granule that `bytes` touch.
   public mutating func insert(_ bytes: Range<UInt64>) {

@@ -30,26 +30,37 @@ public struct BitmapCopier {
     return layer.bitmapRules.refusal == nil
   }
 
-  /// Adds all of them, or none where one cannot be added. On disk when it returns.
+  /// Bits that are held at once: whatever a source says, some dozen bitmaps of 64 TiB at 64 KiB a bit.
+  private static let maximumWaiting = Int(64 * MiB)
+
+  /// Adds all of them. On disk when it returns; nothing is changed where one of them cannot be added.
   public func copy(to target: ImageChain) throws(EngineError) {
     guard let layer = target.top as? any BitmapChanging else {
       throw .unsupported("Format driver '\(target.members[0].formatName)' does not support bitmaps")
     }
-    guard !copied.isEmpty else { return }
     try target.changingWhole { () throws(EngineError) in
-      try layer.changeBitmaps { (editor) throws(EngineError) in
-        // The list keeps its order; what stands in the way is told of the last one first, as qemu-img does.
-        var trial = editor
-        for record in copied.reversed() { try Self.add(record, to: &trial) }
-        for record in copied { try Self.add(record, to: &editor) }
-        for record in copied.reversed() {
-          do throws(EngineError) {
+      var rest = copied[...]
+      while !rest.isEmpty {
+        try layer.changeBitmaps { (editor) throws(EngineError) in
+          if rest.count == copied.count { try tryAll(editor) }
+          while let record = rest.first, editor.waitingByteCount < Self.maximumWaiting {
+            try Self.add(record, to: &editor)
             try editor.merge(record.name, of: source, into: record.name)
-          } catch {
-            throw error.whileTrying("Failed to populate bitmap \(record.name)")
+            rest.removeFirst()
           }
         }
       }
+    }
+  }
+
+  /// Throws where one of them cannot be added: the last one first, as qemu-img tells.
+  private func tryAll(_ editor: BitmapEditor) throws(EngineError) {
+    var trial = editor
+    for record in copied.reversed() { try Self.add(record, to: &trial) }
+    do throws(EngineError) {
+      try editor.requireSameSize(source)
+    } catch {
+      throw error.whileTrying("Failed to populate bitmap \(copied.last?.name ?? "")")
     }
   }
 

@@ -22,8 +22,12 @@ public struct BitmapRecord: Equatable, Sendable {
 public protocol BitmapKeeping: ImageLayer {
   /// In the order of the image's own list.
   func bitmaps() throws(EngineError) -> [BitmapRecord]
+  /// The one of this name, nil where there is none.
+  func bitmap(named name: String) throws(EngineError) -> BitmapRecord?
   /// Calls `body` with each run of guest bytes that is set, in ascending order; runs do not touch and end
   /// inside the disk. A bitmap that is not there or is inconsistent is an error.
+  ///
+  /// The caller sees to it that nothing writes to the disk meanwhile.
   func forEachDirtyRun(
     of name: String, _ body: (Range<UInt64>) throws(EngineError) -> Void
   ) throws(EngineError)

@@ -190,6 +190,15 @@ struct Qcow2BitmapDirectory: Equatable, Sendable {
   /// Bytes of the list in the file; empty for an image without bitmaps.
   var place: Range<UInt64> = 0..<0
   var bitmaps: [Qcow2Bitmap] = []
+  /// By their names, of a list that was read.
+  private var indices: [[UInt8]: Int] = [:]
+
+  init(place: Range<UInt64> = 0..<0, bitmaps: [Qcow2Bitmap] = []) {
+    self.place = place
+    self.bitmaps = bitmaps
+  }
+
+  func bitmap(named name: String) -> Qcow2Bitmap? { indices[Array(name.utf8)].map { bitmaps[$0] } }
 
   /// Reads the list. None where the image says that a program without a notion of bitmaps may have
   /// written to it: what then stands there is worthless.
@@ -225,7 +234,6 @@ struct Qcow2BitmapDirectory: Equatable, Sendable {
 
   private mutating func parse(_ bytes: [UInt8], _ header: Qcow2Header, count: Int) throws(EngineError) {
     var position = 0
-    var names: Set<[UInt8]> = []
     while position < bytes.count {
       guard bitmaps.count < count else {
         throw .corrupt("More bitmaps found than specified in header extension")
@@ -234,7 +242,7 @@ struct Qcow2BitmapDirectory: Equatable, Sendable {
         try Qcow2Bitmap.parse(span, at: position)
       }
       try bitmap.validate(header)
-      guard names.insert(bitmap.nameBytes).inserted else {
+      guard indices.updateValue(bitmaps.count, forKey: bitmap.nameBytes) == nil else {
         throw .corrupt("Bitmap already exists: \(bitmap.name)")
       }
       position += bitmap.length

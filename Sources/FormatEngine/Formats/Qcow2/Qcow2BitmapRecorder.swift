@@ -32,6 +32,14 @@ struct Qcow2BitmapRecorder {
 }
 
 extension Qcow2State {
+  /// The list of bitmaps as it stands in the file, read once.
+  mutating func bitmapDirectory() throws(EngineError) -> Qcow2BitmapDirectory {
+    if let bitmapList { return bitmapList }
+    let list = try Qcow2BitmapDirectory.read(prologue, from: file)
+    bitmapList = list
+    return list
+  }
+
   /// Notes what a guest writes, before it is written.
   mutating func record(_ guestBytes: Range<UInt64>) throws(EngineError) {
     if !hasBegunRecording { try beginRecording() }
@@ -40,7 +48,7 @@ extension Qcow2State {
 
   /// Begins to record, where a bitmap is enabled: marked in the image before anything else changes.
   private mutating func beginRecording() throws(EngineError) {
-    let directory = try Qcow2BitmapDirectory.read(prologue, from: file)
+    let directory = try bitmapDirectory()
     if let recorder = Qcow2BitmapRecorder(directory, virtualSize: prologue.header.virtualSize) {
       var marked = directory
       for index in marked.bitmaps.indices where marked.bitmaps[index].isRecording {
@@ -49,6 +57,7 @@ extension Qcow2State {
       }
       // In its place: the one bit of each entry that changes is right however much of this arrives.
       try file.write(bytes: marked.serialised(), at: directory.place.lowerBound)
+      bitmapList = nil
       try file.flush()
       self.recorder = recorder
     }
@@ -57,12 +66,15 @@ extension Qcow2State {
 }
 
 extension Qcow2Layer {
+  func bitmapDirectory() throws(EngineError) -> Qcow2BitmapDirectory {
+    try state.withLock { (state) throws(EngineError) in try state.bitmapDirectory() }
+  }
+
   /// Stores what was recorded since the first write; the next write begins anew. Nothing may be written
   /// to the disk meanwhile.
   func storeRecordedBits() throws(EngineError) {
-    let (found, prologue) = state.withLock { ($0.recorder, $0.prologue) }
-    guard let recorder = found else { return }
-    let old = try Qcow2BitmapDirectory.read(prologue, from: file)
+    guard let recorder = state.withLock({ $0.recorder }) else { return }
+    let old = try bitmapDirectory()
     try rewrite { (rewrite) throws(EngineError) in try rewrite.storeBits(of: recorder, in: old) }
     state.withLock { ($0.recorder, $0.hasBegunRecording) = (nil, false) }
   }

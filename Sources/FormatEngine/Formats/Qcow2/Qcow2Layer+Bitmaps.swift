@@ -4,13 +4,15 @@ import Synchronization
 extension Qcow2Layer: BitmapKeeping {
   func bitmaps() throws(EngineError) -> [BitmapRecord] {
     try state.withLock { (state) throws(EngineError) in
-      let isRecording = state.recorder != nil
-      return try Qcow2BitmapDirectory.read(state.prologue, from: file).bitmaps.map { bitmap in
-        var record = bitmap.record
-        // In the file they are in use by this very layer.
-        if isRecording, state.recorder?.covers(bitmap) == true { record.isInconsistent = false }
-        return record
-      }
+      let list = try state.bitmapDirectory()
+      return list.bitmaps.map { state.record(of: $0) }
+    }
+  }
+
+  func bitmap(named name: String) throws(EngineError) -> BitmapRecord? {
+    try state.withLock { (state) throws(EngineError) in
+      let bitmap = try state.bitmapDirectory().bitmap(named: name)
+      return bitmap.map { state.record(of: $0) }
     }
   }
 
@@ -18,15 +20,21 @@ extension Qcow2Layer: BitmapKeeping {
     of name: String, _ body: (Range<UInt64>) throws(EngineError) -> Void
   ) throws(EngineError) {
     try storeRecordedBits()
-    let prologue = state.withLock { $0.prologue }
-    let directory = try Qcow2BitmapDirectory.read(prologue, from: file)
-    try BitmapEditor.requireUsable(name, in: directory.bitmaps.map(\.record))
-    guard let bitmap = directory.bitmaps.first(where: { $0.nameBytes.elementsEqual(name.utf8) }) else {
-      throw BitmapEditor.notFound(name)
-    }
+    guard let bitmap = try bitmapDirectory().bitmap(named: name) else { throw BitmapEditor.notFound(name) }
+    try BitmapEditor.requireConsistent(bitmap.record)
     try bitmap.requireKnownContent()
+    let header = state.withLock { $0.prologue.header }
     let table = try Qcow2BitmapTable(bitmap, geometry, from: file)
-    try table.forEachDirtyRun(bitmap.granularityBits, prologue.header, from: file, body)
+    try table.forEachDirtyRun(bitmap.granularityBits, header, from: file, body)
+  }
+}
+
+extension Qcow2State {
+  fileprivate func record(of bitmap: Qcow2Bitmap) -> BitmapRecord {
+    var record = bitmap.record
+    // In the file they are in use by this very layer.
+    if let recorder, recorder.covers(bitmap) { record.isInconsistent = false }
+    return record
   }
 }
 
@@ -44,7 +52,7 @@ extension Qcow2Layer: BitmapChanging {
 
   func changeBitmaps(_ body: (inout BitmapEditor) throws(EngineError) -> Void) throws(EngineError) {
     try storeRecordedBits()
-    let old = try Qcow2BitmapDirectory.read(state.withLock { $0.prologue }, from: file)
+    let old = try bitmapDirectory()
     var editor = BitmapEditor(old.bitmaps.map(\.record), of: self, bitmapRules)
     try body(&editor)
     guard !editor.isUnchanged(from: old.bitmaps.map(\.record)) else { return }

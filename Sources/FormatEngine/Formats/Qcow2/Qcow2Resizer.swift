@@ -12,8 +12,7 @@ extension Qcow2Layer: Resizable {
     }
     guard newSize != header.virtualSize else { return }
     try storeRecordedBits()
-    let list = try Qcow2BitmapDirectory.read(state.withLock { $0.prologue }, from: file)
-    try list.requireResizable(to: newSize)
+    try bitmapDirectory().requireResizable(to: newSize)
     if newSize > header.virtualSize {
       try grow(header, to: newSize, preallocation, progress, clearing: clearing)
     } else {

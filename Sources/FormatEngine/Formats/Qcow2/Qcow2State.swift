@@ -15,6 +15,8 @@ struct Qcow2State {
   var recorder: Qcow2BitmapRecorder?
   /// Whether it is known if there is something to record for.
   var hasBegunRecording = false
+  /// The bitmaps that stand in the file, once they were asked for.
+  var bitmapList: Qcow2BitmapDirectory?
   let file: any ByteStore
 
   init(_ prologue: Qcow2Prologue, file: any ByteStore, dataFile: (any ByteStore)?) throws(EngineError) {

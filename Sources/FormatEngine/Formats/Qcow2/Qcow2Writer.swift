@@ -68,8 +68,11 @@ extension Qcow2Layer: WritableLayer {
   }
 
   func close() throws(EngineError) {
-    try storeRecordedBits()
+    var failure: EngineError?
+    do throws(EngineError) { try storeRecordedBits() } catch { failure = error }
+    // All else is put in order also where there is no room for bits; their bitmaps stay marked then.
     try state.withLock { (state) throws(EngineError) in try state.close() }
+    if let failure { throw failure.whileTrying("Lost persistent bitmaps") }
   }
 
   /// Runs a change of the tables. The first one prepares the image for it.
