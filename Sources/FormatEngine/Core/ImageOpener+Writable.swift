@@ -5,17 +5,14 @@ extension ImageOpener {
     _ chain: ImageChain, from depth: Int, _ options: OpenOptions
   ) throws(EngineError) -> ImageChain {
     let old = chain.members[depth]
-    let file = try FileStore.open(old.path, access: .readWrite, flushing: options.flushing)
-    guard (old.file as? FileStore)?.identity == file.identity else {
-      throw EngineError(.notFound, "'\(old.path)' is another file now", path: old.path)
-    }
-    guard var request = old.request, let format = FormatCatalog.format(named: old.formatName) else {
+    guard let node = old.node else {
       throw .unsupported("'\(old.path)' cannot be opened once more, for writing")
     }
-    request.access = .readWrite
-    let top = ChainMember(
-      layer: try format.open(file, request), file: file, path: old.path, nodeName: old.nodeName,
-      formatName: old.formatName, request: request)
+    var opener = NodeOpener(options)
+    let top = try opener.file(node, access: .readWrite)
+    guard old.hostFiles.map(\.identity) == top.hostFiles.map(\.identity) else {
+      throw EngineError(.notFound, "'\(old.path)' is another file now", path: old.path)
+    }
     let members = [top] + chain.members[(depth + 1)...]
     return ImageChain(members: members, access: .readWrite)
   }
