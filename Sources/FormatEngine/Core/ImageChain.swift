@@ -8,16 +8,18 @@ public struct ChainMember: Sendable {
   let nodeName: NodeName
   /// As `-f` takes it.
   public let formatName: String
-  /// What it was opened as; nil for layers that stand for another, such as a snapshot.
-  var node: NodeOptions?
+  /// What it was opened by; nil for layers that stand for another, such as a snapshot.
+  let node: NodeOptions?
 
   public init(layer: any ImageLayer, file: any ByteStore, path: String, formatName: String) {
     self.init(layer: layer, file: file, path: path, nodeName: NodeName(path: path), formatName: formatName)
   }
 
   init(
-    layer: any ImageLayer, file: any ByteStore, path: String, nodeName: NodeName, formatName: String
+    layer: any ImageLayer, file: any ByteStore, path: String, nodeName: NodeName, formatName: String,
+    node: NodeOptions? = nil
   ) {
+    self.node = node
     self.layer = layer
     self.file = file
     self.path = path
@@ -27,6 +29,12 @@ public struct ChainMember: Sendable {
 
   /// As `info` shows it: the path, or a `json:` name where the path does not say all.
   public var name: String { nodeName.text }
+
+  /// The files of the host that it lies in, but for those that the image names itself.
+  public var hostFiles: [FileStore] {
+    if let disk = (file as? DiskStore)?.disk { return disk.members.flatMap(\.hostFiles) }
+    return (file as? FileStore).map { [$0] } ?? []
+  }
 }
 
 /// Where guest bytes are: the depth of the layer that answers, 0 for the top, and its extent.

@@ -1,6 +1,6 @@
 extension ImageOpener {
-  /// The layers of an opened chain from `depth` on as a disk of its own that can be written: the first of them is
-  /// opened once more, as it was before. `options` are those that the whole chain was opened with.
+  /// The layers of an opened chain from `depth` on as a disk of its own that can be written: its file is opened
+  /// once more, as it was before. `options` are those that the whole chain was opened with.
   public static func reopenForWriting(
     _ chain: ImageChain, from depth: Int, _ options: OpenOptions
   ) throws(EngineError) -> ImageChain {
@@ -9,12 +9,11 @@ extension ImageOpener {
       throw .unsupported("'\(old.path)' cannot be opened once more, for writing")
     }
     var opener = NodeOpener(options)
-    let top = try opener.top(node, access: .readWrite)
-    if let file = top.file as? FileStore, let before = old.file as? FileStore {
-      guard file.identity == before.identity else {
-        throw EngineError(.notFound, "'\(old.path)' is another file now", path: old.path)
-      }
+    let top = try opener.file(node, access: .readWrite)
+    guard old.hostFiles.map(\.identity) == top.hostFiles.map(\.identity) else {
+      throw EngineError(.notFound, "'\(old.path)' is another file now", path: old.path)
     }
-    return ImageChain(members: [top] + chain.members[(depth + 1)...], access: .readWrite)
+    let members = [top] + chain.members[(depth + 1)...]
+    return ImageChain(members: members, access: .readWrite)
   }
 }

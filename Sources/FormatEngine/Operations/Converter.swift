@@ -27,6 +27,8 @@ public struct ConvertOptions: Sendable {
   public var rateLimit: UInt64?
   /// Write whatever is ready first. In order, two runs give the same file, and its clusters lie as the guest's.
   public var allowsAnyOrder = false
+  /// What of all sources together is copied, to the start of the target; nil: everything.
+  public var part: Range<UInt64>?
   /// What cannot be read becomes zeros, and is told here, a sentence for each sector; nil: it is an error.
   public var salvage: (@Sendable (String) -> Void)?
 
@@ -107,7 +109,7 @@ final class ConvertWork: Sendable {
   init(
     _ sources: [ImageChain], _ target: ImageChain, _ options: ConvertOptions, _ progress: Progress
   ) throws(EngineError) {
-    let source = try ConcatenatedDisks(sources)
+    let source = try ConcatenatedDisks(sources, part: options.part)
     self.source = source
     salvaged = options.salvage.map { SalvagedDisks(source, report: $0) }
     self.target = target

@@ -115,6 +115,15 @@ public enum ImageCreator {
     }
   }
 
+  /// Refuses to make an image called `name` where that is a file which is being read: making it would empty it.
+  public static func refuse(_ name: String, whileReading sources: [ImageChain]) throws(EngineError) {
+    guard let identity = HostFiles.identity(of: try ImageName.plainPath(name)) else { return }
+    for file in sources.flatMap(\.members).flatMap(\.hostFiles) where file.identity == identity {
+      throw EngineError(
+        .locked, "Failed to get \"write\" lock\nIs another process using the image [\(file.path)]?")
+    }
+  }
+
   private static func wholeSectors(_ size: UInt64) throws(EngineError) -> UInt64 {
     guard size <= maximumFileOffset - 511 else {
       throw EngineError(.tooLarge, "Image size is too large")

@@ -12,11 +12,13 @@ enum CommonArguments {
     }
   }
 
-  /// A size or an offset of at most 2^63 - 1.
-  static func size(_ text: String, what: String) throws(VerbFailure) -> UInt64 {
+  /// A size or an offset of at most 2^63 - 1, or in a narrower range.
+  static func size(
+    _ text: String, what: String, in range: ClosedRange<UInt64> = 0...maximumFileOffset
+  ) throws(VerbFailure) -> UInt64 {
     do throws(SizeText.Failure) {
       let size = try SizeText.parse(text)
-      if size <= UInt64(Int64.max) { return size }
+      if range.contains(size) { return size }
     } catch {
       guard error == .outOfRange else {
         throw VerbFailure(
@@ -24,7 +26,14 @@ enum CommonArguments {
           "kilobytes, megabytes, gigabytes, terabytes, petabytes and exabytes.")
       }
     }
-    throw VerbFailure("Invalid \(what) specified. Must be between 0 and \(Int64.max).")
+    throw VerbFailure(
+      "Invalid \(what) specified. Must be between \(range.lowerBound) and \(range.upperBound).")
+  }
+
+  /// Bytes a second; nil for 0, which means no limit.
+  static func rateLimit(_ text: String) throws(VerbFailure) -> UInt64? {
+    let limit = try size(text, what: "rate limit")
+    return limit == 0 ? nil : limit
   }
 
   /// A cache mode; what it means for flushing.

@@ -17,8 +17,8 @@ struct ConvertArguments {
   /// Set by `--target-is-zero`.
   var isTargetZero = false
   var sparseByteCount: UInt64 = 4096
-  /// 0: no limit.
-  var bytesPerSecond: UInt64 = 0
+  /// Bytes a second; nil: as fast as can be.
+  var rateLimit: UInt64?
   /// What cannot be read becomes zeros.
   var salvages = false
   var threadCount = 8
@@ -111,7 +111,7 @@ struct ConvertArguments {
     case "target-is-zero": isTargetZero = true
     case "bitmaps": copiesBitmaps = true
     case "skip-broken-bitmaps": skipsBrokenBitmaps = true
-    case "r": bytesPerSecond = try CommonArguments.size(option.value, what: "rate limit")
+    case "r": rateLimit = try CommonArguments.rateLimit(option.value)
     case "salvage": salvages = true
     case "target-image-opts": usesTargetOptions = true
     default: try source.take(option)

@@ -32,4 +32,17 @@ enum SnapshotChoice {
       records.first { (id == nil || id == $0.id) && (name == nil || name == $0.name) }
     }
   }
+
+  /// The snapshot of the top image as a disk of its own.
+  func open(in chain: ImageChain) throws(VerbFailure) -> ImageChain {
+    try attempt("Failed to load snapshot: ") { () throws(EngineError) in
+      guard let keeper = chain.top as? any SnapshotKeeping else {
+        throw .unsupported(
+          "Block format '\(chain.members[0].formatName)' used by device '' does not support temporarily"
+            + " loading internal snapshots")
+      }
+      guard let record = choose(from: try keeper.snapshots()) else { throw .invalid("Can't find snapshot") }
+      return chain.replacing(layerAt: 0, with: try keeper.openSnapshot(record))
+    }
+  }
 }

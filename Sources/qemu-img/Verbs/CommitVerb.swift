@@ -31,7 +31,7 @@ enum CommitVerb {
       case "d": keepsContent = true
       case "p": showsProgress = true
       case "q": isQuiet = true
-      case "r": rateLimit = try CommonArguments.size(option.value, what: "rate limit")
+      case "r": rateLimit = try CommonArguments.rateLimit(option.value)
       default: try image.take(option)
       }
     }
@@ -43,7 +43,7 @@ enum CommitVerb {
     let line = ProgressLine(isShown: showsProgress && !isQuiet, step: 1)
     do {
       defer { line.end() }
-      try commit(chain, at: depth, options, rateLimit: rateLimit == 0 ? nil : rateLimit, line)
+      try commit(chain, at: depth, options, rateLimit: rateLimit, line)
     }
     if !keepsContent {
       try attempt("Failed to empty \(name): ") { () throws(EngineError) in try Committer.empty(chain) }

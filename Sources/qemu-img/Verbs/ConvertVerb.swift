@@ -27,7 +27,7 @@ enum ConvertVerb {
     let bitmaps = arguments.copiesBitmaps ? try self.bitmaps(of: sources, arguments) : nil
     if let choice = arguments.snapshot {
       guard sources.count == 1 else { throw VerbFailure("No support for concatenating multiple snapshot") }
-      sources[0] = try snapshot(choice, of: sources[0])
+      sources[0] = try choice.open(in: sources[0])
     }
     var byteCount: UInt64 = 0
     for source in sources {
@@ -50,22 +50,6 @@ enum ConvertVerb {
     }
     try attempt("Could not flush '\(arguments.target)': ") { () throws(EngineError) in try target.close() }
     line.show(100)
-  }
-
-  private static func snapshot(_ choice: SnapshotChoice, of chain: ImageChain)
-    throws(VerbFailure) -> ImageChain
-  {
-    try attempt("Failed to load snapshot: ") { () throws(EngineError) in
-      guard let keeper = chain.top as? any SnapshotKeeping else {
-        throw .unsupported(
-          "Block format '\(chain.members[0].formatName)' used by device '' does not support temporarily"
-            + " loading internal snapshots")
-      }
-      guard let record = choice.choose(from: try keeper.snapshots()) else {
-        throw .invalid("Can't find snapshot")
-      }
-      return chain.replacing(layerAt: 0, with: try keeper.openSnapshot(record))
-    }
   }
 
   /// The bitmaps to copy, looked at before anything is made.
@@ -110,7 +94,7 @@ enum ConvertVerb {
     let options = try targetOptions(arguments, format, sources.count, byteCount)
     let warnings = try attempt("\(arguments.target): error while converting \(formatName): ") {
       () throws(EngineError) in
-      try refuseSource(asTarget: arguments.target, sources)
+      try ImageCreator.refuse(arguments.target, whileReading: sources)
       return try ImageCreator.create(
         arguments.target, format: format, options: options, flushing: arguments.flushing,
         secrets: arguments.source.secrets)
@@ -151,15 +135,6 @@ enum ConvertVerb {
     return options
   }
 
-  /// Making the target would empty a file that is still to be read.
-  private static func refuseSource(asTarget name: String, _ sources: [ImageChain]) throws(EngineError) {
-    guard let identity = HostFiles.identity(of: try ImageName.plainPath(name)) else { return }
-    for member in sources.flatMap(\.members) where (member.file as? FileStore)?.identity == identity {
-      throw EngineError(
-        .locked, "Failed to get \"write\" lock\nIs another process using the image [\(member.path)]?")
-    }
-  }
-
   private static func copy(
     _ sources: [ImageChain], to target: ImageChain, _ arguments: ConvertArguments, _ progress: Progress
   ) throws(VerbFailure) {
@@ -168,7 +143,7 @@ enum ConvertVerb {
     options.sparseByteCount = arguments.sparseByteCount
     options.allowsAnyOrder = arguments.allowsAnyOrder
     options.threadCount = min(arguments.threadCount, WorkerPool.processorCount())
-    options.rateLimit = arguments.bytesPerSecond == 0 ? nil : arguments.bytesPerSecond
+    options.rateLimit = arguments.rateLimit
     if arguments.salvages {
       let isQuiet = arguments.isQuiet
       options.salvage = { warning in if !isQuiet { Console.warning(warning) } }

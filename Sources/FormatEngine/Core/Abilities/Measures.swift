@@ -11,19 +11,44 @@ public struct MeasureRequest: Sendable {
   public var virtualSize: UInt64
   /// Of the new image, as for its making.
   public var options: OptionValues
-  /// Guest bytes that hold data, in runs in ascending order that do not touch; nil for an empty disk.
-  public var dataRuns: [Range<UInt64>]?
-  /// The persistent bitmaps that would be copied, nil where the source cannot hold any.
-  public var bitmaps: [BitmapRecord]?
+  /// The disk that would be copied, nil for an empty one.
+  public var source: ImageChain?
+  /// The image whose bitmaps would be copied, nil where there can be none.
+  public var bitmaps: (any BitmapKeeping)?
+  /// Passphrases that the options name.
+  public var secrets = SecretStore()
 
-  public init(
-    virtualSize: UInt64, options: OptionValues, dataRuns: [Range<UInt64>]? = nil,
-    bitmaps: [BitmapRecord]? = nil
-  ) {
+  public init(virtualSize: UInt64, options: OptionValues, source: ImageChain? = nil) {
     self.virtualSize = virtualSize
     self.options = options
-    self.dataRuns = dataRuns
-    self.bitmaps = bitmaps
+    self.source = source
+  }
+
+  /// Bytes of the new image's units of `unit` bytes, a power of two, in which the source has any data.
+  func neededByteCount(unit: UInt64) throws(EngineError) -> UInt64 {
+    guard let source else { return 0 }
+    var count: UInt64 = 0
+    var position: UInt64 = 0
+    while position < source.virtualSize {
+      let found = try Self.extent(of: source, at: position)
+      var end = position + found.extent.length
+      if !found.readsAsZeros {
+        // The rest of the unit is counted with it, whatever it holds.
+        end = end.aligned(upTo: unit)
+        count += end - position.aligned(downTo: unit)
+      }
+      position = end
+    }
+    return count
+  }
+
+  private static func extent(of source: ImageChain, at position: UInt64) throws(EngineError) -> LocatedExtent
+  {
+    do throws(EngineError) {
+      return try source.extent(at: position, limit: source.virtualSize - position)
+    } catch {
+      throw error.whileTrying("Unable to get block status")
+    }
   }
 }
 

@@ -1,6 +1,6 @@
 /// The disk of an image as a file for another format: what `file` with a format's driver means.
 final class DiskStore: ByteStore {
-  private let disk: ImageChain
+  let disk: ImageChain
 
   init(_ disk: ImageChain) { self.disk = disk }
 

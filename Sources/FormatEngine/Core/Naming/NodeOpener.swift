@@ -33,6 +33,11 @@ struct NodeOpener {
     return members
   }
 
+  /// The image that the node describes, without what lies below it.
+  mutating func file(_ node: NodeOptions, access: FileAccess) throws(EngineError) -> ChainMember {
+    try member(node, access: access).0
+  }
+
   private func specification(_ below: Below, of parent: ChainMember) throws(EngineError) -> NodeOptions? {
     switch below {
     case .nothing: return nil
@@ -57,22 +62,9 @@ struct NodeOpener {
     depth += 1
   }
 
-  /// The image that the node describes, without what lies below it.
-  mutating func top(_ node: NodeOptions, access: FileAccess) throws(EngineError) -> ChainMember {
-    try member(node, access: access).0
-  }
-
   // MARK: Formats
 
   private mutating func member(_ node: NodeOptions, access: FileAccess) throws(EngineError)
-    -> (ChainMember, Below)
-  {
-    var (member, below) = try openMember(node, access: access)
-    member.node = node
-    return (member, below)
-  }
-
-  private mutating func openMember(_ node: NodeOptions, access: FileAccess) throws(EngineError)
     -> (ChainMember, Below)
   {
     try countNode()
@@ -90,7 +82,8 @@ struct NodeOpener {
       let store = try store(node, access: access)
       let layer = try FormatCatalog.plain.open(store.store, request(store.path, access))
       let member = ChainMember(
-        layer: layer, file: store.store, path: store.path, nodeName: store.name, formatName: driver)
+        layer: layer, file: store.store, path: store.path, nodeName: store.name, formatName: driver,
+        node: node)
       return (member, .nothing)
     }
     guard driver != nil || !fileNode.isEmpty else { throw .invalid("Must specify either driver or file") }
@@ -106,12 +99,16 @@ struct NodeOpener {
     }
     let found: any ImageFormat.Type
     if let format { found = format } else { found = try ImageOpener.probe(file.store, path: file.path) }
-    return try open(found, over: file, access, &rest)
+    // Opened once more, it is not probed again.
+    var node = node
+    node["driver"] = .text(found.name)
+    return try open(found, over: file, access, &rest, node)
   }
 
   /// Opens a file's content as a format, with what is left of the node's options.
   private mutating func open(
-    _ format: any ImageFormat.Type, over file: OpenedStore, _ access: FileAccess, _ rest: inout NodeOptions
+    _ format: any ImageFormat.Type, over file: OpenedStore, _ access: FileAccess, _ rest: inout NodeOptions,
+    _ node: NodeOptions
   ) throws(EngineError) -> (ChainMember, Below) {
     let common = try takeCommon(&rest)
     guard common.flag("read-only") != true || access == .readOnly else { throw Self.readOnly }
@@ -140,7 +137,8 @@ struct NodeOpener {
     let layer = try format.open(file.store, request)
     let name = file.name.holding(format: format.name, shown)
     let member = ChainMember(
-      layer: layer, file: file.store, path: file.path, nodeName: name, formatName: format.name)
+      layer: layer, file: file.store, path: file.path, nodeName: name, formatName: format.name,
+      node: node)
     return (member, below)
   }
 
@@ -211,7 +209,7 @@ struct NodeOpener {
     let values = try rest.take(NodeSchemas.file)
     try NodeSchemas.checkWords(values)
     try refuse(rest, driver: driver)
-    guard let path = values.text("filename") else {
+    guard let path = values.text("filename"), !path.isEmpty else {
       throw .invalid("The '\(driver)' block driver requires a file name")
     }
     guard !path.utf8.contains(0) else { throw .invalid("A file name has a NUL byte in it") }

@@ -50,3 +50,10 @@ public enum RawFormat: CreatableFormat {
     if mode != "off" { try (file as? FileStore)?.reserve(at: 0, count: request.virtualSize) }
   }
 }
+
+extension RawFormat: Measurable {
+  public static func measure(_ request: MeasureRequest) throws(EngineError) -> Measurement {
+    let byteCount = request.virtualSize.aligned(upTo: 512)
+    return Measurement(required: byteCount, fullyAllocated: byteCount)
+  }
+}

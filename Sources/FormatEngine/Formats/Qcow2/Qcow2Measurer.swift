@@ -1,0 +1,72 @@
+extension Qcow2Format: Measurable {
+  public static func measure(_ request: MeasureRequest) throws(EngineError) -> Measurement {
+    var options = request.options
+    // Neither changes how large the image file is taken to be, so neither is looked at.
+    for name in ["data_file", "data_file_raw", "compression_type", "lazy_refcounts"] { options.remove(name) }
+    let create = try Qcow2CreateOptions(
+      CreateRequest(
+        path: "", virtualSize: request.virtualSize, options: options, references: ReferenceOpener()))
+    let image = try Qcow2FullImage(create, virtualSize: request.virtualSize)
+    let needed: UInt64
+    let isOverlay = request.source != nil && options.isGiven("backing_file")
+    if create.preallocation == .full || create.preallocation == .falloc || isOverlay {
+      // What lies below an overlay is not looked at: all of the source may differ from it.
+      needed = image.guestByteCount
+    } else {
+      needed = try request.neededByteCount(unit: create.geometry.clusterSize)
+    }
+    var result = Measurement(
+      required: image.byteCount - image.guestByteCount + needed, fullyAllocated: image.byteCount)
+    if create.version >= 3, let keeper = request.bitmaps {
+      result.bitmaps = try Self.byteCount(of: keeper.bitmaps(), keeper.virtualSize, create.geometry)
+    }
+    return result
+  }
+
+  /// Bytes that bitmaps take once every bit of them is stored: data, tables and the directory.
+  private static func byteCount(
+    of bitmaps: [BitmapRecord], _ virtualSize: UInt64, _ geometry: Qcow2Geometry
+  ) -> UInt64 {
+    let size = geometry.clusterSize
+    var (content, directory): (UInt64, UInt64) = (0, 0)
+    for bitmap in bitmaps where !bitmap.isInconsistent {
+      let bits = virtualSize.dividedRoundingUp(by: bitmap.granularity)
+      let clusters = bits.dividedRoundingUp(by: 8).dividedRoundingUp(by: size)
+      content += clusters * size + (clusters * 8).aligned(upTo: size)
+      directory += (24 + UInt64(bitmap.name.utf8.count)).aligned(upTo: 8)
+    }
+    return content + directory.aligned(upTo: size)
+  }
+}
+
+/// An image in which every cluster of the disk is stored.
+private struct Qcow2FullImage {
+  /// Of the disk, in whole clusters.
+  let guestByteCount: UInt64
+  /// With all tables.
+  let byteCount: UInt64
+
+  init(_ options: Qcow2CreateOptions, virtualSize: UInt64) throws(EngineError) {
+    let geometry = options.geometry
+    let size = geometry.clusterSize
+    let tooLarge = EngineError(
+      .tooLarge, "The image size is too large (try using a larger cluster size)")
+    guard virtualSize <= maximumFileOffset - size else { throw tooLarge }
+    guestByteCount = virtualSize.aligned(upTo: size)
+    let l2Tables = guestByteCount.dividedRoundingUp(by: geometry.l2Coverage)
+    guard l2Tables * 8 <= Qcow2Header.maximumL1Bytes else { throw tooLarge }
+    let guestClusters = guestByteCount / size
+    let l1Clusters = (l2Tables * 8).dividedRoundingUp(by: size)
+    let counted = 1 + l1Clusters + l2Tables + guestClusters
+    let countsInBlock = (size * 8) >> UInt64(options.refcountOrder)
+    // The refcount structure counts itself.
+    var structure: UInt64 = 0
+    while true {
+      let blocks = (counted + structure).dividedRoundingUp(by: countsInBlock)
+      let needed = blocks + (blocks * 8).dividedRoundingUp(by: size)
+      if needed == structure { break }
+      structure = needed
+    }
+    byteCount = (counted + structure) * size
+  }
+}

@@ -1,0 +1,93 @@
+import FormatEngine
+
+/// `measure`: how large a new image would be.
+enum MeasureVerb {
+  static let usage =
+    "[--output=ofmt] [-O output_fmt] [-o options]"
+    + " [--size N | [--object objectdef] [--image-opts] [-f fmt] [-l snapshot_param] [-U] filename]"
+
+  private static let rules =
+    [
+      OptionRule("help", "h"), OptionRule(letter: "f", takesValue: true),
+      OptionRule(letter: "l", takesValue: true), OptionRule(letter: "o", takesValue: true),
+      OptionRule(letter: "O", takesValue: true), OptionRule("output", takesValue: true),
+      OptionRule("size", takesValue: true),
+    ] + ImageArguments.sharingRules
+
+  static func run(_ arguments: [String]) throws(VerbFailure) -> CInt {
+    let parsed = OptionParser.parse(arguments, rules)
+    var image = ImageArguments()
+    var list = OptionList()
+    var formatName = "raw"
+    var outputFormat = CommonArguments.OutputFormat.human
+    var size: UInt64?
+    var snapshot: SnapshotChoice?
+    for option in parsed.options {
+      switch option.key {
+      case "help": return Main.showHelp()
+      case "o": try list.add(option.value)
+      case "O": formatName = option.value
+      case "l": snapshot = try SnapshotChoice(option.value)
+      case "output": outputFormat = try CommonArguments.outputFormat(option.value)
+      case "size": size = try CommonArguments.size(option.value, what: "image size")
+      default: try image.take(option)
+      }
+    }
+    let names = parsed.operands
+    if names.count > 1 { throw VerbFailure("At most one filename argument is allowed.") }
+    if names.isEmpty && (image.usesImageOptions || image.format != nil || snapshot != nil) {
+      throw VerbFailure("--image-opts, -f, and -l require a filename argument.")
+    }
+    guard size != nil || !names.isEmpty else {
+      throw VerbFailure("Either --size N or one filename must be specified.")
+    }
+    if size != nil && !names.isEmpty {
+      throw VerbFailure("--size N cannot be used together with a filename.")
+    }
+    var request = MeasureRequest(virtualSize: size ?? 0, options: OptionValues(OptionSchema([])))
+    request.secrets = image.secrets
+    if let name = names.first {
+      let chain = try image.open(name)
+      request.bitmaps = chain.top as? any BitmapKeeping
+      let source = try snapshot?.open(in: chain) ?? chain
+      (request.source, request.virtualSize) = (source, source.virtualSize)
+    }
+    let result = try measure(formatName, list, request)
+    switch outputFormat {
+    case .human: Console.write(text(result))
+    case .json: Console.write(JSONText.pretty(json(result)) + "\n")
+    }
+    return 0
+  }
+
+  private static func measure(_ name: String, _ list: OptionList, _ request: MeasureRequest)
+    throws(VerbFailure) -> Measurement
+  {
+    let format = try attempt { () throws(EngineError) in try ImageCreator.creatableFormat(name) }
+    guard let measurable = format as? any Measurable.Type else {
+      throw VerbFailure("Block driver '\(name)' does not support size measurement")
+    }
+    var request = request
+    request.options = OptionValues(ImageCreator.options(of: format))
+    do throws(EngineError) {
+      try list.apply(to: &request.options)
+    } catch {
+      throw VerbFailure(error.message, "Invalid options for file format '\(name)'")
+    }
+    return try attempt { () throws(EngineError) in try measurable.measure(request) }
+  }
+
+  private static func text(_ result: Measurement) -> String {
+    "required size: \(result.required)\nfully allocated size: \(result.fullyAllocated)\n"
+      + (result.bitmaps.map { "bitmaps size: \($0)\n" } ?? "")
+  }
+
+  private static func json(_ result: Measurement) -> InfoValue {
+    func field(_ key: String, _ count: UInt64) -> InfoField {
+      InfoField(key, .integer(Int64(bitPattern: count)))
+    }
+    return .record(
+      (result.bitmaps.map { [field("bitmaps", $0)] } ?? [])
+        + [field("required", result.required), field("fully-allocated", result.fullyAllocated)])
+  }
+}
