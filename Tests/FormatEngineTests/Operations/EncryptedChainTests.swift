@@ -97,6 +97,42 @@ import Testing
     #expect(entries.allSatisfy { $0.isData != $0.isZero })
   }
 
+  /// Version 2 has no zero clusters: over a backing file they become encrypted zeros.
+  @Test(arguments: ["luks", "aes"]) func zerosStayZerosInVersion2(_ method: String) throws {
+    try TemporaryFolder.with { folder in
+      try make("base", in: folder, filledWith: 7, [:], passphrase: "")
+      let options = method == "luks" ? Self.luks : ["encryption": "on", "encrypt.key-secret": "key"]
+      try make("top", in: folder, options, over: "base", passphrase: "above")
+      var opening = OpenOptions(format: "qcow2", access: .readWrite)
+      opening.use(passphrase: "above")
+      let chain = try ImageOpener.open(folder.file("top"), opening)
+      try chain.writeBytes([UInt8](repeating: 9, count: 70_000), at: 65_536)
+      try chain.writeZeros(at: 3 * 65_536, count: 3 * 65_536)
+      let before = try chain.readAll()
+      var values = OptionValues(Qcow2Layer.amendOptions)
+      try values.set("compat", to: "0.10")
+      try chain.amend(values, AmendRequest())
+      try chain.close()
+      #expect(
+        ModelDisk.firstDifference(try ImageOpener.open(folder.file("top"), opening).readAll(), before) == nil)
+      let content = try ReferenceTool.content(
+        of: "top", format: "qcow2", in: folder, passphrase: "above")
+      #expect(ModelDisk.firstDifference(content, before) == nil)
+    }
+  }
+
+  @Test(arguments: ["off", "metadata", "full"]) func grownDiskEndsWithZeros(_ mode: String) throws {
+    let image = try EncryptedImage()
+    let chain = try image.open(.readWrite)
+    try chain.writeBytes([UInt8](repeating: 5, count: 100_000), at: 900_000)
+    let size = UInt64(EncryptedImage.size)
+    try chain.resize(to: size + 300_032, preallocation: try #require(Preallocation(rawValue: mode)))
+    try chain.flush()
+    let after = try image.open().readBytes(at: size, count: 300_032)
+    #expect(after.isZero)
+    #expect(try image.open().readBytes(at: 900_000, count: 100_000).allSatisfy { $0 == 5 })
+  }
+
   /// A snapshot is read with the key of its image.
   @Test func snapshotsAreRead() throws {
     for options in ["luks", "aes"] {

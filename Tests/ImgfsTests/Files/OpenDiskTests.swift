@@ -26,6 +26,29 @@ import Testing
     }
   }
 
+  @Test func doesNotSpliceEncryptedExtents() throws {
+    try TemporaryFolder.with { folder in
+      let path = folder.file("disk.qcow2")
+      var options = OpenOptions(format: "qcow2", access: .readWrite)
+      options.use(passphrase: "open sesame")
+      var values = OptionValues(Qcow2Format.createOptions)
+      try values.set("encrypt.format", to: "aes")
+      try values.set("encrypt.key-secret", to: "key")
+      try values.set("size", to: "1M")
+      _ = try ImageCreator.create(path, format: Qcow2Format.self, options: values, secrets: options.secrets)
+      let content = [UInt8](repeating: 7, count: 256 * 1024)
+      let chain = try ImageOpener.open(path, options)
+      try chain.writeBytes(content, at: 0)
+      try chain.flush()
+      let disk = OpenDisk(chain)
+      let source = try disk.source(at: 0, count: content.count)
+      #expect(!isFile(source))
+      let buffer = AlignedBuffer(byteCount: content.count)
+      unsafe try disk.read(source, at: 0, into: buffer.bytes)
+      #expect(unsafe Array(buffer.bytes) == content)
+    }
+  }
+
   @Test func copiesWhatReachesPastTheEndOfItsFile() throws {
     try TemporaryFolder.with { folder in
       let content = [UInt8](repeating: 7, count: 100_001)
