@@ -121,6 +121,25 @@ import Testing
     }
   }
 
+  @Test func roomThatIsSetAsideHidesNothingBelow() throws {
+    try TemporaryFolder.with { folder in
+      try make("base", in: folder, filledWith: 7, [:], passphrase: "")
+      var options = Self.luks
+      options["extended_l2"] = "on"
+      options["preallocation"] = "metadata"
+      try make("top", in: folder, options, over: "base", passphrase: "above")
+      var opening = OpenOptions(format: "qcow2", access: .readWrite)
+      opening.use(passphrase: "above")
+      let chain = try ImageOpener.open(folder.file("top"), opening)
+      let below = try ImageOpener.open(folder.file("base")).readAll()
+      #expect(ModelDisk.firstDifference(try chain.readAll(), below) == nil)
+      var model = ModelDisk(below)
+      model.write([1, 2, 3], at: 70_000)
+      try chain.writeBytes([1, 2, 3], at: 70_000)
+      #expect(ModelDisk.firstDifference(try chain.readAll(), model.bytes) == nil)
+    }
+  }
+
   @Test(arguments: ["off", "metadata", "full"]) func grownDiskEndsWithZeros(_ mode: String) throws {
     let image = try EncryptedImage()
     let chain = try image.open(.readWrite)

@@ -16,15 +16,16 @@ extension Qcow2Layer: WritableLayer {
 
   /// Links room that was set aside and not written. Where it reads as zeros already and nothing lies
   /// below it is stored; with extended entries over a backing file it stays unallocated. In an encrypted image
-  /// no room reads as zeros: there it is marked as zeros, which version 2 cannot do.
+  /// no room reads as zeros: with extended entries it stays unallocated there too, else it is marked as zeros,
+  /// which version 2 cannot do.
   func setAside(_ allocation: Allocation) throws(EngineError) {
     try state.withLock { (state) throws(EngineError) in
       state.mapping.noteFileReaches(allocation.hostOffset + allocation.length)
       if encryption != nil && state.prologue.header.version < 3 {
         throw Qcow2CreateOptions.oldEncryptedPreallocation
       }
-      let reading: Qcow2State.RoomReading =
-        encryption != nil ? .zeros : state.prologue.backing == nil ? .itself : .asBefore
+      let keeps = geometry.hasSubclusters && (encryption != nil || state.prologue.backing != nil)
+      let reading: Qcow2State.RoomReading = keeps ? .asBefore : encryption != nil ? .zeros : .itself
       try state.link(allocation, reading: reading)
     }
   }
@@ -220,7 +221,7 @@ extension Qcow2State {
   enum RoomReading {
     /// What is in the room.
     case itself
-    /// Zeros, whatever is in it.
+    /// Zeros, whatever is in it. Not for extended entries.
     case zeros
     /// With extended entries: what it read there until now.
     case asBefore
@@ -235,11 +236,8 @@ extension Qcow2State {
       let old = try mapping.entry(at: guest, in: table)
       var new = Qcow2L2Entry(host | Qcow2L2Entry.copiedBit)
       if geometry.hasSubclusters {
-        switch reading {
-        case .itself: new.bitmap = bitmap(after: allocation, inClusterAt: guest, old)
-        case .zeros: new.bitmap = 0xffff_ffff << 32
-        case .asBefore: new.bitmap = old.bitmap
-        }
+        new.bitmap =
+          reading == .asBefore ? old.bitmap : bitmap(after: allocation, inClusterAt: guest, old)
       } else if reading == .zeros {
         new.raw |= Qcow2L2Entry.zeroBit
       }
