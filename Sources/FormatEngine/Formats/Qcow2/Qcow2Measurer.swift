@@ -3,9 +3,17 @@ extension Qcow2Format: Measurable {
     var options = request.options
     // Neither changes how large the image file is taken to be, so neither is looked at.
     for name in ["data_file", "data_file_raw", "compression_type", "lazy_refcounts"] { options.remove(name) }
-    let create = try Qcow2CreateOptions(
-      CreateRequest(
-        path: "", virtualSize: request.virtualSize, options: options, references: ReferenceOpener()))
+    // Of encryption, only a LUKS header takes room.
+    options.remove("encryption")
+    if options.text("encrypt.format") != "luks" {
+      for option in options.schema.options where option.name.hasPrefix("encrypt.") {
+        options.remove(option.name)
+      }
+    }
+    var creation = CreateRequest(
+      path: "", virtualSize: request.virtualSize, options: options, references: ReferenceOpener())
+    creation.secrets = request.secrets
+    let create = try Qcow2CreateOptions(creation)
     let image = try Qcow2FullImage(create, virtualSize: request.virtualSize)
     let needed: UInt64
     let isOverlay = request.source != nil && options.isGiven("backing_file")
@@ -67,6 +75,7 @@ private struct Qcow2FullImage {
       if needed == structure { break }
       structure = needed
     }
-    byteCount = (counted + structure) * size
+    let header = options.encryption?.headerByteCount ?? 0
+    byteCount = (counted + structure) * size + header.aligned(upTo: size)
   }
 }
