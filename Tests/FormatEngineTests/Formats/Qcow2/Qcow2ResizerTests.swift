@@ -144,7 +144,7 @@ import Testing
 
   private func perform(_ change: Change, on chain: ImageChain) throws(EngineError) {
     switch change {
-    case .grow: try chain.resize(to: 5 << 20, preallocation: .metadata)
+    case .grow: try chain.resize(to: 500 * 1024, preallocation: .metadata)
     case .shrink: try chain.resize(to: 50 * 1024)
     case .empty: try (chain.top as? any Emptyable)?.removeContent(progress: .none)
     }
@@ -154,7 +154,7 @@ import Testing
   /// What `perform` makes of 200 KiB of ones.
   private func outcome(_ change: Change, _ old: [UInt8]) -> [UInt8] {
     switch change {
-    case .grow: old + [UInt8](repeating: 0, count: (5 << 20) - old.count)
+    case .grow: old + [UInt8](repeating: 0, count: 500 * 1024 - old.count)
     case .shrink: Array(old.prefix(50 * 1024))
     case .empty: [UInt8](repeating: 0, count: old.count)
     }
@@ -205,7 +205,7 @@ import Testing
           let old = [UInt8](repeating: 1, count: 200 * 1024)
           let new = outcome(change, old)
           try store.forEachCrashState(
-            cuts: stride(from: 0, through: store.eventCount, by: 2), random: &random, randomCount: 1
+            cuts: stride(from: 0, through: store.eventCount, by: 3), random: &random, randomCount: 1
           ) { state in
             let chain = try ImageChain.over(MemoryStore(state.bytes), format: Qcow2Format.self)
             let story: Comment = "\(change), \(options), cut \(state.cut), \(state.story)"
