@@ -54,9 +54,14 @@ final class ResidentTable: OrderedTable {
   }
 
   func writeBack() throws(EngineError) {
-    for block in dirtyBlocks.sorted() {
-      let first = block * Self.entriesInBlock
-      let last = min(first + Self.entriesInBlock, entries.count)
+    let blocks = dirtyBlocks.sorted()
+    var index = 0
+    while index < blocks.count {
+      // Neighbours go out with one write.
+      var end = index + 1
+      while end < blocks.count, blocks[end] == blocks[end - 1] + 1 { end += 1 }
+      let first = blocks[index] * Self.entriesInBlock
+      let last = min((blocks[end - 1] + 1) * Self.entriesInBlock, entries.count)
       var failure: EngineError?
       unsafe entries[first..<last].withUnsafeBytes { raw in
         do throws(EngineError) {
@@ -64,7 +69,8 @@ final class ResidentTable: OrderedTable {
         } catch { failure = error }
       }
       if let failure { throw failure }
-      dirtyBlocks.remove(block)
+      dirtyBlocks.subtract(blocks[index..<end])
+      index = end
     }
   }
 }

@@ -55,6 +55,9 @@ extension ConvertWorker {
     }
   }
 
+  /// Little enough that what was read of both is still in the processor's cache when it is compared.
+  private static var comparedByteCount: UInt64 { 256 * KiB }
+
   /// Calls `body` with the pieces of a segment. What may differ is read, into the buffer and into the other one,
   /// but for what is known to be zeros there.
   private func compare(
@@ -71,7 +74,8 @@ extension ConvertWorker {
         done += idle
         continue
       }
-      let new = try backing.locate(at: offset, limit: found.located.extent.length)
+      let new = try backing.locate(
+        at: offset, limit: min(found.located.extent.length, Self.comparedByteCount))
       found.located.extent.length = new.extent.length
       let range = Int(done)..<Int(done + new.extent.length)
       try read(found, range, of: segment)

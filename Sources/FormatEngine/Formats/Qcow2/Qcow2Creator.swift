@@ -153,12 +153,10 @@ struct Qcow2Preallocator {
   /// Everything from `start` on, a multiple of the cluster size.
   func run(from start: UInt64, _ progress: Progress = .none) throws(EngineError) {
     var offset = start
-    var end: UInt64 = 0
     while offset < layer.virtualSize {
       try progress.step(offset - start, of: layer.virtualSize - start)
       let room = try layer.allocate(at: offset, limit: layer.virtualSize - offset)
       let store = layer.store(room.store)
-      end = max(end, room.hostOffset + room.length)
       do throws(EngineError) {
         try setAside(room, in: store)
       } catch {
@@ -168,8 +166,6 @@ struct Qcow2Preallocator {
       try layer.setAside(room)
       offset = room.guestEnd
     }
-    let store = layer.store(layer.dataFile == nil ? 0 : 1)
-    if try store.byteCount() < end { try store.resize(to: end) }
   }
 
   private func setAside(_ room: Allocation, in store: any ByteStore) throws(EngineError) {
@@ -187,5 +183,8 @@ struct Qcow2Preallocator {
       }
     case .full: try store.writeZeros(at: room.hostOffset, count: room.length, freeing: false)
     }
+    // Entries must not point past the end of the file, after a crash neither.
+    let end = room.hostOffset + room.length
+    if try store.byteCount() < end { try store.resize(to: end) }
   }
 }

@@ -63,12 +63,9 @@ extension Qcow2Layer: Resizable {
     }
   }
 
-  /// The new size as all but the image knows it. Bitmaps have no bits yet for what is new, and it is not dirty.
+  /// The new size as all but the image knows it.
   private func setSizeInMemory(_ byteCount: UInt64) {
-    state.withLock { state in
-      state.hasBegunRecording = byteCount > state.prologue.header.virtualSize
-      state.prologue.header.virtualSize = byteCount
-    }
+    state.withLock { $0.prologue.header.virtualSize = byteCount }
     size.store(byteCount, ordering: .relaxed)
   }
 

@@ -5,7 +5,9 @@ import Testing
 
 /// Another size: what stays reads the same, what is new reads as zeros, and a power cut leaves one of both.
 @Suite struct Qcow2ResizerTests {
-  private func make(_ options: [String], _ size: Int, in folder: TemporaryFolder, backing: String? = nil) throws {
+  private func make(_ options: [String], _ size: Int, in folder: TemporaryFolder, backing: String? = nil)
+    throws
+  {
     let lower = backing.map { ["-b", $0, "-F", "raw"] } ?? []
     try ReferenceTool.qemuImg.run(
       ["create", "-q", "-f", "qcow2", "-o", (["cluster_size=64k"] + options).joined(separator: ",")] + lower
@@ -28,7 +30,8 @@ import Testing
   /// Every feature, up and down, with every preallocation.
   @Test(arguments: [
     [], ["cluster_size=512"], ["extended_l2=on"], ["compat=0.10"], ["refcount_bits=1"],
-    ["lazy_refcounts=on", "compression_type=zstd"], ["data_file=data"], ["data_file=data", "data_file_raw=on"],
+    ["lazy_refcounts=on", "compression_type=zstd"], ["data_file=data"],
+    ["data_file=data", "data_file_raw=on"],
   ])
   func sizesGoUpAndDown(_ options: [String]) throws {
     var random = SeededRandom.fromEnvironment(or: 321)
@@ -40,7 +43,8 @@ import Testing
       try make(options, size, in: folder, backing: backing)
       try ReferenceTool.io(
         (hasData ? [] : ["write -q -c -P 3 192k 64k"])
-          + ["write -q -P 1 0 100k", "write -q -P 2 500k 524k", "write -q -z 300k 64k"], on: "image", format: "qcow2", folder: folder.path)
+          + ["write -q -P 1 0 100k", "write -q -P 2 500k 524k", "write -q -z 300k 64k"], on: "image",
+        format: "qcow2", folder: folder.path)
       var content = try ReferenceTool.content(of: "image", format: "qcow2", in: folder)
       let before = try Qcow2Header.parse(of: folder.file("image"))
       let modes: [Preallocation] = [.off, .metadata, .falloc, .full]
@@ -91,7 +95,8 @@ import Testing
       try chain.close()
       try expectSound(folder, [UInt8](repeating: 0, count: 8 << 20), "")
       try ReferenceTool.qemuImg("convert", "-l", "s", "-O", "raw", "image", "s.raw", folder: folder.path)
-      #expect(try Files.read(folder.file("s.raw")).prefix(1 << 20) == [UInt8](repeating: 1, count: 1 << 20)[...])
+      #expect(
+        try Files.read(folder.file("s.raw")).prefix(1 << 20) == [UInt8](repeating: 1, count: 1 << 20)[...])
     }
   }
 
@@ -100,7 +105,8 @@ import Testing
     try TemporaryFolder.with { folder in
       try make([], 4 << 20, in: folder)
       try ReferenceTool.qemuImg("bitmap", "--add", "-g", "512", "image", "b", folder: folder.path)
-      try ReferenceTool.io(["write -q 64k 1k", "write -q 3M 64k"], on: "image", format: "qcow2", folder: folder.path)
+      try ReferenceTool.io(
+        ["write -q 64k 1k", "write -q 3M 64k"], on: "image", format: "qcow2", folder: folder.path)
       let chain = try open(folder)
       for size in [1 << 20, 70 << 20, 2 << 20] as [UInt64] {
         try chain.resize(to: size)
@@ -134,7 +140,54 @@ import Testing
     return runs
   }
 
-  private enum Change: CaseIterable { case grow, shrink, empty }
+  enum Change: CaseIterable { case grow, shrink, empty }
+
+  private func perform(_ change: Change, on chain: ImageChain) throws(EngineError) {
+    switch change {
+    case .grow: try chain.resize(to: 500 * 1024, preallocation: .metadata)
+    case .shrink: try chain.resize(to: 50 * 1024)
+    case .empty: try (chain.top as? any Emptyable)?.removeContent(progress: .none)
+    }
+    try chain.close()
+  }
+
+  /// What `perform` makes of 200 KiB of ones.
+  private func outcome(_ change: Change, _ old: [UInt8]) -> [UInt8] {
+    switch change {
+    case .grow: old + [UInt8](repeating: 0, count: 500 * 1024 - old.count)
+    case .shrink: Array(old.prefix(50 * 1024))
+    case .empty: [UInt8](repeating: 0, count: old.count)
+    }
+  }
+
+  /// Whatever call fails, the image is what it was or what it is to be, and stays sound.
+  @Test(arguments: [Change.grow, .shrink, .empty]) func everyCallFailsOnce(_ change: Change) throws {
+    try TemporaryFolder.with { folder in
+      try make(["cluster_size=4k"], 200 * 1024, in: folder)
+      try ReferenceTool.io(["write -q -P 1 0 200k"], on: "image", format: "qcow2", folder: folder.path)
+      let bytes = try Files.read(folder.file("image"))
+      let old = [UInt8](repeating: 1, count: 200 * 1024)
+      var failing = 0
+      while true {
+        let store = MemoryStore(bytes)
+        let fault = FaultStore(store)
+        let hasFailed: Bool
+        do {
+          let chain = try ImageChain.over(fault, format: Qcow2Format.self, access: .readWrite)
+          fault.arm(failing: failing)
+          hasFailed = (try? perform(change, on: chain)) == nil
+        }
+        let chain = try ImageChain.over(store, format: Qcow2Format.self)
+        let content = try chain.readAll()
+        #expect(content == outcome(change, old) || (hasFailed && content == old), "call \(failing)")
+        let report = try (chain.top as? any Checkable)?.check(progress: .none)
+        #expect(report?.corruptions == 0, "call \(failing): \(report?.findings.first ?? "")")
+        if !hasFailed { break }
+        failing += 3
+      }
+      #expect(failing > 20)
+    }
+  }
 
   /// Each state that a power cut leaves has the old size or the new one, and reads as it did or as it is to.
   @Test func aPowerCutLeavesTheOldOrTheNew() throws {
@@ -147,21 +200,13 @@ import Testing
           let store = CrashStore(try Files.read(folder.file("image")))
           do {
             let chain = try ImageChain.over(store, format: Qcow2Format.self, access: .readWrite)
-            switch change {
-            case .grow: try chain.resize(to: 5 << 20)
-            case .shrink: try chain.resize(to: 50 * 1024)
-            case .empty: try (chain.top as? any Emptyable)?.removeContent(progress: .none)
-            }
-            try chain.close()
+            try perform(change, on: chain)
           }
           let old = [UInt8](repeating: 1, count: 200 * 1024)
-          let new =
-            switch change {
-            case .grow: old + [UInt8](repeating: 0, count: (5 << 20) - old.count)
-            case .shrink: Array(old.prefix(50 * 1024))
-            case .empty: [UInt8](repeating: 0, count: old.count)
-            }
-          try store.forEachCrashState(cuts: stride(from: 0, through: store.eventCount, by: 2), random: &random, randomCount: 1) { state in
+          let new = outcome(change, old)
+          try store.forEachCrashState(
+            cuts: stride(from: 0, through: store.eventCount, by: 3), random: &random, randomCount: 1
+          ) { state in
             let chain = try ImageChain.over(MemoryStore(state.bytes), format: Qcow2Format.self)
             let story: Comment = "\(change), \(options), cut \(state.cut), \(state.story)"
             let content = try chain.readAll()
