@@ -26,7 +26,15 @@ extension Qcow2Layer: Amendable {
       try resizing(virtualSize)
     }
     if wanted.version < prologue.header.version {
+      try refuseSnapshotsOfOtherSizes()
       try rewrite { (rewrite) throws(EngineError) in try rewrite.downgrade(cipher, progress: progress) }
+    }
+  }
+
+  /// Entries of version 2 need not record the disk's size, so all must have the same.
+  private func refuseSnapshotsOfOtherSizes() throws(EngineError) {
+    for snapshot in try snapshots() where snapshot.vmStateSize != 0 || snapshot.virtualSize != virtualSize {
+      throw .unsupported("Internal snapshots prevent downgrade of image")
     }
   }
 
@@ -35,12 +43,6 @@ extension Qcow2Layer: Amendable {
     let features = prologue.header.incompatibleFeatures.subtracting(.dirty)
     if features.contains(.externalDataFile) {
       throw .unsupported("Cannot downgrade an image with a data file")
-    }
-    // Its entries need not record the disk's size, so all must have the same.
-    for snapshot in try snapshots() {
-      guard snapshot.vmStateSize == 0, snapshot.virtualSize == prologue.header.virtualSize else {
-        throw .unsupported("Internal snapshots prevent downgrade of image")
-      }
     }
     guard features.isEmpty else {
       throw .unsupported(

@@ -82,6 +82,10 @@ extension Qcow2Layer: SnapshotChanging {
     if prologue.header.version < 3 && record.virtualSize != prologue.header.virtualSize {
       throw .unsupported("Can't resize a v2 image which has snapshots")
     }
+    let l1Count = geometry.l1Count(forVirtualSize: record.virtualSize)
+    guard record.virtualSize <= maximumFileOffset, l1Count <= Qcow2Header.maximumL1Bytes / 8 else {
+      throw EngineError(.tooLarge, "The L1 table of the snapshot's disk would be larger than 32 MiB")
+    }
     // They would not know of what changes with the snapshot.
     if prologue.hasBitmaps { throw .unsupported("Device has active dirty bitmaps") }
   }
@@ -151,15 +155,8 @@ extension Qcow2Rewrite {
     try Qcow2L1Table(at: snapshot.l1Offset, count: snapshot.l1Count, from: file)
   }
 
-  /// Puts another L1 table in the place of the active one.
+  /// Puts another L1 table in the place of the active one, where it says anything else.
   func replaceActive(with l1: Qcow2L1Table) throws(EngineError) {
-    let header = prologue.header
-    guard try l1 != activeL1() else { return }
-    guard UInt64(l1.count) * 8 <= Qcow2Header.maximumL1Bytes else {
-      throw EngineError(.tooLarge, "The L1 table would be larger than 32 MiB")
-    }
-    try remove(clusters(at: header.l1Offset, byteCount: UInt64(header.l1Count) * 8))
-    prologue.header.l1Offset = try l1.write(to: self)
-    prologue.header.l1Count = UInt32(l1.count)
+    if try l1 != activeL1() { try replaceL1(with: l1) }
   }
 }

@@ -43,7 +43,9 @@ import Testing
     switch place {
     case .snapshotL1Offset: return with([0x200, 1 << 40, 1 << 63, .max], at: entry, all)
     case .snapshotL1Count: return with([0x1000_0000, 0xffff_ffff, 4 << 20], at: entry + 8, width: 4, all)
-    case .snapshotDiskSize: return with([1 << 63, .max], at: entry + 48, all)
+    case .snapshotDiskSize:
+      return with([1 << 63, .max], at: entry + 48, all)
+        + with([1 << 62], at: entry + 48, ["apply"])
     case .activeL2Entry:
       // Past the end, not aligned, past all refcount blocks, a packed one past the end.
       let values: [UInt64] = [
