@@ -171,7 +171,7 @@ private struct ReadableContent {
   /// Whether what makes sense on the one makes sense on the other.
   private static func isLike(_ tried: DamageBase, _ other: DamageBase) -> Bool {
     let special: [DamageBase] = [.snapshot, .compressed, .subclusters, .oneBit, .dataFile]
-    return tried == other || !special.contains(tried) && other != .dataFile
+    return tried == other || !special.contains(tried) && other != .dataFile && other != .oneBit
   }
 
   private static func isUsable(_ image: Qcow2Bytes) -> Bool {
