@@ -39,7 +39,9 @@ import Testing
         let backing = lower.map { ["-b", $0, "-F", "qcow2"] } ?? []
         let create = ["create", "-q", "-f", "qcow2"] + backing + [name, "\(size)"]
         try ReferenceTool.qemuImg.run(create, folder: folder.path).expecting(0)
-        if lower == nil { try ReferenceTool.io(["write -q -P 9 0 390k"], on: folder.file(name), format: "qcow2") }
+        if lower == nil {
+          try ReferenceTool.io(["write -q -P 9 0 390k"], on: folder.file(name), format: "qcow2")
+        }
       }
       let options = OpenOptions(format: "qcow2", access: .readWrite)
       let chain = try ImageOpener.open(folder.file("top"), options)
@@ -56,7 +58,9 @@ import Testing
   @Test func aBaseThatGrowsHidesWhatLiesBelowIt() throws {
     try TemporaryFolder.with { folder in
       try folder.write([UInt8](repeating: 5, count: 500 * 1024), to: "raw")
-      for (name, lower, format, size) in [("base", "raw", "raw", "100000"), ("top", "base", "qcow2", "600064")] {
+      for (name, lower, format, size) in [
+        ("base", "raw", "raw", "100000"), ("top", "base", "qcow2", "600064"),
+      ] {
         try ReferenceTool.qemuImg(
           "create", "-q", "-f", "qcow2", "-b", lower, "-F", format, name, size, folder: folder.path)
       }

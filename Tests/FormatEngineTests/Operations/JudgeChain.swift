@@ -29,7 +29,8 @@ struct JudgeChain {
   /// Adds a layer on top and gives its name. `size` nil: a random one.
   @discardableResult
   mutating func add(_ prefix: String, size: Int? = nil, random: inout SeededRandom) throws -> String {
-    let recipe = Self.recipes[random.below(Self.recipes.count - (names.isEmpty ? 0 : 1)) + (names.isEmpty ? 0 : 1)]
+    let recipe = Self.recipes[
+      random.below(Self.recipes.count - (names.isEmpty ? 0 : 1)) + (names.isEmpty ? 0 : 1)]
     let name = "\(prefix)\(names.count)"
     let size = size ?? (random.oneIn(2) ? 2 << 20 : 512 * (100 + random.below(5000)))
     var arguments = ["create", "-q", "-f", recipe.format]

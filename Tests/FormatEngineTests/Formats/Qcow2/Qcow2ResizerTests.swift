@@ -5,7 +5,9 @@ import Testing
 
 /// Another size: what stays reads the same, what is new reads as zeros, and a power cut leaves one of both.
 @Suite struct Qcow2ResizerTests {
-  private func make(_ options: [String], _ size: Int, in folder: TemporaryFolder, backing: String? = nil) throws {
+  private func make(_ options: [String], _ size: Int, in folder: TemporaryFolder, backing: String? = nil)
+    throws
+  {
     let lower = backing.map { ["-b", $0, "-F", "raw"] } ?? []
     try ReferenceTool.qemuImg.run(
       ["create", "-q", "-f", "qcow2", "-o", (["cluster_size=64k"] + options).joined(separator: ",")] + lower
@@ -28,7 +30,8 @@ import Testing
   /// Every feature, up and down, with every preallocation.
   @Test(arguments: [
     [], ["cluster_size=512"], ["extended_l2=on"], ["compat=0.10"], ["refcount_bits=1"],
-    ["lazy_refcounts=on", "compression_type=zstd"], ["data_file=data"], ["data_file=data", "data_file_raw=on"],
+    ["lazy_refcounts=on", "compression_type=zstd"], ["data_file=data"],
+    ["data_file=data", "data_file_raw=on"],
   ])
   func sizesGoUpAndDown(_ options: [String]) throws {
     var random = SeededRandom.fromEnvironment(or: 321)
@@ -40,7 +43,8 @@ import Testing
       try make(options, size, in: folder, backing: backing)
       try ReferenceTool.io(
         (hasData ? [] : ["write -q -c -P 3 192k 64k"])
-          + ["write -q -P 1 0 100k", "write -q -P 2 500k 524k", "write -q -z 300k 64k"], on: "image", format: "qcow2", folder: folder.path)
+          + ["write -q -P 1 0 100k", "write -q -P 2 500k 524k", "write -q -z 300k 64k"], on: "image",
+        format: "qcow2", folder: folder.path)
       var content = try ReferenceTool.content(of: "image", format: "qcow2", in: folder)
       let before = try Qcow2Header.parse(of: folder.file("image"))
       let modes: [Preallocation] = [.off, .metadata, .falloc, .full]
@@ -91,7 +95,8 @@ import Testing
       try chain.close()
       try expectSound(folder, [UInt8](repeating: 0, count: 8 << 20), "")
       try ReferenceTool.qemuImg("convert", "-l", "s", "-O", "raw", "image", "s.raw", folder: folder.path)
-      #expect(try Files.read(folder.file("s.raw")).prefix(1 << 20) == [UInt8](repeating: 1, count: 1 << 20)[...])
+      #expect(
+        try Files.read(folder.file("s.raw")).prefix(1 << 20) == [UInt8](repeating: 1, count: 1 << 20)[...])
     }
   }
 
@@ -100,7 +105,8 @@ import Testing
     try TemporaryFolder.with { folder in
       try make([], 4 << 20, in: folder)
       try ReferenceTool.qemuImg("bitmap", "--add", "-g", "512", "image", "b", folder: folder.path)
-      try ReferenceTool.io(["write -q 64k 1k", "write -q 3M 64k"], on: "image", format: "qcow2", folder: folder.path)
+      try ReferenceTool.io(
+        ["write -q 64k 1k", "write -q 3M 64k"], on: "image", format: "qcow2", folder: folder.path)
       let chain = try open(folder)
       for size in [1 << 20, 70 << 20, 2 << 20] as [UInt64] {
         try chain.resize(to: size)
@@ -161,7 +167,9 @@ import Testing
             case .shrink: Array(old.prefix(50 * 1024))
             case .empty: [UInt8](repeating: 0, count: old.count)
             }
-          try store.forEachCrashState(cuts: stride(from: 0, through: store.eventCount, by: 2), random: &random, randomCount: 1) { state in
+          try store.forEachCrashState(
+            cuts: stride(from: 0, through: store.eventCount, by: 2), random: &random, randomCount: 1
+          ) { state in
             let chain = try ImageChain.over(MemoryStore(state.bytes), format: Qcow2Format.self)
             let story: Comment = "\(change), \(options), cut \(state.cut), \(state.story)"
             let content = try chain.readAll()
