@@ -54,7 +54,9 @@ enum InfoVerb {
         throw VerbFailure("Backing file '\(current)' creates an infinite loop.")
       }
       let member = chain.members[0]
-      let info = try attempt { () throws(EngineError) in try ImageInfo.of(member) }
+      let info = try attempt("Could not open '\(current)': ") { () throws(EngineError) in
+        try ImageInfo.of(member)
+      }
       images.append(info)
       guard wholeChain, let backing = info.backing else { break }
       guard let next = info.backingPath else {

@@ -1,4 +1,4 @@
-/// The snapshot table as a check reads it: with what is wrong in its entries, and as it would be without.
+/// The snapshot table as it is read: with what is wrong in its entries, and as it would be without.
 struct Qcow2CheckedSnapshots {
   /// Those that stay.
   var entries: [Qcow2Snapshot] = []
@@ -18,28 +18,32 @@ struct Qcow2CheckedSnapshots {
 }
 
 extension Qcow2CheckedSnapshots {
-  /// Reads the table of `header`. Without `repairing`, what cannot be listed is a refusal.
-  static func read(_ header: Qcow2Header, from file: any ByteStore, repairing: Bool) throws(EngineError)
-    -> Reading.Outcome
-  {
+  /// Reads the table of `header`. Without `repairing`, what cannot be listed is a refusal. `mustExist`: also what
+  /// lies past the end of the file, where else zeros are read.
+  static func read(
+    _ header: Qcow2Header, from file: any ByteStore, repairing: Bool, mustExist: Bool = false
+  ) throws(EngineError) -> Reading.Outcome {
     var reading = Reading(header: header, repairing: repairing)
     let surplus =
       UInt64(header.snapshotCount) - UInt64(min(header.snapshotCount, Qcow2Header.maximumSnapshotCount))
     if surplus > 0 {
-      guard repairing else {
-        return .refused("ERROR snapshot table too large\n" + overhanging(surplus))
-      }
+      guard repairing else { return .tooMany(surplus) }
       reading.note("Discarding \(surplus) overhanging snapshots", count: surplus)
     }
     let count = UInt64(header.snapshotCount) - surplus
+    let fileEnd = try file.byteCount()
     for index in 0..<count {
+      let place = try header.snapshotsOffset.adding(reading.position, orCorrupt: "Snapshot table")
+      if mustExist && place >= fileEnd {
+        throw .corrupt("Snapshot table lies past the end of the image file")
+      }
       if let refusal = try reading.readEntry(index, of: count, from: file) { return .refused(refusal) }
       if reading.isFull { break }
     }
     return .read(reading.finished())
   }
 
-  private static func overhanging(_ count: UInt64) -> String {
+  static func overhanging(_ count: UInt64) -> String {
     "You can force-remove all \(count) overhanging snapshots with qemu-img check -r all"
   }
 
@@ -49,6 +53,8 @@ extension Qcow2CheckedSnapshots {
       case read(Qcow2CheckedSnapshots)
       /// The table cannot be listed as it is; why, and what to do.
       case refused(String)
+      /// So many more than any image may have.
+      case tooMany(UInt64)
     }
 
     let header: Qcow2Header
@@ -84,7 +90,7 @@ extension Qcow2CheckedSnapshots {
       let keptLength = Int(min(extraLength, UInt64(Qcow2Snapshot.maximumExtraLength)))
       if extraLength > UInt64(keptLength) {
         guard repairing else {
-          return "ERROR failed to read the snapshot table: Too much extra metadata in snapshot table entry "
+          return "Too much extra metadata in snapshot table entry "
             + "\(index)\nYou can force-remove this extra metadata with qemu-img check -r all"
         }
         note(
@@ -94,7 +100,7 @@ extension Qcow2CheckedSnapshots {
       let length = Qcow2Snapshot.fixedLength + max(keptLength, knownExtraLength) + namesLength
       guard keptByteCount + length <= Qcow2Snapshot.maximumTableBytes else {
         guard repairing else {
-          return "ERROR failed to read the snapshot table: Snapshot table is too big\n"
+          return "Snapshot table is too big\n"
             + Qcow2CheckedSnapshots.overhanging(count - index)
         }
         note(
@@ -138,8 +144,13 @@ extension Qcow2Checker {
   mutating func readSnapshots() throws(EngineError) {
     guard header.snapshotCount > 0 else { return }
     switch try Qcow2CheckedSnapshots.read(header, from: file, repairing: repairing == .all) {
-    case .refused(let explanation):
-      report.failure = CheckFailure("File too large", explanation: explanation)
+    case .refused(let words):
+      report.failure = CheckFailure(
+        "File too large", explanation: "ERROR failed to read the snapshot table: \(words)")
+    case .tooMany(let surplus):
+      report.failure = CheckFailure(
+        "File too large",
+        explanation: "ERROR snapshot table too large\n\(Qcow2CheckedSnapshots.overhanging(surplus))")
     case .read(let table):
       snapshots = table
       for words in table.repairs { finding(words) }

@@ -137,7 +137,14 @@ struct Qcow2Checker {
         corruption("ERROR found L1 entry with reserved bits set: \(hex(entry.raw))")
         mendableCount += 1
       }
-      guard entry.tableOffset != 0 else { continue }
+      guard entry.tableOffset != 0 else {
+        if entry.isCopied {
+          // Reading takes it for none; qemu-img's check takes the header for its table.
+          corruption("ERROR L1 entry without a table has its copied flag set: \(hex(entry.raw))")
+          mendableCount += 1
+        }
+        continue
+      }
       var weight: UInt64 = 1
       if let times = repeated[entry.tableOffset] {
         // A table that stands in many entries is walked once for all of them: 4 million entries may name one.

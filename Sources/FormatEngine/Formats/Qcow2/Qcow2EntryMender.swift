@@ -70,6 +70,10 @@ struct Qcow2EntryMender {
       note("L1 entry with reserved bits set: \(hex(entry.raw))")
       result.raw &= ~Qcow2L1Entry.reservedMask
     }
+    if entry.tableOffset == 0, entry.isCopied {
+      note("L1 entry without a table has its copied flag set: \(hex(entry.raw))")
+      result.raw = 0
+    }
     if isOutside(entry.tableOffset) {
       note("l2_offset=\(hex(entry.tableOffset)): Table lies past the end of the image file; L1 entry removed")
       result.raw = 0

@@ -87,7 +87,6 @@ extension Qcow2Repairer {
     for (cluster, count) in left {
       try rewrite.set(cluster..<cluster + 1, to: min(count, checker.refcounts.maximumCount))
     }
-    hasMovedTables = true
     return lines
   }
 

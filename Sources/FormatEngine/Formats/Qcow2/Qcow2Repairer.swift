@@ -20,7 +20,7 @@ struct Qcow2Repairer {
   var checker: Qcow2Checker
   /// Corruptions that were found before the counts were looked at.
   private var tableCorruptions: UInt64 = 0
-  var hasMovedTables = false
+  var needsSecondRound = false
 
   init(_ prologue: Qcow2Prologue, file: any ByteStore, mode: RepairMode, progress: Progress)
     throws(EngineError)
@@ -34,8 +34,8 @@ struct Qcow2Repairer {
 
   mutating func run() throws(EngineError) -> CheckReport {
     let report = try runOnce()
-    guard hasMovedTables && report.corruptions > 0 && report.failure == nil else { return report }
-    // Tables that stand alone now can be mended now.
+    guard needsSecondRound && report.failure == nil else { return report }
+    // Tables that stand alone now can be mended now; and the file has grown over what lay past its end.
     let first = report
     checker = try Qcow2Checker(prologue, file: file, progress: progress, repairing: mode)
     var second = try runOnce()
@@ -185,6 +185,7 @@ struct Qcow2Repairer {
       if count > 0 { try rewrite.set(start..<end, to: min(count, maximum)) }
       start = end
     }
+    needsSecondRound = overlapping != nil || checker.refersPastEnd
     if let overlapping { report.findings += try move(overlapping, in: rewrite, used: used) }
     let mendedSnapshots = try mendSnapshots(in: rewrite)
     try rewrite.commit()

@@ -38,42 +38,11 @@ extension Qcow2Snapshot {
   private static func readTable(_ header: Qcow2Header, from file: any ByteStore) throws(EngineError)
     -> (snapshots: [Qcow2Snapshot], byteCount: UInt64)
   {
-    var result: [Qcow2Snapshot] = []
-    var position = header.snapshotsOffset
-    var end = position
-    let tableEnd = try header.snapshotsOffset.adding(maximumTableBytes, orCorrupt: "Snapshot table")
-    let fileEnd = try file.byteCount()
-    for _ in 0..<header.snapshotCount {
-      // The table is only as long as what it says, so a huge count in a small file ends here.
-      guard position < fileEnd else { throw .corrupt("Snapshot table lies past the end of the image file") }
-      guard position < tableEnd else { throw .corrupt("Snapshot table is too large") }
-      let (snapshot, length) = try read(at: position, header, from: file)
-      result.append(snapshot)
-      end = position + UInt64(length)
-      position = end.aligned(upTo: 8)
+    switch try Qcow2CheckedSnapshots.read(header, from: file, repairing: false, mustExist: true) {
+    case .read(let table): return (table.entries, table.byteCount)
+    case .refused(let words): throw .corrupt(words)
+    case .tooMany: throw .corrupt("Snapshot table too large")
     }
-    return (result, end - header.snapshotsOffset)
-  }
-
-  private static func read(at position: UInt64, _ header: Qcow2Header, from file: any ByteStore)
-    throws(EngineError) -> (Qcow2Snapshot, length: Int)
-  {
-    let fixed = try file.bytes(at: position, count: fixedLength)
-    let (idLength, nameLength, extraLength) = try fixed.parsed { (span) throws(EngineError) in
-      (
-        Int(try span.bigEndian(UInt16.self, at: 12)), Int(try span.bigEndian(UInt16.self, at: 14)),
-        Int(try span.bigEndian(UInt32.self, at: 36))
-      )
-    }
-    guard extraLength <= maximumExtraLength else {
-      throw .corrupt("Too much extra metadata in snapshot table entry", at: position)
-    }
-    let length = fixedLength + extraLength + idLength + nameLength
-    let bytes = try file.bytes(at: position, count: length)
-    let snapshot = try bytes.parsed { (span) throws(EngineError) in
-      try parse(span, idLength, nameLength, extraLength, diskSize: header.virtualSize)
-    }
-    return (snapshot, length)
   }
 
   static func parse(

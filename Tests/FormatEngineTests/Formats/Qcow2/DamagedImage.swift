@@ -224,6 +224,9 @@ extension Damage {
     },
     Damage(name: "L2 table past the end") { $0.put(flag | 1 << 40, at: $0.l1Offset, width: 8) },
     Damage(
+      name: "copied flag in L1 without a table", judgeDiffers: "it takes the header for the table"
+    ) { $0.put(flag, at: $0.l1Offset, width: 8) },
+    Damage(
       name: "L2 table unaligned", bases: [.plain, .wide], outcome: .stays,
       judgeDiffers: "it takes what stands there for a table"
     ) { $0.change($0.l1Offset) { $0 + 512 } },
