@@ -73,6 +73,12 @@ public struct DirtyBits: Sendable {
     return Set(pages.keys.map { $0 / pagesInPart }).sorted()
   }
 
+  /// Whether every bit of such a part is set.
+  func isFull(part: UInt64, of partBits: UInt64) -> Bool {
+    let pagesInPart = partBits / Self.bitsInPage
+    return (part * pagesInPart..<(part + 1) * pagesInPart).allSatisfy { pages[$0] == Self.allBits }
+  }
+
   /// Sets in `bytes`, which hold bits from `firstBit` on (a multiple of `bitsInPage`) with the least
   /// significant one first, those that are set here.
   func merge(into bytes: inout [UInt8], from firstBit: UInt64) {

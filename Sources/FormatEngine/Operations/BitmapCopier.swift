@@ -31,10 +31,12 @@ public struct BitmapCopier {
   }
 
   /// Bits that are held at once: whatever a source says, some dozen bitmaps of 64 TiB at 64 KiB a bit.
-  private static let maximumWaiting = Int(64 * MiB)
+  public static let maximumWaiting = Int(64 * MiB)
 
   /// Adds all of them. On disk when it returns; nothing is changed where one of them cannot be added.
-  public func copy(to target: ImageChain) throws(EngineError) {
+  ///
+  /// `byteCount`: how many bytes of bits may wait in memory before they are stored.
+  public func copy(to target: ImageChain, holding byteCount: Int = maximumWaiting) throws(EngineError) {
     guard let layer = target.top as? any BitmapChanging else {
       throw .unsupported("Format driver '\(target.members[0].formatName)' does not support bitmaps")
     }
@@ -43,7 +45,7 @@ public struct BitmapCopier {
       while !rest.isEmpty {
         try layer.changeBitmaps { (editor) throws(EngineError) in
           if rest.count == copied.count { try tryAll(editor) }
-          while let record = rest.first, editor.waitingByteCount < Self.maximumWaiting {
+          while let record = rest.first, editor.waitingByteCount < byteCount {
             try Self.add(record, to: &editor)
             try editor.merge(record.name, of: source, into: record.name)
             rest.removeFirst()

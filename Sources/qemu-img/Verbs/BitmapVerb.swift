@@ -8,9 +8,9 @@ enum BitmapVerb {
 
   private static let rules =
     [
-      OptionRule("help", "h"), OptionRule(letter: "b", takesValue: true),
+      OptionRule("help", "h"), OptionRule("source-file", "b", takesValue: true),
       OptionRule("source-format", "F", takesValue: true), OptionRule(letter: "f", takesValue: true),
-      OptionRule(letter: "g", takesValue: true), OptionRule("add"), OptionRule("remove"),
+      OptionRule("granularity", "g", takesValue: true), OptionRule("add"), OptionRule("remove"),
       OptionRule("clear"), OptionRule("enable"), OptionRule("disable"),
       OptionRule("merge", takesValue: true),
     ] + ImageArguments.rules
@@ -54,9 +54,9 @@ enum BitmapVerb {
     for option in parsed.options {
       switch option.key {
       case "help": return Main.showHelp()
-      case "b": sourceFile = option.value
+      case "source-file": sourceFile = option.value
       case "source-format": sourceFormat = option.value
-      case "g": granularity = try CommonArguments.size(option.value, what: "granularity")
+      case "granularity": granularity = try CommonArguments.size(option.value, what: "granularity")
       case "add", "remove", "clear", "enable", "disable", "merge": actions.append(Action(option))
       default: try imageArguments.take(option)
       }

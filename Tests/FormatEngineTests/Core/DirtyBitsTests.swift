@@ -78,6 +78,7 @@ import Testing
     #expect(try runs(bits) == [65536..<100_000])
     bits.insert(100_000..<200_000)
     #expect(try runs(bits) == [65536..<100_000])
+    #expect(!bits.isFull(part: 0, of: 4096))
     bits.insert(5..<5)
     #expect(try runs(bits) == [65536..<100_000])
   }

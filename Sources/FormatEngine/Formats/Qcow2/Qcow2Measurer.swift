@@ -26,24 +26,10 @@ extension Qcow2Format: Measurable {
     var result = Measurement(
       required: image.byteCount - image.guestByteCount + needed, fullyAllocated: image.byteCount)
     if create.version >= 3, let keeper = request.bitmaps {
-      result.bitmaps = try Self.byteCount(of: keeper.bitmaps(), keeper.virtualSize, create.geometry)
+      result.bitmaps = Qcow2BitmapDirectory.byteCount(
+        try keeper.bitmaps(), virtualSize: keeper.virtualSize, create.geometry)
     }
     return result
-  }
-
-  /// Bytes that bitmaps take once every bit of them is stored: data, tables and the directory.
-  private static func byteCount(
-    of bitmaps: [BitmapRecord], _ virtualSize: UInt64, _ geometry: Qcow2Geometry
-  ) -> UInt64 {
-    let size = geometry.clusterSize
-    var (content, directory): (UInt64, UInt64) = (0, 0)
-    for bitmap in bitmaps where !bitmap.isInconsistent {
-      let bits = virtualSize.dividedRoundingUp(by: bitmap.granularity)
-      let clusters = bits.dividedRoundingUp(by: 8).dividedRoundingUp(by: size)
-      content += clusters * size + (clusters * 8).aligned(upTo: size)
-      directory += (24 + UInt64(bitmap.name.utf8.count)).aligned(upTo: 8)
-    }
-    return content + directory.aligned(upTo: size)
   }
 }
 

@@ -74,6 +74,11 @@ extension Qcow2Rewrite {
   private func merge(_ added: DirtyBits, into table: inout Qcow2BitmapTable) throws(EngineError) {
     let bitsInPart = geometry.clusterSize * 8
     for part in added.parts(of: bitsInPart) where table.part(Int(part)) != .ones {
+      if added.isFull(part: part, of: bitsInPart) {
+        try freePart(table.part(Int(part)))
+        table.set(Int(part), to: .ones)
+        continue
+      }
       var bytes = try table.bytes(Int(part), geometry, from: file)
       added.merge(into: &bytes, from: part * bitsInPart)
       try replace(Int(part), of: &table, with: bytes)

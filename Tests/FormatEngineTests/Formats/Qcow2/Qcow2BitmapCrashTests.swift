@@ -104,6 +104,30 @@ import Testing
     #expect(usable > 10)
   }
 
+  @Test(arguments: [524_288, 4 << 20])
+  func aPowerCutWhileTheDiskGetsAnotherSizeLeavesBitmapsThatFitIt(_ newSize: UInt64) throws {
+    let store = CrashStore(try Self.made("cluster_size=4k"))
+    let chain = try Self.open(store)
+    let old = try Bitmaps(chain)
+    try chain.resize(to: newSize)
+    try chain.close()
+    let new = try Bitmaps(try Self.open(MemoryStore(store.content)))
+    #expect(new.records == old.records)
+    #expect((old == new) == (newSize > 1 << 20), "only bits beyond the end are lost")
+    var random = SeededRandom.fromEnvironment(or: 76)
+    let seed = "\(random)"
+    var sizes: Set<UInt64> = []
+    try store.forEachCrashState(cuts: 0...store.eventCount, random: &random, randomCount: 1) { state in
+      let moment = "\(state.cut) of \(store.eventCount), \(state.story), \(seed)"
+      let chain = try Self.open(MemoryStore(state.bytes))
+      #expect(try Bitmaps(chain) == (chain.virtualSize == newSize ? new : old), "\(moment)")
+      sizes.insert(chain.virtualSize)
+      let report = try #require(chain.top as? any Checkable).check(progress: .none)
+      #expect(report.corruptions == 0, "\(moment): \(report.findings)")
+    }
+    #expect(sizes == [1 << 20, newSize])
+  }
+
   @Test func anyFailedCallLeavesTheOldBitmapsOrTheNew() throws {
     let good = try Self.made("cluster_size=4k")
     let store = FaultStore(MemoryStore(good))
@@ -166,14 +190,14 @@ import Testing
     Deadline.within(seconds: 60, "damaged bitmaps, \(random)") {
       for (start, count) in places {
         for offset in start..<min(start + count, good.bytes.count) {
-          for value: UInt8 in [0, 1, 0x7f, 0x80, 0xff] where random.below(16) < Effort.rounds(1) {
+          for value: UInt8 in [0, 1, 0x7f, 0x80, 0xff] where random.below(32) < Effort.rounds(1) {
             var bytes = good.bytes
             bytes[offset] = value
             Self.useEverything(bytes)
           }
         }
       }
-      for _ in 0..<Effort.rounds(40) {
+      for _ in 0..<Effort.rounds(30) {
         var bytes = good.bytes
         for _ in 0..<1 + random.below(4) {
           let (start, count) = places[random.below(places.count)]
@@ -200,6 +224,24 @@ import Testing
       try chain.close()
       #expect(try chain.dirtyRuns("large") == [0..<1 << 18, (1 << 50) - (1 << 18)..<1 << 50])
       #expect(try ReferenceTool.check(path).text.contains("corruptions") == false)
+    }
+  }
+
+  /// More bits than are held at once: the bitmaps come over in several changes.
+  @Test func largeBitmapsAreCopiedInGroups() throws {
+    let source = try Self.open(MemoryStore(try Self.made("cluster_size=4k")), .readOnly)
+    try TemporaryFolder.with { folder in
+      let path = folder.file("target")
+      try ReferenceTool.qemuImg("create", "-q", "-f", "qcow2", path, "1M")
+      var switches: [Int] = []
+      for holding in [1, BitmapCopier.maximumWaiting] {
+        let store = CrashStore(try Files.read(path))
+        let target = try Self.open(store)
+        try BitmapCopier(from: source.top, skippingBroken: false).copy(to: target, holding: holding)
+        #expect(try Bitmaps(target) == Bitmaps(source))
+        switches.append(store.events.count { if case .write(0, _) = $0 { true } else { false } })
+      }
+      #expect(switches[0] == 4 * switches[1])
     }
   }
 
