@@ -52,7 +52,8 @@ extension NodeOptions {
     if let other = items.values.keys.min() { throw .invalid("Invalid parameter '\(list).\(other)'") }
   }
 
-  private static func values(_ item: NodeOptions, _ schema: OptionSchema) throws(EngineError) -> OptionValues {
+  private static func values(_ item: NodeOptions, _ schema: OptionSchema) throws(EngineError) -> OptionValues
+  {
     var rest = item
     let values = try rest.take(schema)
     if let unknown = rest.values.keys.min() { throw .invalid("Invalid parameter '\(unknown)'") }

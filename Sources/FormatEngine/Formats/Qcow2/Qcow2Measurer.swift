@@ -5,7 +5,9 @@ extension Qcow2Format: Measurable {
     for name in ["data_file", "data_file_raw", "compression_type", "lazy_refcounts"] { options.remove(name) }
     // Only LUKS has a header that takes room.
     if options.text("encrypt.format") != "luks" {
-      for option in options.schema.options where option.name.hasPrefix("encrypt") { options.remove(option.name) }
+      for option in options.schema.options where option.name.hasPrefix("encrypt") {
+        options.remove(option.name)
+      }
     }
     var making = CreateRequest(
       path: "", virtualSize: request.virtualSize, options: options, references: ReferenceOpener())
