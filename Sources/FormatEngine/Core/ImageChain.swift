@@ -32,6 +32,7 @@ public struct ChainMember: Sendable {
 
   /// The files of the host that it lies in, but for those that the image names itself.
   public var hostFiles: [FileStore] {
+    let file = (file as? DebugStore)?.below ?? file
     if let disk = (file as? DiskStore)?.disk { return disk.members.flatMap(\.hostFiles) }
     return (file as? FileStore).map { [$0] } ?? []
   }

@@ -169,7 +169,7 @@ private final class CompareWork: Sendable {
       return try chain.extent(at: position, limit: min(limit, chain.virtualSize - position))
     } catch {
       var failure = error.whileTrying(Comparer.statusFailure)
-      failure.path = chain.members[0].path
+      failure.path = chain.members[0].name
       failure.offset = position
       throw failure
     }
@@ -228,7 +228,7 @@ private final class CompareWorker {
       unsafe try chain.read(found, at: offset, into: bytes)
     } catch {
       var failure = error
-      failure.path = chain.members[0].path
+      failure.path = chain.members[0].name
       failure.offset = offset
       throw failure
     }

@@ -20,6 +20,9 @@ public protocol ByteStore: AnyObject, Sendable {
   /// A descriptor that FUSE may splice from, if there is one.
   var spliceDescriptor: CInt? { get }
   var isWritable: Bool { get }
+  /// The same bytes, by which formats read and write what guests see: stores for tests tell that from their
+  /// tables.
+  var guestBytes: any ByteStore { get }
 }
 
 /// A run of bytes that a store has room for, or has not.
@@ -48,6 +51,8 @@ public enum FlushMode: Sendable, Equatable {
 }
 
 extension ByteStore {
+  public var guestBytes: any ByteStore { self }
+
   /// `count` bytes as an array: for metadata, not for the data path.
   public func bytes(at offset: UInt64, count: Int) throws(EngineError) -> [UInt8] {
     var failure: EngineError?

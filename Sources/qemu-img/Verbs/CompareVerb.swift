@@ -70,7 +70,7 @@ enum CompareVerb {
       return try Comparer.firstDifference(
         between: a, and: b, in: range, comparingStatus: isStrict, progress: progress)
     } catch {
-      let file = error.path ?? a.members[0].path
+      let file = error.path ?? a.members[0].name
       if error.message.hasPrefix(Comparer.statusFailure) {
         throw VerbFailure("\(Comparer.statusFailure) for \(file)", exitStatus: 3)
       }

@@ -4,11 +4,13 @@ public struct ImageSpecification: Sendable {
 
   /// A name as commands take it: a path, `file:` and a path, or `json:` and the options of a tree.
   public init(name: String) throws(EngineError) {
-    guard let text = ImageName.jsonText(of: name) else {
+    if let text = ImageName.jsonText(of: name) {
+      self.init(node: try NodeOptions(json: text))
+    } else if let node = NodeOptions(debugName: name) {
+      self.init(node: node)
+    } else {
       self.init(path: try ImageName.plainPath(name))
-      return
     }
-    self.init(node: try NodeOptions(json: text))
   }
 
   /// What `--image-opts` takes: `driver=qcow2,file.filename=...`.
@@ -38,6 +40,10 @@ extension ReferencePolicy {
     var node = NodeOptions()
     if let text = ImageName.jsonText(of: reference.name) {
       node = try NodeOptions(json: text)
+      guard !node.values.keys.contains(where: { $0 == "config" || $0.hasSuffix(".config") }) else {
+        throw EngineError(
+          .permissionDenied, "Recorded backing files cannot name files with rules ('config')", path: path)
+      }
       for (key, value) in node.values where key == "filename" || key.hasSuffix(".filename") {
         // Trees have no folder of their own: their names are relative to the process's, as in QEMU.
         guard let name = value.text else { continue }

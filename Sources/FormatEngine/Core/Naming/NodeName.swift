@@ -30,6 +30,14 @@ struct NodeName: Equatable, Sendable {
     return name
   }
 
+  /// The driver blkdebug over this file. `options` are all that it was given.
+  func debugged(configuration: String?, _ options: [InfoField], rulesInOptions: Bool) -> NodeName {
+    var name = self
+    if let path { name.path = rulesInOptions ? nil : "blkdebug:\(configuration ?? ""):\(path)" }
+    name.fields = [InfoField("driver", .text("blkdebug"))] + options + [InfoField("image", .record(fields))]
+    return name
+  }
+
   var info: InfoValue { .record(fields) }
 
   var text: String { path ?? "json:" + JSONText.compact(info) }

@@ -78,6 +78,10 @@ struct NodeOpener {
       }
       throw noNode(fileReference)
     }
+    if driver == NodeSchemas.debugDriver, let image = transparent(node) {
+      // Nothing fails: the image below it answers for itself.
+      return try member(image, access: access)
+    }
     if let driver, isProtocol(driver) {
       let store = try store(node, access: access)
       let layer = try FormatCatalog.plain.open(store.store, request(store.path, access))
@@ -94,7 +98,8 @@ struct NodeOpener {
     }
     guard !fileNode.isEmpty else { throw .invalid("A block device must be specified for \"file\"") }
     let file = try store(fileNode, access: access)
-    if let identity = (file.store as? FileStore)?.identity, !seen.insert(identity).inserted {
+    let host = (file.store as? DebugStore)?.below ?? file.store
+    if let identity = (host as? FileStore)?.identity, !seen.insert(identity).inserted {
       throw .corrupt("The chain of backing files is a loop: it comes back to '\(file.path)'")
     }
     let found: any ImageFormat.Type
@@ -178,6 +183,7 @@ struct NodeOpener {
 
   private func isProtocol(_ driver: String) -> Bool {
     NodeSchemas.fileDrivers.contains(driver) || NodeSchemas.nullDrivers.contains(driver)
+      || driver == NodeSchemas.debugDriver
   }
 
   private func noNode(_ name: String) -> EngineError {
@@ -197,6 +203,7 @@ struct NodeOpener {
     guard let driver else { throw .invalid("Must specify either driver or file") }
     guard isProtocol(driver) else { return try diskStore(node, access) }
     if NodeSchemas.fileDrivers.contains(driver) { return try fileStore(node, driver: driver, access) }
+    if driver == NodeSchemas.debugDriver { return try debugStore(node, access) }
     return try nullStore(node, driver: driver)
   }
 
@@ -233,6 +240,43 @@ struct NodeOpener {
     try refuse(rest, driver: driver)
     let store = NullStore(byteCount: values.number("size") ?? GiB)
     return OpenedStore(store: store, path: "", name: NodeName(driver: driver, shown))
+  }
+
+  /// The image below a debugging node without rules.
+  private func transparent(_ node: NodeOptions) -> NodeOptions? {
+    guard !node.values.keys.contains(where: { $0.hasPrefix("inject-error") || $0 == "config" }) else {
+      return nil
+    }
+    var rest = node
+    let image = rest.takeChild("image")
+    return image.isEmpty || image["driver"] == nil ? nil : image
+  }
+
+  private mutating func debugStore(_ node: NodeOptions, _ access: FileAccess) throws(EngineError)
+    -> OpenedStore
+  {
+    try countNode()
+    var rest = node
+    rest["driver"] = nil
+    let image = rest.takeChild("image")
+    guard !image.isEmpty else { throw .invalid("A block device must be specified for \"image\"") }
+    let shown = rest.values.sorted { $0.key < $1.key }.map { InfoField($0.key, $0.value.info) }
+    _ = try takeCommon(&rest)
+    var rules = try rest.takeDebugRules()
+    let isFixed = !rules.failures.isEmpty || !rules.transitions.isEmpty
+    let values = try rest.take(NodeSchemas.debug)
+    try refuse(rest, driver: NodeSchemas.debugDriver)
+    if let path = values.text("config") {
+      let file = try FileStore.open(path, access: .readOnly)
+      let count = Int(min(try file.byteCount(), MiB))
+      let read = try NodeOptions.debugRules(configuration: file.bytes(at: 0, count: count))
+      rules.failures += read.failures
+      rules.transitions += read.transitions
+    }
+    let below = try store(image, access: access)
+    let name = below.name.debugged(
+      configuration: values.text("config"), shown, rulesInOptions: isFixed)
+    return OpenedStore(store: DebugStore(below.store, rules), path: below.path, name: name)
   }
 
   private func refuse(_ rest: NodeOptions, driver: String) throws(EngineError) {

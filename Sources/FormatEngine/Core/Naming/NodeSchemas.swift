@@ -26,8 +26,16 @@ enum NodeSchemas {
     .init("latency-ns", .number, "Time of a request"),
   ])
 
+  /// Beside the rules (`NodeOptions.takeDebugRules`). Sizes of requests are hints.
+  static let debug = OptionSchema(
+    [.init("config", .text, "A file with rules")]
+      + ["align", "max-transfer", "opt-write-zero", "max-write-zero", "opt-discard", "max-discard"].map {
+        .init($0, .size, "Size of requests")
+      })
+
   /// Protocols: drivers that are no formats.
   static let fileDrivers: Set<String> = ["file", "host_device"]
+  static let debugDriver = "blkdebug"
   static let nullDrivers: Set<String> = ["null-co", "null-aio"]
 
   /// Refuses values of options that are one of a few words.

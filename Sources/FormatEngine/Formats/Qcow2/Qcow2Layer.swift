@@ -6,6 +6,7 @@ final class Qcow2Layer: ImageLayer {
   let clusterSize: UInt64
   var backing: BackingReference? { state.withLock { $0.prologue.backing } }
   let file: any ByteStore
+  private let guestFile: any ByteStore
   let geometry: Qcow2Geometry
   let codec: Qcow2ClusterCodec
   let path: String
@@ -27,6 +28,7 @@ final class Qcow2Layer: ImageLayer {
   ) throws(EngineError) {
     let header = prologue.header
     self.file = file
+    guestFile = file.guestBytes
     self.dataFile = dataFile
     self.encryption = encryption
     cipher = encryption?.cipher
@@ -40,7 +42,7 @@ final class Qcow2Layer: ImageLayer {
   }
 
   func store(_ index: UInt16) -> any ByteStore {
-    index == 1 ? dataFile?.store ?? file : file
+    index == 1 ? dataFile?.store ?? guestFile : guestFile
   }
 
   func extent(at offset: UInt64, limit: UInt64) throws(EngineError) -> Extent {

@@ -3,17 +3,16 @@ extension Qcow2Format: Measurable {
     var options = request.options
     // Neither changes how large the image file is taken to be, so neither is looked at.
     for name in ["data_file", "data_file_raw", "compression_type", "lazy_refcounts"] { options.remove(name) }
-    // Of encryption, only a LUKS header takes room.
-    options.remove("encryption")
+    // Only LUKS has a header that takes room.
     if options.text("encrypt.format") != "luks" {
-      for option in options.schema.options where option.name.hasPrefix("encrypt.") {
+      for option in options.schema.options where option.name.hasPrefix("encrypt") {
         options.remove(option.name)
       }
     }
-    var creation = CreateRequest(
+    var making = CreateRequest(
       path: "", virtualSize: request.virtualSize, options: options, references: ReferenceOpener())
-    creation.secrets = request.secrets
-    let create = try Qcow2CreateOptions(creation)
+    making.secrets = request.secrets
+    let create = try Qcow2CreateOptions(making)
     let image = try Qcow2FullImage(create, virtualSize: request.virtualSize)
     let needed: UInt64
     let isOverlay = request.source != nil && options.isGiven("backing_file")
@@ -37,7 +36,7 @@ extension Qcow2Format: Measurable {
 private struct Qcow2FullImage {
   /// Of the disk, in whole clusters.
   let guestByteCount: UInt64
-  /// With all tables.
+  /// With all tables, and the header of the encryption.
   let byteCount: UInt64
 
   init(_ options: Qcow2CreateOptions, virtualSize: UInt64) throws(EngineError) {

@@ -47,7 +47,13 @@ public enum RawFormat: CreatableFormat {
     guard ["off", "falloc", "full"].contains(mode) else { throw .invalid("invalid parameter value: \(mode)") }
     try file.resize(to: 0)
     try file.resize(to: request.virtualSize)
-    if mode != "off" { try (file as? FileStore)?.reserve(at: 0, count: request.virtualSize) }
+    if mode != "off" {
+      try (file as? FileStore)?.reserve(at: 0, count: request.virtualSize)
+    } else if request.virtualSize > 0, (file as? FileStore)?.kind != .blockDevice {
+      // As qemu-img does: with a first block that is there, programs find out how direct I/O must be aligned.
+      let count = request.virtualSize < 4096 ? 512 : 4096
+      try file.write(bytes: [UInt8](repeating: 0, count: count), at: 0)
+    }
   }
 }
 

@@ -8,16 +8,18 @@ final class RawLayer: WritableLayer {
   let backing: BackingReference? = nil
   let storesHoles = true
   private let file: any ByteStore
+  private let guestFile: any ByteStore
   /// Where in the file the disk begins.
   private let start: UInt64
 
   init(_ file: any ByteStore, from start: UInt64 = 0, virtualSize: UInt64) {
     self.file = file
+    guestFile = file.guestBytes
     self.start = start
     size = Atomic(virtualSize)
   }
 
-  func store(_ index: UInt16) -> any ByteStore { file }
+  func store(_ index: UInt16) -> any ByteStore { guestFile }
 
   func extent(at offset: UInt64, limit: UInt64) throws(EngineError) -> Extent {
     Extent(.stored, length: limit, hostOffset: start + offset)
