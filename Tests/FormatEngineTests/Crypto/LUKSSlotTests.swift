@@ -126,6 +126,31 @@ import Testing
     #expect(restored.failure(passphrase: "second") != nil && restored.failure() == nil)
   }
 
+  /// The power fails while a slot is added or erased: the other slots open as before.
+  @Test(arguments: [true, false]) func powerCutSparesTheOtherSlots(_ isAdding: Bool) throws {
+    let image = try EncryptedImage()
+    #expect(amend(image, add("second")) == nil)
+    let store = CrashStore(image.store.snapshot)
+    let chain = try ImageChain.over(
+      store, format: Qcow2Format.self, access: .readWrite, passphrase: EncryptedImage.passphrase)
+    var values = OptionValues(Qcow2Layer.amendOptions)
+    let options = isAdding ? add("third") : ["state": "inactive", "keyslot": "1"]
+    for (name, text) in options { try values.set("encrypt." + name, to: text) }
+    var request = AmendRequest()
+    request.secrets.add(Secret(text: "third"), id: "third")
+    try chain.amend(values, request)
+    var random = SeededRandom.fromEnvironment(or: 62)
+    let cuts = stride(from: 0, through: store.eventCount, by: 1)
+    store.forEachCrashState(cuts: cuts, random: &random, randomCount: 1) { state in
+      let after = EncryptedImage(bytes: state.bytes)
+      #expect(after.failure() == nil, "\(state.story)")
+      if isAdding { #expect(after.failure(passphrase: "second") == nil, "\(state.story)") }
+      if state.cut == store.eventCount {
+        #expect((after.failure(passphrase: isAdding ? "third" : "second") == nil) == isAdding)
+      }
+    }
+  }
+
   @Test func wrongOptionsAreNamed() throws {
     let image = try EncryptedImage()
     let cases: [([String: String], String)] = [
