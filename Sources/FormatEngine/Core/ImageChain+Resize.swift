@@ -41,14 +41,21 @@ extension ImageChain {
     }
   }
 
-  /// Makes zeros of what does not read as zeros by itself.
+  /// Makes zeros of what does not read as zeros by itself: whole clusters where that is possible, however small
+  /// the pieces are in the file below.
   private func clear(from start: UInt64, to end: UInt64, _ layer: any WritableLayer) throws(EngineError) {
+    let unit = max(layer.clusterSize, 1)
     var position = start
     while position < end {
       let found = try locate(at: position, limit: end - position)
       let isClear = found.extent.source == .below || (found.depth == 0 && found.readsAsZeros)
-      if !isClear { try writeZerosUnlocked(at: position, count: found.extent.length, layer) }
-      position += found.extent.length
+      if isClear {
+        position += found.extent.length
+      } else {
+        let first = max(start, position.aligned(downTo: unit))
+        position = min(end, (position + found.extent.length).aligned(upTo: unit))
+        try writeZerosUnlocked(at: first, count: position - first, layer)
+      }
     }
   }
 }

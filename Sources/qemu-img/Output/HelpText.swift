@@ -44,12 +44,18 @@ enum HelpText {
       'snapshot_param' names an internal snapshot: 'snapshot.id=[ID],snapshot.name=[NAME]'
         or '[ID_OR_NAME]'
       'ofmt' is 'human' or 'json'
+      'prealloc' is how the room for what is added is set aside: 'off', 'metadata', 'falloc'
+        or 'full'
+      '-b' names the image to lie over (create, rebase; '' for none) or to write into
+        (commit), '-F' its format
       '-c' stores the data compressed
+      '-d' leaves the image as it is when all of it is committed
       '-h' after a command shows this help too
       '-n' writes into an image that is there already
       '-p' shows how far the command has come
       '-q' prints nothing but errors
       '-u' records a backing file without looking at it
+      '--shrink' allows to cut off the end of a disk
       '-U' reads an image that another program may be changing
       '-S' is for how many bytes on zeros are left out of the new image (4k); with 0
         everything is written

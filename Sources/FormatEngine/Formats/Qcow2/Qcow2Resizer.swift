@@ -101,13 +101,26 @@ extension Qcow2Layer: Resizable {
       try store.resize(to: newSize)
       try store.flush()
     }
-    // A block may count nothing but others that went before it.
+    try shortenTables()
+    try cutOffFreeEnd()
+  }
+
+  /// Gives back clusters of tables that are longer than a smaller disk needs.
+  private func shortenTables() throws(EngineError) {
     var (rounds, hasDropped) = (0, true)
     while hasDropped && rounds < 4 {
-      hasDropped = try rewrite { (rewrite) throws(EngineError) in try rewrite.dropEmptyRefcountBlocks() }
+      hasDropped = try rewrite { (rewrite) throws(EngineError) in
+        let header = rewrite.prologue.header
+        let count = geometry.l1Count(forVirtualSize: header.virtualSize)
+        if (UInt64(header.l1Count) - count) * 8 >= clusterSize {
+          try rewrite.replaceL1(
+            with: try Qcow2L1Table(at: header.l1Offset, count: UInt32(count), from: rewrite.file))
+        }
+        // A block may count nothing but others that go before it: then once more.
+        return try rewrite.dropEmptyRefcountBlocks()
+      }
       rounds += 1
     }
-    try cutOffFreeEnd()
   }
 
   /// Makes the file end behind the last cluster in use.
@@ -115,7 +128,11 @@ extension Qcow2Layer: Resizable {
     try state.withLock { (state) throws(EngineError) in
       let byteCount = try file.byteCount()
       var end = byteCount.dividedRoundingUp(by: clusterSize)
-      while end > 0, try state.refcounts.count(of: end - 1) == 0 { end -= 1 }
+      let coverage: UInt64 = 1 << state.refcounts.blockCoverageBits
+      while end > 0, try state.refcounts.count(of: end - 1) == 0 {
+        let hasBlock = try state.refcounts.blockOffset(of: end - 1) != nil
+        end = hasBlock ? end - 1 : (end - 1).aligned(downTo: coverage)
+      }
       if end > 0, end << geometry.clusterBits < byteCount {
         try file.resize(to: end << geometry.clusterBits)
         try file.flush()
