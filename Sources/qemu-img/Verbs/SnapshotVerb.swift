@@ -64,7 +64,10 @@ enum SnapshotVerb {
 
   private static func list(_ chain: ImageChain) throws(VerbFailure) {
     guard let keeper = chain.top as? any SnapshotKeeping else { return }
-    let snapshots = try attempt { () throws(EngineError) in try keeper.snapshots() }
+    // qemu-img reads the list when it opens the image.
+    let snapshots = try attempt("Could not open '\(chain.members[0].name)': ") { () throws(EngineError) in
+      try keeper.snapshots()
+    }
     if !snapshots.isEmpty {
       Console.write(InfoText.snapshotList(snapshots).joined(separator: "\n") + "\n")
     }

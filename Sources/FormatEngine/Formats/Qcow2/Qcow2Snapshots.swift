@@ -59,8 +59,10 @@ extension Qcow2Snapshot {
     let instructions = try extra(16)
     let idBytes = try bytes.bytes(in: idStart..<nameStart)
     let nameBytes = try bytes.bytes(in: nameStart..<nameStart + nameLength)
+    // For qemu-img both end at the first NUL.
     let record = SnapshotRecord(
-      id: String(decoding: idBytes, as: UTF8.self), name: String(decoding: nameBytes, as: UTF8.self),
+      id: String(decoding: idBytes.prefix { $0 != 0 }, as: UTF8.self),
+      name: String(decoding: nameBytes.prefix { $0 != 0 }, as: UTF8.self),
       dateSeconds: Int64(try bytes.bigEndian(UInt32.self, at: 16)),
       dateNanoseconds: try bytes.bigEndian(UInt32.self, at: 20),
       vmClock: try bytes.bigEndian(UInt64.self, at: 24),
