@@ -33,6 +33,11 @@ public enum ImageName {
     name.hasPrefix("json:") ? String(name.dropFirst("json:".count)) : nil
   }
 
+  /// The driver of names such as `null-co://`, which stand for zeros and for no file.
+  static func nullDriver(of name: String) -> String? {
+    ["null-co", "null-aio"].first { name == $0 + "://" }
+  }
+
   /// What stands before the first colon, if that colon comes before any slash.
   static func protocolPrefix(of name: String) -> String? {
     guard let colon = name.utf8.firstIndex(of: UInt8(ascii: ":")) else { return nil }

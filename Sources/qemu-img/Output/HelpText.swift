@@ -48,6 +48,14 @@ enum HelpText {
         or 'full'
       '-b' names the image to lie over (create, rebase; '' for none) or to write into
         (commit), '-F' its format
+      'objectdef' is 'secret,id=ID,data=TEXT' or 'secret,id=ID,file=PATH', with 'format=base64'
+        where it is written so: a passphrase for options that name its id
+      '--image-opts' takes names for 'driver=...,file.filename=...', lists of options of the
+        image and of what it lies in; 'json:{...}' as a name means the same
+      'bs' is how many bytes a block of dd has (512), 'count' how many of them are looked at
+        from the start, 'skip' how many of those are passed over
+      '--size' is the size of a disk that is not there yet
+      '--salvage' puts zeros where the source cannot be read, '-r' is for bytes a second
       '-c' stores the data compressed
       '-d' leaves the image as it is when all of it is committed
       '-h' after a command shows this help too

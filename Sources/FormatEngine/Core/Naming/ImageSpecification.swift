@@ -8,9 +8,18 @@ public struct ImageSpecification: Sendable {
       self.init(node: try NodeOptions(json: text))
     } else if let node = NodeOptions(debugName: name) {
       self.init(node: node)
+    } else if let driver = ImageName.nullDriver(of: name) {
+      self.init(nullDriver: driver)
     } else {
       self.init(path: try ImageName.plainPath(name))
     }
+  }
+
+  /// A disk of zeros that lies nowhere.
+  private init(nullDriver driver: String) {
+    var node = NodeOptions()
+    node["file.driver"] = .text(driver)
+    self.node = node
   }
 
   /// What `--image-opts` takes: `driver=qcow2,file.filename=...`.
@@ -49,6 +58,8 @@ extension ReferencePolicy {
         guard let name = value.text else { continue }
         node[key] = .text(try resolve(path: name, of: name, for: .backingFile, namedBy: path))
       }
+    } else if let driver = ImageName.nullDriver(of: reference.name) {
+      node["file.driver"] = .text(driver)
     } else {
       node["file.filename"] = .text(try resolve(reference.name, for: .backingFile, namedBy: path))
     }
