@@ -38,6 +38,7 @@ extension Qcow2Layer: Resizable {
         try rewrite.replaceL1(with: table)
       }
     }
+    let dataEnd = try dataFile?.store.byteCount()
     setSizeInMemory(newSize)
     // What the disk gains is not dirty by what is done to it here; the size is switched by a rewrite, after
     // which recording begins anew.
@@ -50,7 +51,9 @@ extension Qcow2Layer: Resizable {
         try Qcow2Preallocator(self, preallocation).run(from: start, progress)
       }
       // Preallocation rounds up to whole clusters, a data file ends where the disk does.
-      if let store = dataFile?.store, try store.byteCount() > newSize { try store.resize(to: newSize) }
+      if let store = dataFile?.store, let dataEnd, try store.byteCount() > max(dataEnd, newSize) {
+        try store.resize(to: max(dataEnd, newSize))
+      }
       try flush()
     } catch {
       setSizeInMemory(header.virtualSize)
@@ -97,12 +100,21 @@ extension Qcow2Layer: Resizable {
       }
     }
     try flush()
-    if let store = dataFile?.store, try store.byteCount() > newSize {
-      try store.resize(to: newSize)
-      try store.flush()
-    }
+    try shortenDataFile(from: header.virtualSize, to: newSize)
     try shortenTables()
     try cutOffFreeEnd()
+  }
+
+  /// A data file ends with the disk; what lies past the disk's old end in one that is longer was never the disk's.
+  private func shortenDataFile(from oldSize: UInt64, to newSize: UInt64) throws(EngineError) {
+    guard let store = dataFile?.store else { return }
+    let byteCount = try store.byteCount()
+    if byteCount > oldSize.aligned(upTo: clusterSize) {
+      try store.writeZeros(at: newSize, count: oldSize - newSize, freeing: true)
+    } else if byteCount > newSize {
+      try store.resize(to: newSize)
+    }
+    try store.flush()
   }
 
   /// Gives back clusters of tables that are longer than a smaller disk needs.
@@ -152,7 +164,7 @@ extension Qcow2Layer: Emptyable {
         with: try Qcow2L1Table(at: header.l1Offset, count: header.l1Count, from: rewrite.file))
       try rewrite.dropEmptyRefcountBlocks()
     }
-    if let store = dataFile?.store { store.forget(at: 0, count: try store.byteCount()) }
+    if let store = dataFile?.store { store.forget(at: 0, count: min(virtualSize, try store.byteCount())) }
     try cutOffFreeEnd()
   }
 }

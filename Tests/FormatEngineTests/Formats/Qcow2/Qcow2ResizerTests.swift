@@ -83,6 +83,26 @@ import Testing
     }
   }
 
+  /// A data file that is longer than the disk holds more than the disk: that stays.
+  @Test func aLongerDataFileKeepsItsEnd() throws {
+    try TemporaryFolder.with { folder in
+      try make(["data_file=data", "data_file_raw=on"], 1 << 20, in: folder)
+      try ReferenceTool.io(["write -q -P 1 0 1M"], on: "image", format: "qcow2", folder: folder.path)
+      let end = [UInt8](repeating: 9, count: 1 << 20)
+      try Files.write(
+        try Files.read(folder.file("data")) + [UInt8](repeating: 0, count: 1 << 20) + end,
+        to: folder.file("data"))
+      let chain = try open(folder)
+      try chain.resize(to: 512 * 1024)
+      try chain.resize(to: 2 << 20, preallocation: .metadata)
+      try chain.close()
+      let half = [UInt8](repeating: 1, count: 512 * 1024)
+      let content = half + [UInt8](repeating: 0, count: (2 << 20) - half.count)
+      try expectSound(folder, content, "")
+      #expect(try Files.read(folder.file("data")) == content + end)
+    }
+  }
+
   /// A snapshot keeps its size and its content, also where the disk's last cluster is one of its own.
   @Test func snapshotsKeepWhatTheDiskLoses() throws {
     try TemporaryFolder.with { folder in
