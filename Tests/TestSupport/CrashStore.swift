@@ -1,6 +1,23 @@
 public import FormatEngine
 import Synchronization
 
+/// Counts what happens to all stores that lose their power together.
+public final class CrashClock: Sendable {
+  private let count = Mutex(0)
+
+  public init() {}
+
+  /// The events that have happened.
+  public var now: Int { count.withLock { $0 } }
+
+  fileprivate func tick() -> Int {
+    count.withLock { count in
+      count += 1
+      return count - 1
+    }
+  }
+}
+
 /// A store that remembers what was written since which flush, and can say what a power cut would leave.
 ///
 /// What was flushed is on disk. What was written after the last flush may be there whole, in part (torn
@@ -17,14 +34,18 @@ public final class CrashStore: ByteStore {
   private struct State {
     var now: [UInt8]
     var events: [Event] = []
+    /// When each of them happened, by the clock.
+    var times: [Int] = []
   }
 
   private let initial: [UInt8]
   private let state: Mutex<State>
+  private let clock: CrashClock
 
-  /// `initial` is on disk.
-  public init(_ initial: [UInt8] = []) {
+  /// `initial` is on disk. Stores with one clock lose their power at the same moment.
+  public init(_ initial: [UInt8] = [], clock: CrashClock = CrashClock()) {
     self.initial = initial
+    self.clock = clock
     state = Mutex(State(now: initial))
   }
 
@@ -38,8 +59,12 @@ public final class CrashStore: ByteStore {
     state.withLock { state in
       Self.apply(event, to: &state.now)
       state.events.append(event)
+      state.times.append(clock.tick())
     }
   }
+
+  /// How many events had happened at a time of the clock.
+  public func eventCount(at time: Int) -> Int { state.withLock { $0.times.count { $0 < time } } }
 
   static func apply(_ event: Event, to bytes: inout [UInt8]) {
     switch event {
