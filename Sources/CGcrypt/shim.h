@@ -1,3 +1,5 @@
+// First, so that the types of the system that gcrypt.h needs are Glibc's and not this module's.
+#pragma clang module import SwiftGlibc
 #include <gcrypt.h>
 
 // Swift cannot call variadic functions such as gcry_control.
