@@ -37,6 +37,12 @@ extension Qcow2CheckedSnapshots {
       if mustExist && place >= fileEnd {
         throw .corrupt("Snapshot table lies past the end of the image file")
       }
+      if repairing && place >= fileEnd {
+        let rest = count - index
+        reading.note(
+          "Discarding \(rest) overhanging snapshots (the image file ends before them)", count: rest)
+        break
+      }
       if let refusal = try reading.readEntry(index, of: count, from: file) { return .refused(refusal) }
       if reading.isFull { break }
     }

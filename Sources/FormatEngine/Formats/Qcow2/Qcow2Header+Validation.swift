@@ -60,16 +60,22 @@ extension Qcow2Header {
     guard refcountTableClusters > 0 else { throw .corrupt("Image does not contain a reference count table") }
   }
 
-  /// Where the refcount table cannot be where its field says: as if there were none. Says what was wrong.
-  mutating func removeDamagedRefcountTable() -> [String] {
-    guard refcountTableClusters > 0, refcountOrder <= 6 else { return [] }
+  /// Where a table cannot be where its field says: as if there were none. Says what was wrong.
+  mutating func removeDamagedTables() -> [String] {
+    var damage: [String] = []
+    if snapshotCount > 0, snapshotsOffset == 0 {
+      // There is the header.
+      snapshotCount = 0
+      damage.append("Snapshot table offset invalid")
+    }
+    guard refcountTableClusters > 0, refcountOrder <= 6 else { return damage }
     do throws(EngineError) {
       try validateRefcountTable()
-      return []
     } catch {
       (refcountTableOffset, refcountTableClusters) = (0, 0)
-      return [error.message]
+      damage.append(error.message)
     }
+    return damage
   }
 
   private func validateTables(toleratingDamage: Bool) throws(EngineError) {

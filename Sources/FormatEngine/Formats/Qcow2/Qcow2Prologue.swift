@@ -48,7 +48,7 @@ struct Qcow2Prologue: Equatable, Sendable {
       let extensions = try? Self.extensions(of: header, in: cluster)
       try (extensions ?? Qcow2HeaderExtensions()).refuseUnknown(header.incompatibleFeatures)
     }
-    let damage = toleratingDamage ? header.removeDamagedRefcountTable() : []
+    let damage = toleratingDamage ? header.removeDamagedTables() : []
     try header.validate(toleratingDamage: toleratingDamage)
     var prologue = Qcow2Prologue(header: header, extensions: Qcow2HeaderExtensions(), backing: nil)
     prologue.toleratesDamage = toleratingDamage

@@ -69,14 +69,16 @@ extension Qcow2Repairer {
     var left: [UInt64: UInt64] = [:]
     if overlapping.movesL1 || !overlapping.l2Tables.isEmpty {
       lines += try moveActive(overlapping, in: rewrite) { cluster in
-        left[cluster] = (left[cluster] ?? used(cluster)) - 1
+        let count = left[cluster] ?? used(cluster)
+        left[cluster] = count - min(count, 1)
       }
     }
     for index in overlapping.snapshots {
       guard let snapshot = checker.snapshots?.entries[index] else { continue }
       let bytes = try file.bytes(at: snapshot.l1Offset, count: Int(snapshot.l1Count) * 8)
       for cluster in rewrite.clusters(at: snapshot.l1Offset, byteCount: UInt64(bytes.count)) {
-        left[cluster] = (left[cluster] ?? used(cluster)) - 1
+        let count = left[cluster] ?? used(cluster)
+        left[cluster] = count - min(count, 1)
       }
       checker.snapshots?.entries[index].l1Offset = try rewrite.allocate(bytes: bytes)
       checker.snapshots?.needsWriting = true

@@ -78,16 +78,16 @@ struct Qcow2Repairer {
     let beforeTables = checker
     try checker.findReferences()
     if mode == .all && checker.mendableCount > 0 {
+      // A lost entry may take the refcount structure for a table of its own: that must not be written to.
+      try checker.checkBlocks()
       var mender = Qcow2EntryMender(checker, hasBacking: prologue.backing != nil)
       try mender.run()
-      if mender.mendedCount > 0 {
-        checker = try Qcow2Checker(prologue, file: file, progress: progress, repairing: mode)
-        checker.snapshots = beforeTables.snapshots
-        checker.report = beforeTables.report
-        checker.report.findings += mender.lines
-        checker.report.corruptionsFixed += mender.mendedCount
-        try checker.findReferences()
-      }
+      checker = try Qcow2Checker(prologue, file: file, progress: progress, repairing: mode)
+      checker.snapshots = beforeTables.snapshots
+      checker.report = beforeTables.report
+      checker.report.findings += mender.lines
+      checker.report.corruptionsFixed += mender.mendedCount
+      try checker.findReferences()
     }
     tableCorruptions = checker.report.corruptions
   }
@@ -227,7 +227,12 @@ struct Qcow2Repairer {
   private func mendSnapshots(in rewrite: Qcow2Rewrite) throws(EngineError) -> UInt64 {
     guard let snapshots = checker.snapshots, snapshots.needsWriting else { return 0 }
     let old = rewrite.clusters(at: prologue.header.snapshotsOffset, byteCount: snapshots.byteCount)
-    if old.upperBound <= checker.comparedCount { try rewrite.remove(old) }
+    if old.upperBound <= checker.comparedCount {
+      // Counts that were cut off say nothing of what else is in the cluster: they are left alone.
+      for cluster in old where checker.counts[cluster] <= checker.refcounts.maximumCount {
+        try rewrite.remove(cluster..<cluster + 1)
+      }
+    }
     try rewrite.writeSnapshots(snapshots.entries)
     return snapshots.repairCount
   }
