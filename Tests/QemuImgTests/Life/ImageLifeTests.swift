@@ -139,7 +139,8 @@ extension ImageLife {
       switch random.below(row.changesVersion ? 4 : 2) {
       case 0: "lazy_refcounts=\(random.oneIn(2) ? "on" : "off")"
       case 1: "refcount_bits=\(bits[random.below(bits.count)])"
-      case 2: "compat=0.10"
+      // The judge takes bitmaps along into version 2, where they are only in the way.
+      case 2 where bitmaps.isEmpty: "compat=0.10"
       default: "compat=1.1"
       }
     try run(["amend", "-f", "qcow2", "-o", choice, "image"])
