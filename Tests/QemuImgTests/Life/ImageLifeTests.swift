@@ -124,8 +124,8 @@ extension ImageLife {
     if size < disk.byteCount { size = max(1, size / row.cluster) * row.cluster }
     let shrink = size < disk.byteCount ? ["--shrink"] : []
     var mode: [String] = []
-    // The judge also shows what a longer base has there.
-    if size > disk.byteCount, row.baseSize == nil, random.oneIn(3) {
+    // The judge also shows what a longer base has there, and what stood in clusters that were freed before.
+    if size > disk.byteCount, row.baseSize == nil, story.count < 5, random.oneIn(3) {
       mode = ["--preallocation=\(random.oneIn(2) ? "metadata" : "full")"]
     }
     guard try run(["resize", "-q", "-f", "qcow2"] + shrink + mode + ["image", "\(size)"]) else { return }
