@@ -134,14 +134,16 @@ extension ImageLife {
   }
 
   private mutating func amend() throws {
-    let bits = ["8", "16", "32", "64"]
+    // Eight bits overflow after some snapshots of packed clusters, and the judge leaks what it had counted.
+    let bits = ["16", "32", "64"]
     let choice =
       switch random.below(row.changesVersion ? 4 : 2) {
       case 0: "lazy_refcounts=\(random.oneIn(2) ? "on" : "off")"
-      case 1: "refcount_bits=\(bits[random.below(bits.count)])"
+      // With clusters of 2 MiB the judge may take minutes for it.
+      case 1 where row.cluster < 2 << 20: "refcount_bits=\(bits[random.below(bits.count)])"
       // The judge takes bitmaps along into version 2, where they are only in the way.
       case 2 where bitmaps.isEmpty: "compat=0.10"
-      default: "compat=1.1"
+      default: row.options.contains("0.10") ? "lazy_refcounts=off" : "compat=1.1"
       }
     try run(["amend", "-f", "qcow2", "-o", choice, "image"])
   }
