@@ -22,10 +22,20 @@ import Testing
 
   @Test(arguments: GoldenCase.all.filter(\.isJudged))
   func printsWhatTheJudgePrints(_ golden: GoldenCase) throws {
-    let judged = try golden.run(with: ReferenceTool.qemuImg.path).reduced
+    let judged = try judge(golden).reduced
     let expected = try golden.expected().reduced
     #expect(expected.stdout == judged.stdout)
     #expect(expected.stderr == judged.stderr)
     #expect(expected.exit == judged.exit)
+  }
+
+  /// The judge gives up a new LUKS header by chance, when its clock of processor time stands still between two
+  /// looks: then it is asked again.
+  private func judge(_ golden: GoldenCase) throws -> GoldenCase.Outcome {
+    var outcome = try golden.run(with: ReferenceTool.qemuImg.path)
+    for _ in 0..<20 where outcome.stderr.contains("Unable to get accurate CPU usage") {
+      outcome = try golden.run(with: ReferenceTool.qemuImg.path)
+    }
+    return outcome
   }
 }

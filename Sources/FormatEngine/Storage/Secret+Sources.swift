@@ -10,78 +10,73 @@ extension Secret {
   /// Passphrases and key files are far smaller.
   private static let maximumByteCount = Int(4 * MiB)
 
-  /// A secret on the command line.
-  public convenience init(text: String, _ encoding: Encoding) throws(EngineError) {
-    try self.init(Array(text.utf8), encoding)
+  /// A secret on the command line, where others see it anyway.
+  public static func text(_ text: String, _ encoding: Encoding) throws(EngineError) -> Secret {
+    let bytes = Array(text.utf8)
+    return try decoded(unsafe bytes.withUnsafeBytes { unsafe Secret($0) }, encoding)
   }
 
   /// A secret in a file, which may be a pipe or /dev/fd/N. A line feed at the end belongs to it.
-  public convenience init(file path: String, _ encoding: Encoding) throws(EngineError) {
-    try self.init(try Self.content(of: path), encoding)
+  public static func file(_ path: String, _ encoding: Encoding) throws(EngineError) -> Secret {
+    try decoded(try content(of: path), encoding)
   }
 
-  /// Wipes `bytes`.
-  private convenience init(_ bytes: [UInt8], _ encoding: Encoding) throws(EngineError) {
-    var bytes = bytes
-    defer { Self.wipe(&bytes) }
-    guard encoding == .base64 else {
-      self.init(copying: bytes)
-      return
-    }
-    guard var decoded = Self.decodedBase64(bytes) else {
+  private static func decoded(_ secret: Secret, _ encoding: Encoding) throws(EngineError) -> Secret {
+    guard encoding == .base64 else { return secret }
+    guard let decoded = decodedBase64(secret) else {
       throw .invalid("Base64 data contains invalid characters")
     }
-    defer { Self.wipe(&decoded) }
-    self.init(copying: decoded)
+    return decoded
   }
 
-  private convenience init(copying bytes: [UInt8]) {
-    let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: max(bytes.count, 1), alignment: 1)
-    unsafe buffer.copyBytes(from: bytes)
-    unsafe self.init(UnsafeRawBufferPointer(rebasing: buffer[..<bytes.count]))
-    if let base = buffer.baseAddress { unsafe explicit_bzero(base, buffer.count) }
-    unsafe buffer.deallocate()
-  }
-
-  private static func wipe(_ bytes: inout [UInt8]) {
-    unsafe bytes.withUnsafeMutableBytes { raw in
-      if let base = raw.baseAddress { unsafe explicit_bzero(base, raw.count) }
-    }
-  }
-
-  private static func content(of path: String) throws(EngineError) -> [UInt8] {
+  /// The bytes pass through no memory but such as is wiped.
+  private static func content(of path: String) throws(EngineError) -> Secret {
     let descriptor = unsafe open(path, O_RDONLY | O_CLOEXEC)
     guard descriptor >= 0 else {
       throw .systemCall("Unable to read \(path): Failed to open file “\(path)”", errno: errno, path: path)
     }
     defer { close(descriptor) }
-    var content: [UInt8] = []
-    var piece = [UInt8](repeating: 0, count: 4096)
-    defer { wipe(&piece) }
-    while true {
-      let count = unsafe read(descriptor, &piece, piece.count)
+    // Room for the largest, and one byte to see that there is more; untouched pages cost nothing.
+    let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: maximumByteCount + 1, alignment: 1)
+    var done = 0
+    defer {
+      if let base = buffer.baseAddress { unsafe explicit_bzero(base, done) }
+      unsafe buffer.deallocate()
+    }
+    while done < buffer.count {
+      // SAFETY: `done` stays below the buffer's count.
+      let count = unsafe read(descriptor, buffer.baseAddress?.advanced(by: done), buffer.count - done)
       if count < 0 && errno == EINTR { continue }
       guard count >= 0 else {
-        let number = errno
-        wipe(&content)
         throw .systemCall(
-          "Unable to read \(path): Error reading file “\(path)”", errno: number, path: path)
+          "Unable to read \(path): Error reading file “\(path)”", errno: errno, path: path)
       }
-      if count == 0 { return content }
-      content.append(contentsOf: piece[..<count])
-      guard content.count <= maximumByteCount else {
-        wipe(&content)
-        throw EngineError(.tooLarge, "Unable to read \(path): it is too large for a secret", path: path)
-      }
+      if count == 0 { return unsafe Secret(UnsafeRawBufferPointer(rebasing: buffer[..<done])) }
+      done += count
     }
+    throw EngineError(.tooLarge, "Unable to read \(path): it is too large for a secret", path: path)
   }
 
   /// RFC 4648, with line feeds anywhere; nil where it is not base64.
-  static func decodedBase64(_ text: [UInt8]) -> [UInt8]? {
-    var (result, bits, bitCount, paddingCount, digitCount): ([UInt8], UInt32, UInt32, Int, Int) = (
-      [], 0, 0, 0, 0
+  static func decodedBase64(_ text: Secret) -> Secret? {
+    var byteCount: Int?
+    let room = unsafe Secret(count: text.count) { target in
+      byteCount = unsafe text.withBytes { unsafe decodeBase64($0, into: target) }
+    }
+    guard let byteCount else { return nil }
+    return unsafe room.withBytes { unsafe Secret(UnsafeRawBufferPointer(rebasing: $0[..<byteCount])) }
+  }
+
+  /// Returns how many bytes it came to: fewer than `text` has, which `target` has room for.
+  private static func decodeBase64(
+    _ text: UnsafeRawBufferPointer, into target: UnsafeMutableRawBufferPointer
+  ) -> Int? {
+    var (byteCount, bits, bitCount, paddingCount, digitCount): (Int, UInt32, UInt32, Int, Int) = (
+      0, 0, 0, 0, 0
     )
-    for byte in text where byte != 0x0A {
+    for index in 0..<text.count {
+      let byte = unsafe text[index]
+      if byte == 0x0A { continue }
       let digit: UInt32
       switch byte {
       case UInt8(ascii: "A")...UInt8(ascii: "Z"): digit = UInt32(byte - UInt8(ascii: "A"))
@@ -100,9 +95,11 @@ extension Secret {
       bitCount += 6
       if bitCount >= 8 {
         bitCount -= 8
-        result.append(UInt8(truncatingIfNeeded: bits >> bitCount))
+        // SAFETY: four digits give three bytes, so there is room for each.
+        unsafe target[byteCount] = UInt8(truncatingIfNeeded: bits >> bitCount)
+        byteCount += 1
       }
     }
-    return (digitCount + paddingCount) % 4 == 0 && paddingCount < 3 ? result : nil
+    return (digitCount + paddingCount) % 4 == 0 && paddingCount < 3 ? byteCount : nil
   }
 }

@@ -60,8 +60,8 @@ enum ObjectArguments {
       throw .invalid("attempt to add duplicate property '\(id)' to object (type 'container')")
     }
     switch (properties["data"], properties["file"]) {
-    case (let data?, nil): secrets.add(try Secret(text: data, encoding), id: id)
-    case (nil, let file?): secrets.add(try Secret(file: file, encoding), id: id)
+    case (let data?, nil): secrets.add(try Secret.text(data, encoding), id: id)
+    case (nil, let file?): secrets.add(try Secret.file(file, encoding), id: id)
     case (nil, nil): throw .invalid("Either 'file' or 'data' must be provided")
     default: throw .invalid("'file' and 'data' are mutually exclusive")
     }

@@ -102,7 +102,7 @@ import Testing
       try values.set("cluster_size", to: "\(clusterSize)")
       for (name, value) in names { try values.set("encrypt.\(name)", to: value) }
       var request = MeasureRequest(virtualSize: 1 << 30, options: values)
-      request.secrets.add(try Secret(text: "x", .raw), id: "s")
+      request.secrets.add(try Secret.text("x", .raw), id: "s")
       return try Qcow2Format.measure(request)
     }
     let plain = try measured([:])

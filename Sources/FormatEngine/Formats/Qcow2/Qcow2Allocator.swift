@@ -147,16 +147,11 @@ final class Qcow2Allocator {
       if cluster == pending.upperBound, !pending.isEmpty {
         pending = pending.lowerBound..<cluster + 1
       } else if !pending.contains(cluster) {
-        forget(pending)
+        geometry.forget(pending, in: file)
         pending = cluster..<cluster + 1
       }
     }
-    forget(pending)
-  }
-
-  private func forget(_ run: Range<UInt64>) {
-    guard !run.isEmpty else { return }
-    file.forget(at: run.lowerBound << geometry.clusterBits, count: UInt64(run.count) << geometry.clusterBits)
+    geometry.forget(pending, in: file)
   }
 
   // MARK: Growing

@@ -41,11 +41,7 @@ extension Qcow2Checker {
 
   /// The clusters of an encryption header, whose place an extension names.
   mutating func countEncryptionHeader() {
-    guard header.encryptionMethod == 2, let content = extensions[Qcow2HeaderExtensions.Kind.encryption],
-      let place = try? content.parsed({ (span) throws(EngineError) in
-        (try span.bigEndian(UInt64.self, at: 0), try span.bigEndian(UInt64.self, at: 8))
-      })
-    else { return }
-    countRange(place.0, place.1)
+    guard header.encryptionMethod == 2, let place = extensions.encryptionHeader else { return }
+    countRange(place.offset, place.byteCount)
   }
 }

@@ -102,11 +102,8 @@ final class Qcow2Encryption: Sendable {
     guard let content = prologue.extensions[Qcow2HeaderExtensions.Kind.encryption] else {
       throw .corrupt("Missing CRYPTO header for crypt method \(prologue.header.encryptionMethod)")
     }
-    guard content.count == 16 else {
+    guard content.count == 16, let (offset, byteCount) = prologue.extensions.encryptionHeader else {
       throw .corrupt("CRYPTO header extension size \(content.count), but expected size 16")
-    }
-    let (offset, byteCount) = try content.parsed { (span) throws(EngineError) in
-      (try span.bigEndian(UInt64.self, at: 0), try span.bigEndian(UInt64.self, at: 8))
     }
     let clusterSize = prologue.header.geometry.clusterSize
     guard offset.isAligned(to: clusterSize) else {

@@ -25,6 +25,12 @@ struct Qcow2Geometry: Equatable, Sendable {
   func l2Index(_ guestOffset: UInt64) -> UInt64 { (guestOffset >> clusterBits) & (l2Count - 1) }
   func offsetInCluster(_ guestOffset: UInt64) -> UInt64 { guestOffset & (clusterSize - 1) }
 
+  /// Lets go of the room of host clusters that nobody refers to.
+  func forget(_ clusters: Range<UInt64>, in file: any ByteStore) {
+    guard !clusters.isEmpty else { return }
+    file.forget(at: clusters.lowerBound << clusterBits, count: UInt64(clusters.count) << clusterBits)
+  }
+
   /// L1 entries that a disk of this size needs.
   func l1Count(forVirtualSize size: UInt64) -> UInt64 { size.dividedRoundingUp(by: l2Coverage) }
 

@@ -101,6 +101,18 @@ struct Qcow2Header: Equatable, Sendable {
     return header
   }
 
+  /// Writes the feature fields as they are here and makes them durable. They stand side by side in the first
+  /// sector, so a power cut leaves the old or the new ones. Version 2 has none.
+  func writeFeatures(to file: any ByteStore) throws(EngineError) {
+    guard version >= 3 else { return }
+    var fields: [UInt8] = []
+    fields.append(bigEndian: incompatibleFeatures.rawValue)
+    fields.append(bigEndian: compatibleFeatures.rawValue)
+    fields.append(bigEndian: autoclearFeatures.rawValue)
+    try file.write(bytes: fields, at: 72)
+    try file.flush()
+  }
+
   /// The header's own bytes: 72 for version 2, `headerLength` (at least 104) for version 3.
   func serialised() -> [UInt8] {
     var bytes: [UInt8] = []

@@ -57,6 +57,15 @@ struct Qcow2HeaderExtensions: Equatable, Sendable {
     all.last { $0.type == type }?.content
   }
 
+  /// Where the image says that its LUKS header is; nil where it does not, or not in these two words
+  /// (qcow2.txt, "Full disk encryption header pointer").
+  var encryptionHeader: (offset: UInt64, byteCount: UInt64)? {
+    guard let content = self[Kind.encryption] else { return nil }
+    return try? content.parsed { (span) throws(EngineError) in
+      (try span.bigEndian(UInt64.self, at: 0), try span.bigEndian(UInt64.self, at: 8))
+    }
+  }
+
   func text(_ type: UInt32) -> String? {
     self[type].map { String(decoding: $0, as: UTF8.self) }
   }

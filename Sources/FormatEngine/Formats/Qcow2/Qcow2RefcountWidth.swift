@@ -12,7 +12,7 @@ extension Qcow2Rewrite {
       let offset = table[index] & Qcow2Refcounts.blockOffsetMask
       if offset != 0 { blocks.insert(offset >> bits) }
     }
-    let maximum: UInt64 = order == 6 ? .max : (1 << (1 << UInt64(order))) - 1
+    let maximum = Qcow2Refcounts.maximumCount(order: UInt64(order))
     let fileClusters = try file.byteCount().dividedRoundingUp(by: geometry.clusterSize)
     let coverage: UInt64 = 1 << (bits + 3 - UInt64(header.refcountOrder))
     var done: UInt64 = 0

@@ -27,22 +27,23 @@ final class Qcow2Refcounts {
 
   /// A structure that is in no file yet: no block, room for `tableCount` entries.
   init(
-    clusterBits: UInt64, order: UInt64, tableCount: Int, cacheByteCount: UInt64, file: any ByteStore,
-    writeOrder: WriteOrder
+    clusterBits: UInt64, order: UInt64, tableCount: Int, file: any ByteStore, writeOrder: WriteOrder
   ) {
     self.clusterBits = clusterBits
     self.order = order
     table = ResidentTable(store: file, hostOffset: 0, values: Array(repeating: 0, count: tableCount))
     blocks = TableCache(
       store: file, order: writeOrder, sliceByteCount: Int(min(1 << clusterBits, 4096)),
-      capacity: min(cacheByteCount, Self.maximumCacheBytes))
+      capacity: Self.maximumCacheBytes)
   }
 
   /// Clusters that one block counts, as a power of two.
   var blockCoverageBits: UInt64 { clusterBits + 3 - order }
   var clusterSize: UInt64 { 1 << clusterBits }
   /// The largest count there is room for.
-  var maximumCount: UInt64 { order == 6 ? .max : (1 << (1 << order)) - 1 }
+  var maximumCount: UInt64 { Self.maximumCount(order: order) }
+
+  static func maximumCount(order: UInt64) -> UInt64 { order == 6 ? .max : (1 << (1 << order)) - 1 }
 
   static let blockOffsetMask: UInt64 = ~0x1ff
 

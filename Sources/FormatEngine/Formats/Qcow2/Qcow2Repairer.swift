@@ -97,10 +97,7 @@ struct Qcow2Repairer {
   private mutating func takeOffDamagedBitmaps() throws(EngineError) {
     guard let damage = try checker.bitmapDamage() else { return }
     prologue.header.autoclearFeatures.remove(.bitmaps)
-    var field: [UInt8] = []
-    field.append(bigEndian: prologue.header.autoclearFeatures.rawValue)
-    try file.write(bytes: field, at: 88)
-    try file.flush()
+    try prologue.header.writeFeatures(to: file)
     checker = try Qcow2Checker(prologue, file: file, progress: progress, repairing: mode)
     checker.noteMended("Repairing bitmaps: taken off. \(damage)")
   }
@@ -244,13 +241,7 @@ struct Qcow2Repairer {
     prologue.header.incompatibleFeatures.subtract([.dirty, .corrupt])
     prologue.header.autoclearFeatures.formIntersection([.bitmaps, .rawExternalData])
     guard prologue.header != old else { return }
-    // Side by side in the first sector, with the compatible features between them.
-    var fields: [UInt8] = []
-    fields.append(bigEndian: prologue.header.incompatibleFeatures.rawValue)
-    fields.append(bigEndian: prologue.header.compatibleFeatures.rawValue)
-    fields.append(bigEndian: prologue.header.autoclearFeatures.rawValue)
-    try file.write(bytes: fields, at: 72)
-    try file.flush()
+    try prologue.header.writeFeatures(to: file)
   }
 }
 

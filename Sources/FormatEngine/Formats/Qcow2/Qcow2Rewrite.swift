@@ -113,15 +113,10 @@ final class Qcow2Rewrite {
   private func forgetFree(_ run: Range<UInt64>) throws(EngineError) {
     var start = run.lowerBound
     for cluster in run where try count(of: cluster) != 0 {
-      forget(start..<cluster)
+      geometry.forget(start..<cluster, in: file)
       start = cluster + 1
     }
-    forget(start..<run.upperBound)
-  }
-
-  private func forget(_ run: Range<UInt64>) {
-    guard !run.isEmpty else { return }
-    file.forget(at: run.lowerBound << geometry.clusterBits, count: UInt64(run.count) << geometry.clusterBits)
+    geometry.forget(start..<run.upperBound, in: file)
   }
 }
 

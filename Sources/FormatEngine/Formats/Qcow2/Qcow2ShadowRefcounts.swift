@@ -34,8 +34,8 @@ final class Qcow2ShadowRefcounts {
     self.metadata = metadata
     self.file = file
     counts = Qcow2Refcounts(
-      clusterBits: old.clusterBits, order: old.order, tableCount: old.table.count,
-      cacheByteCount: Qcow2Refcounts.maximumCacheBytes, file: file, writeOrder: order)
+      clusterBits: old.clusterBits, order: old.order, tableCount: old.table.count, file: file,
+      writeOrder: order)
     order.append(counts.blocks)
     for index in 0..<UInt64(old.table.count) { counts.table.set(index, to: old.table[index]) }
   }
@@ -47,8 +47,7 @@ final class Qcow2ShadowRefcounts {
   /// what it says no to.
   func startAnew(order newOrder: UInt64, isTaken: ((UInt64) -> Bool)? = nil) throws(EngineError) {
     counts = Qcow2Refcounts(
-      clusterBits: old.clusterBits, order: newOrder, tableCount: 1,
-      cacheByteCount: Qcow2Refcounts.maximumCacheBytes, file: file, writeOrder: order)
+      clusterBits: old.clusterBits, order: newOrder, tableCount: 1, file: file, writeOrder: order)
     order.replaceAll(with: counts.blocks)
     owned = []
     leftBehind = []
@@ -185,6 +184,10 @@ final class Qcow2ShadowRefcounts {
   }
 
   private func own(block index: UInt64) throws(EngineError) {
+    // A host offset out of a damaged table could ask for exabytes of counts.
+    guard index < Qcow2Header.maximumRefcountTableBytes / 8 else {
+      throw EngineError(.tooLarge, "The image file would need too large a refcount table")
+    }
     owned.insert(index)
     let oldPlace = try counts.blockOffset(of: index << counts.blockCoverageBits)
     let cluster = try nextFree()

@@ -33,7 +33,7 @@ extension Qcow2Rewrite {
   /// Writes another snapshot table and gives back the old one.
   func replaceSnapshots(with snapshots: [Qcow2Snapshot]) throws(EngineError) {
     if prologue.header.snapshotCount > 0 {
-      let oldByteCount = try Qcow2Snapshot.tableByteCount(prologue.header, from: file)
+      let oldByteCount = try Qcow2Snapshot.readTable(prologue.header, from: file).byteCount
       try remove(clusters(at: prologue.header.snapshotsOffset, byteCount: oldByteCount))
     }
     try writeSnapshots(snapshots)

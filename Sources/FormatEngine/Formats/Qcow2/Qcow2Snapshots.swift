@@ -30,12 +30,8 @@ extension Qcow2Snapshot {
     try readTable(header, from: file).snapshots
   }
 
-  /// How long the snapshot table is: only reading it tells.
-  static func tableByteCount(_ header: Qcow2Header, from file: any ByteStore) throws(EngineError) -> UInt64 {
-    try readTable(header, from: file).byteCount
-  }
-
-  private static func readTable(_ header: Qcow2Header, from file: any ByteStore) throws(EngineError)
+  /// The same, with the length of the table: only reading it tells.
+  static func readTable(_ header: Qcow2Header, from file: any ByteStore) throws(EngineError)
     -> (snapshots: [Qcow2Snapshot], byteCount: UInt64)
   {
     switch try Qcow2CheckedSnapshots.read(header, from: file, repairing: false, mustExist: true) {

@@ -27,7 +27,7 @@ extension Qcow2State {
       prologue.header.incompatibleFeatures.insert(.dirty)
       hasMarkedDirty = true
     }
-    if prologue.header != old { try writeFeatures() }
+    if prologue.header != old { try prologue.header.writeFeatures(to: file) }
     isPreparedToWrite = true
   }
 
@@ -36,21 +36,9 @@ extension Qcow2State {
     guard error.code == .corrupt, failure == nil else { return }
     failure = EngineError(
       .corrupt, "The image is corrupt and cannot be written to any more: \(error.message)", path: error.path)
-    guard prologue.header.version >= 3 else { return }
     prologue.header.incompatibleFeatures.insert(.corrupt)
     // Where even that cannot be written, the error that led here is the news.
-    try? writeFeatures()
-  }
-
-  /// The three feature fields stand side by side in the first sector.
-  private func writeFeatures() throws(EngineError) {
-    guard prologue.header.version >= 3 else { return }
-    var fields: [UInt8] = []
-    fields.append(bigEndian: prologue.header.incompatibleFeatures.rawValue)
-    fields.append(bigEndian: prologue.header.compatibleFeatures.rawValue)
-    fields.append(bigEndian: prologue.header.autoclearFeatures.rawValue)
-    try file.write(bytes: fields, at: 72)
-    try file.flush()
+    try? prologue.header.writeFeatures(to: file)
   }
 
   /// All that was linked is on disk.
@@ -65,7 +53,7 @@ extension Qcow2State {
     // Counts that were taken down by the flush itself are not on disk yet.
     try order.flush()
     prologue.header.incompatibleFeatures.remove(.dirty)
-    try writeFeatures()
+    try prologue.header.writeFeatures(to: file)
     hasMarkedDirty = false
     isPreparedToWrite = false
   }
@@ -88,16 +76,20 @@ extension Qcow2State {
       map.add(clusterAt: block, .refcountBlock, geometry)
     }
     if header.snapshotCount > 0 {
-      let byteCount = try Qcow2Snapshot.tableByteCount(header, from: file)
-      map.add(Self.clusters(header.snapshotsOffset, byteCount, geometry), .snapshotTable)
-      for snapshot in try Qcow2Snapshot.readAll(header, from: file) {
+      let table = try Qcow2Snapshot.readTable(header, from: file)
+      map.add(Self.clusters(header.snapshotsOffset, table.byteCount, geometry), .snapshotTable)
+      for snapshot in table.snapshots {
         try header.validateTable(
           "Snapshot L1 table", offset: snapshot.l1Offset, count: UInt64(snapshot.l1Count), entryByteCount: 8,
           maximumBytes: Qcow2Header.maximumL1Bytes)
         map.add(Self.clusters(snapshot.l1Offset, UInt64(snapshot.l1Count) * 8, geometry), .snapshotL1)
       }
     }
-    if let area = encryptionHeader { map.add(area, .other) }
+    if let area = prologue.extensions.encryptionHeader, area.offset <= maximumFileOffset,
+      area.byteCount <= maximumFileOffset
+    {
+      map.add(Self.clusters(area.offset, area.byteCount, geometry), .other)
+    }
     // A list that cannot be read stands in the way of writes, not of a repair.
     if let list = try Qcow2BitmapDirectory.readIfSound(prologue, from: file) {
       map.add(Self.clusters(list.place.lowerBound, UInt64(list.place.count), geometry), .bitmapDirectory)
@@ -107,15 +99,5 @@ extension Qcow2State {
     }
     try map.finish(geometry)
     return map
-  }
-
-  /// The clusters of the LUKS header.
-  private var encryptionHeader: Range<UInt64>? {
-    guard let content = prologue.extensions[Qcow2HeaderExtensions.Kind.encryption],
-      let place = try? content.parsed({ (span) throws(EngineError) in
-        (try span.bigEndian(UInt64.self, at: 0), try span.bigEndian(UInt64.self, at: 8))
-      }), place.0 <= maximumFileOffset, place.1 <= maximumFileOffset
-    else { return nil }
-    return Self.clusters(place.0, place.1, prologue.header.geometry)
   }
 }

@@ -78,6 +78,22 @@ import Testing
     }
   }
 
+  /// A host offset out of a damaged table must not ask for a table of exabytes.
+  @Test func countsOfPlacesThatNoFileReachesAreRefused() throws {
+    try TemporaryFolder.with { folder in
+      let store = MemoryStore(try image([:], in: folder))
+      let before = store.snapshot
+      let layer = try layer(store)
+      for cluster in [1 << 40, 1 << 55, UInt64.max >> 1] as [UInt64] {
+        do throws(EngineError) {
+          try layer.rewrite { (rewrite) throws(EngineError) in try rewrite.add(cluster..<cluster + 1) }
+          Issue.record("cluster \(cluster) was counted")
+        } catch { #expect(error.code == .tooLarge, "\(error.message)") }
+      }
+      #expect(store.snapshot == before)
+    }
+  }
+
   /// New counts and new tables appear together with the header's switch, or not at all.
   @Test(arguments: [
     ["cluster_size": "512"], ["cluster_size": "4k", "refcount_bits": "1"], [:], ["refcount_bits": "64"],
