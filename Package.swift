@@ -19,15 +19,21 @@ let package = Package(
     .executable(name: "imgfs", targets: ["imgfs"]),
   ],
   targets: [
+    .systemLibrary(name: "CBzip2", providers: [.apt(["libbz2-dev"])]),
     .systemLibrary(name: "CDeflate", pkgConfig: "libdeflate", providers: [.apt(["libdeflate-dev"])]),
+    .systemLibrary(name: "CExpat", pkgConfig: "expat", providers: [.apt(["libexpat1-dev"])]),
     .systemLibrary(name: "CFuse", pkgConfig: "fuse3", providers: [.apt(["libfuse3-dev"])]),
     .systemLibrary(name: "CGcrypt", pkgConfig: "libgcrypt", providers: [.apt(["libgcrypt20-dev"])]),
     .systemLibrary(name: "CLinux"),
+    .systemLibrary(name: "CLzma", pkgConfig: "liblzma", providers: [.apt(["liblzma-dev"])]),
     .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
     .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
 
     .target(
-      name: "FormatEngine", dependencies: ["CDeflate", "CGcrypt", "CLinux", "CZlib", "CZstd"],
+      name: "FormatEngine",
+      dependencies: [
+        "CBzip2", "CDeflate", "CExpat", "CGcrypt", "CLinux", "CLzma", "CZlib", "CZstd",
+      ],
       swiftSettings: strict),
     .executableTarget(
       name: "qemu-img", dependencies: ["CLinux", "FormatEngine"], swiftSettings: strict),

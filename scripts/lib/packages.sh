@@ -6,7 +6,10 @@ PATH=$PATH:/usr/sbin:/sbin
 
 # What building the programs takes besides Swift itself.
 # shellcheck disable=SC2034 # used by those who read this file
-build_packages=(g++ git libdeflate-dev libfuse3-dev libgcrypt20-dev libzstd-dev pkg-config zlib1g-dev)
+build_packages=(
+  g++ git libbz2-dev libdeflate-dev libexpat1-dev libfuse3-dev libgcrypt20-dev liblzma-dev libzstd-dev pkg-config
+  zlib1g-dev
+)
 
 # Prints words for people on standard error.
 say() { printf '%s\n' "$*" >&2; }

@@ -11,6 +11,8 @@
   /// The number of sets, a power of two, less one.
   private let setMask: UInt64
   private let sliceBits: UInt64
+  /// First byte of the store that is no table's: slices are cut off there.
+  private let end: UInt64
   private let slotCount: Int
   private let memory: UnsafeMutableRawPointer
   /// Host offset of the slice in each slot; `vacant` where there is none. Plain memory, as `lastUse`: every
@@ -26,8 +28,14 @@
 
   /// Room for at least `capacity` bytes in slices of `sliceByteCount` (a power of two). Dirty slices leave
   /// the cache only through `order`, which the caller appends it to; nil for tables that are only read.
-  init(store: any ByteStore, order: WriteOrder?, sliceByteCount: Int, capacity: UInt64) {
+  ///
+  /// Slices begin where callers say, always at the same places. `end`: a host offset that no slice goes beyond; what
+  /// a slice has after it reads as zeros.
+  init(
+    store: any ByteStore, order: WriteOrder?, sliceByteCount: Int, capacity: UInt64, end: UInt64 = .max
+  ) {
     self.store = store
+    self.end = end
     self.order = order
     self.sliceByteCount = sliceByteCount
     sliceBits = UInt64(sliceByteCount.trailingZeroBitCount)
@@ -51,8 +59,7 @@
 
   var isDirty: Bool { dirtyCount > 0 }
 
-  /// The slice that starts at `hostOffset` (a multiple of the slice size), read if need be. Good until
-  /// the next call.
+  /// The slice that starts at `hostOffset`, read if need be. Good until the next call.
   func slice(at hostOffset: UInt64) throws(EngineError) -> UnsafeMutableRawBufferPointer {
     unsafe slotBytes(try slot(for: hostOffset, reading: true))
   }
@@ -85,7 +92,9 @@
     // In the order of the file: neighbours merge in the host's page cache.
     let slots = (0..<slotCount).filter { dirty[$0] }.sorted { unsafe offsets[$0] < offsets[$1] }
     for slot in slots {
-      unsafe try store.write(UnsafeRawBufferPointer(slotBytes(slot)), at: offsets[slot])
+      let hostOffset = unsafe offsets[slot]
+      let bytes = unsafe storedPart(of: slotBytes(slot), at: hostOffset)
+      unsafe try store.write(UnsafeRawBufferPointer(bytes), at: hostOffset)
       clean(slot: slot)
     }
   }
@@ -98,10 +107,27 @@
     }
     let slot = try victim(in: set(of: hostOffset))
     unsafe offsets[slot] = Self.vacant
-    if reading { unsafe try store.read(into: slotBytes(slot), at: hostOffset) }
+    if reading {
+      let bytes = unsafe slotBytes(slot)
+      let stored = unsafe storedPart(of: bytes, at: hostOffset)
+      unsafe try store.read(into: stored, at: hostOffset)
+      if stored.count < bytes.count {
+        let rest = unsafe UnsafeMutableRawBufferPointer(rebasing: bytes[stored.count...])
+        unsafe rest.initializeMemory(as: UInt8.self, repeating: 0)
+      }
+    }
     unsafe offsets[slot] = hostOffset
     unsafe lastUse[slot] = clock
     return slot
+  }
+
+  /// What of a slice lies before the end of the tables.
+  private func storedPart(of bytes: UnsafeMutableRawBufferPointer, at hostOffset: UInt64)
+    -> UnsafeMutableRawBufferPointer
+  {
+    guard hostOffset < end else { return unsafe UnsafeMutableRawBufferPointer(rebasing: bytes[..<0]) }
+    let count = min(UInt64(bytes.count), end - hostOffset)
+    return unsafe UnsafeMutableRawBufferPointer(rebasing: bytes[..<Int(count)])
   }
 
   /// The least recently used clean slot of a set. Where all are dirty, everything is written first.

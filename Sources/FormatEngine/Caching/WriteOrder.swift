@@ -13,9 +13,14 @@ protocol OrderedTable: AnyObject {
 final class WriteOrder {
   private var ranks: [any OrderedTable] = []
   private let stores: [any ByteStore]
+  /// Whether entries of the first rank point to guest data. False where they only count what others point to.
+  private let firstRankPoints: Bool
 
   /// `stores`: every file that holds tables or guest data of the layer.
-  init(stores: [any ByteStore]) { self.stores = stores }
+  init(stores: [any ByteStore], firstRankPoints: Bool = false) {
+    self.stores = stores
+    self.firstRankPoints = firstRankPoints
+  }
 
   /// Adds a table that may refer to all that was added before it.
   func append(_ table: any OrderedTable) { ranks.append(table) }
@@ -30,8 +35,8 @@ final class WriteOrder {
   /// `firstRank`: the ranks before it may stay behind, since the image says that they may be wrong.
   func flush(from firstRank: Int = 0) throws(EngineError) {
     for (rank, table) in ranks.enumerated() where rank >= firstRank && table.isDirty {
-      // The first rank refers to nothing, so it needs nothing to be on disk before it.
-      if rank > 0 { try flushStores() }
+      // A first rank that refers to nothing needs nothing to be on disk before it.
+      if rank > 0 || firstRankPoints { try flushStores() }
       try table.writeBack()
     }
     try flushStores()

@@ -4,11 +4,24 @@ public struct BackingReference: Equatable, Sendable {
   public var name: String
   /// The recorded format, or nil where the image leaves it to probing.
   public var format: String?
+  /// Where the file may lie on this host, best first, relative to the image's folder unless absolute: for formats
+  /// that record several names, names of another system, or only an id. Nil: the name is one of this
+  /// host's.
+  public var candidates: [String]?
+  /// Options for opening it, by the names of its format's `layerOptions`: which disk of a file is meant.
+  public var options: [String: String] = [:]
 
-  public init(name: String, format: String? = nil) {
+  public init(name: String, format: String? = nil, candidates: [String]? = nil) {
     self.name = name
     self.format = format
+    self.candidates = candidates
   }
+}
+
+/// A layer that records which state of which file it was made over.
+public protocol ParentChecking: ImageLayer {
+  /// Throws where `parent` is not what this layer's data are differences to.
+  func checkParent(_ parent: any ImageLayer, path: String) throws(EngineError)
 }
 
 /// One opened image file. It speaks for its own file only; `ImageChain` stacks layers.

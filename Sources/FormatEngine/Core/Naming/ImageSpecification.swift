@@ -47,7 +47,7 @@ extension ReferencePolicy {
     -> ImageSpecification
   {
     var node = NodeOptions()
-    if let text = ImageName.jsonText(of: reference.name) {
+    if reference.candidates == nil, let text = ImageName.jsonText(of: reference.name) {
       node = try NodeOptions(json: text)
       guard !node.values.keys.contains(where: { $0 == "config" || $0.hasSuffix(".config") }) else {
         throw EngineError(
@@ -58,12 +58,34 @@ extension ReferencePolicy {
         guard let name = value.text else { continue }
         node[key] = .text(try resolve(path: name, of: name, for: .backingFile, namedBy: path))
       }
-    } else if let driver = ImageName.nullDriver(of: reference.name) {
+    } else if reference.candidates == nil, let driver = ImageName.nullDriver(of: reference.name) {
       node["file.driver"] = .text(driver)
     } else {
-      node["file.filename"] = .text(try resolve(reference.name, for: .backingFile, namedBy: path))
+      node["file.filename"] = .text(try self.path(of: reference, namedBy: path))
     }
     if let format = reference.format { node["driver"] = .text(format) }
+    for (name, value) in reference.options { node[name] = .text(value) }
     return ImageSpecification(node: node)
+  }
+
+  /// The path of the file that a reference means.
+  func path(of reference: BackingReference, namedBy path: String) throws(EngineError) -> String {
+    if let candidates = reference.candidates { return try find(candidates, for: reference, namedBy: path) }
+    return try resolve(reference.name, for: .backingFile, namedBy: path)
+  }
+
+  /// The first candidate that is there. One that is there and may not be opened is not passed over.
+  private func find(_ candidates: [String], for reference: BackingReference, namedBy path: String)
+    throws(EngineError) -> String
+  {
+    for candidate in candidates {
+      let joined = ImageName.join(candidate, toFolderOf: path)
+      guard !joined.utf8.contains(0), HostFiles.identity(of: joined) != nil else { continue }
+      return try resolve(path: joined, of: reference.name, for: .parent, namedBy: path)
+    }
+    throw EngineError(
+      .notFound,
+      "The parent '\(reference.name)' of '\(path)' was not found; the option backing.file.filename says where it is",
+      path: path)
   }
 }

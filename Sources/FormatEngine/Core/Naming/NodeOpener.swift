@@ -1,12 +1,18 @@
 /// Opens trees of drivers for one chain.
 struct NodeOpener {
   private let options: OpenOptions
-  /// Files of images that are open already: a chain that comes back to one of them is a loop.
-  private var seen: Set<HostFiles.Identity> = []
+  /// Disks that are open already, by their files and what else says which is meant: a chain that comes back to
+  /// one of them is a loop.
+  private var seen: Set<SeenDisk> = []
   /// Images, and files in images, that are open already.
   private var depth = 0
 
   init(_ options: OpenOptions) { self.options = options }
+
+  private struct SeenDisk: Hashable {
+    let file: HostFiles.Identity
+    let options: [String: String]
+  }
 
   /// What lies below an image.
   private enum Below {
@@ -24,7 +30,9 @@ struct NodeOpener {
     while options.backing == .follow {
       do throws(EngineError) {
         guard let next = try specification(below, of: member) else { break }
+        let child = member.layer as? any ParentChecking
         (member, below) = try self.member(next, access: .readOnly)
+        try child?.checkParent(member.layer, path: member.path)
       } catch {
         throw error.whileTrying("Could not open backing file")
       }
@@ -98,12 +106,18 @@ struct NodeOpener {
     }
     guard !fileNode.isEmpty else { throw .invalid("A block device must be specified for \"file\"") }
     let file = try store(fileNode, access: access)
-    let host = (file.store as? DebugStore)?.below ?? file.store
-    if let identity = (host as? FileStore)?.identity, !seen.insert(identity).inserted {
-      throw .corrupt("The chain of backing files is a loop: it comes back to '\(file.path)'")
-    }
     let found: any ImageFormat.Type
     if let format { found = format } else { found = try ImageOpener.probe(file.store, path: file.path) }
+    let host = (file.store as? DebugStore)?.below ?? file.store
+    if let identity = (host as? FileStore)?.identity {
+      var options: [String: String] = [:]
+      for option in found.layerOptions.options where option.changesContent {
+        options[option.name] = rest[option.name]?.text
+      }
+      guard seen.insert(SeenDisk(file: identity, options: options)).inserted else {
+        throw .corrupt("The chain of backing files is a loop: it comes back to '\(file.path)'")
+      }
+    }
     // Opened once more, it is not probed again.
     var node = node
     node["driver"] = .text(found.name)

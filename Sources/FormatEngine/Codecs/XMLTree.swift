@@ -1,0 +1,134 @@
+internal import CExpat
+
+/// An element of a small XML document: property lists, bundle descriptors, a virtual machine's settings.
+struct XMLElement: Equatable {
+  var name: String
+  var attributes: [String: String] = [:]
+  /// The text directly inside, that of all places between the children joined.
+  var text = ""
+  var children: [XMLElement] = []
+
+  /// The first child of this name.
+  func child(_ name: String) -> XMLElement? { children.first { $0.name == name } }
+
+  func children(_ name: String) -> [XMLElement] { children.filter { $0.name == name } }
+
+  /// Every element of this name at any depth, in the order of the document.
+  func descendants(_ name: String) -> [XMLElement] {
+    children.flatMap { ($0.name == name ? [$0] : []) + $0.descendants(name) }
+  }
+}
+
+/// Limits of documents that come with images.
+struct XMLLimits {
+  /// A DMG's map of 100,000 chunks is 6 MiB of base64.
+  var byteCount = 64 * Int(MiB)
+  /// Real documents have less than 10 levels.
+  var depth = 64
+  /// A machine with hundreds of snapshots of several disks stays below this.
+  var elementCount = 200_000
+}
+
+extension XMLElement {
+  /// Reads a document. Entities of its own are refused: those that come with images have none, and they are how a
+  /// small document becomes a large one or names files.
+  static func parse(_ bytes: [UInt8], _ limits: XMLLimits = XMLLimits()) throws(EngineError) -> XMLElement {
+    guard bytes.count <= limits.byteCount else {
+      throw EngineError(
+        .tooLarge, "An XML document of \(bytes.count) bytes is larger than \(limits.byteCount)")
+    }
+    return try XMLBuilder(limits).run(bytes)
+  }
+}
+
+/// Puts the tree together while expat reads.
+@safe private final class XMLBuilder {
+  private let limits: XMLLimits
+  private let parser: XML_Parser
+  /// The open elements, the outermost first; a nameless one stands for the document.
+  private var open = [XMLElement(name: "")]
+  private var elementCount = 0
+  private var failure: EngineError?
+
+  init(_ limits: XMLLimits) throws(EngineError) {
+    self.limits = limits
+    guard let parser = unsafe XML_ParserCreate(nil) else {
+      throw EngineError(.system(errno: 12), "There is no memory for reading XML")
+    }
+    unsafe self.parser = parser
+  }
+
+  deinit { unsafe XML_ParserFree(parser) }
+
+  func run(_ bytes: [UInt8]) throws(EngineError) -> XMLElement {
+    // SAFETY: expat calls back only during XML_Parse below, while `self` is alive.
+    unsafe XML_SetUserData(parser, Unmanaged.passUnretained(self).toOpaque())
+    unsafe XML_SetElementHandler(
+      parser,
+      { user, name, attributes in
+        unsafe XMLBuilder.of(user)?.begin(XMLBuilder.text(name), XMLBuilder.attributes(attributes))
+      },
+      { user, _ in unsafe XMLBuilder.of(user)?.end() })
+    unsafe XML_SetCharacterDataHandler(parser) { user, bytes, count in
+      guard let bytes = unsafe bytes else { return }
+      let text = unsafe UnsafeRawBufferPointer(start: bytes, count: Int(count))
+      unsafe XMLBuilder.of(user)?.append(String(decoding: text, as: UTF8.self))
+    }
+    unsafe XML_SetEntityDeclHandler(parser) { user, _, _, _, _, _, _, _, _ in
+      unsafe XMLBuilder.of(user)?.stop(.corrupt("XML with entities of its own is not read"))
+    }
+    let status = unsafe bytes.withUnsafeBytes { raw in
+      unsafe XML_Parse(parser, raw.baseAddress?.assumingMemoryBound(to: CChar.self), CInt(raw.count), 1)
+    }
+    if let failure { throw failure }
+    guard status == XML_STATUS_OK else {
+      let reason = unsafe Self.text(XML_ErrorString(XML_GetErrorCode(parser)))
+      let line = unsafe XML_GetCurrentLineNumber(parser)
+      throw .corrupt("XML cannot be read: \(reason) in line \(line)")
+    }
+    guard let root = open[0].children.first else { throw .corrupt("XML without an element") }
+    return root
+  }
+
+  private func begin(_ name: String, _ attributes: [String: String]) {
+    elementCount += 1
+    guard open.count <= limits.depth, elementCount <= limits.elementCount else {
+      return stop(.corrupt("XML has too many elements, or they are nested too deep"))
+    }
+    open.append(XMLElement(name: name, attributes: attributes))
+  }
+
+  private func end() {
+    guard open.count > 1, let element = open.popLast() else { return }
+    open[open.count - 1].children.append(element)
+  }
+
+  private func append(_ text: String) {
+    open[open.count - 1].text += text
+  }
+
+  private func stop(_ error: EngineError) {
+    if failure == nil { failure = error }
+    _ = unsafe XML_StopParser(parser, 0)
+  }
+
+  private static func of(_ user: UnsafeMutableRawPointer?) -> XMLBuilder? {
+    unsafe user.map { unsafe Unmanaged<XMLBuilder>.fromOpaque($0).takeUnretainedValue() }
+  }
+
+  private static func text(_ characters: UnsafePointer<CChar>?) -> String {
+    unsafe characters.map { unsafe String(cString: $0) } ?? ""
+  }
+
+  /// expat's list of names and values in turn, ended by a null.
+  private static func attributes(_ list: UnsafeMutablePointer<UnsafePointer<CChar>?>?) -> [String: String] {
+    guard let list = unsafe list else { return [:] }
+    var result: [String: String] = [:]
+    var index = 0
+    while let name = unsafe list[index], let value = unsafe list[index + 1] {
+      unsafe result[String(cString: name)] = String(cString: value)
+      index += 2
+    }
+    return result
+  }
+}

@@ -1,0 +1,43 @@
+import Testing
+
+@testable import FormatEngine
+
+@Suite struct XMLTreeTests {
+  private func parse(_ text: String, _ limits: XMLLimits = XMLLimits()) throws(EngineError) -> XMLElement {
+    try XMLElement.parse(Array(text.utf8), limits)
+  }
+
+  @Test func elementsTextAndAttributesAreRead() throws {
+    let root = try parse(
+      "<?xml version='1.0'?><a b='1' c='&lt;x&gt;'>one<d/> two<e><d f='2'>&amp;</d></e></a>")
+    #expect(root.name == "a")
+    #expect(root.attributes == ["b": "1", "c": "<x>"])
+    #expect(root.text == "one two")
+    #expect(root.children.map(\.name) == ["d", "e"])
+    #expect(root.descendants("d").map(\.text) == ["", "&"])
+    #expect(root.child("e")?.child("d")?.attributes == ["f": "2"])
+  }
+
+  @Test func aDocumentTypeThatNamesAnotherFileIsNotFetched() throws {
+    let root = try parse(
+      "<!DOCTYPE plist PUBLIC \"-//Apple//DTD PLIST 1.0//EN\" \"http://localhost/none.dtd\"><plist/>")
+    #expect(root.name == "plist")
+  }
+
+  @Test(arguments: [
+    "", "<a>", "<a></b>", "no element", "<a/><b/>", "<a>\u{0}</a>",
+    "<!DOCTYPE a [<!ENTITY x 'y'>]><a>&x;</a>",
+    "<!DOCTYPE a [<!ENTITY x SYSTEM 'file:///etc/passwd'>]><a>&x;</a>",
+  ])
+  func damagedDocumentsAreErrors(_ text: String) {
+    #expect(throws: EngineError.self) { try parse(text) }
+  }
+
+  @Test func deepAndLargeDocumentsAreErrors() {
+    let deep = String(repeating: "<a>", count: 10_000) + String(repeating: "</a>", count: 10_000)
+    #expect(throws: EngineError.self) { try parse(deep) }
+    let wide = "<a>" + String(repeating: "<b/>", count: 1000) + "</a>"
+    #expect(throws: EngineError.self) { try parse(wide, XMLLimits(elementCount: 1000)) }
+    #expect(throws: EngineError.self) { try parse("<a>1234567890</a>", XMLLimits(byteCount: 16)) }
+  }
+}
