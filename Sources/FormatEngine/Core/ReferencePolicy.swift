@@ -67,12 +67,17 @@ public struct ReferenceOpener: Sendable {
   public var flushing: FlushMode
   /// False: no file is opened at all, for commands that must not touch what an image names.
   public var isEnabled: Bool
+  /// Opened all the same: parts of the image itself, which a check has to read.
+  public var checkedRoles: Set<ReferencePolicy.Role> = []
 
   public init(policy: ReferencePolicy = .anywhere, flushing: FlushMode = .durable, isEnabled: Bool = true) {
     self.policy = policy
     self.flushing = flushing
     self.isEnabled = isEnabled
   }
+
+  /// Whether files of a role are opened at all.
+  public func opens(_ role: ReferencePolicy.Role) -> Bool { isEnabled || checkedRoles.contains(role) }
 
   /// The file `name` that the image at `path` names, opened.
   public func open(
