@@ -31,7 +31,7 @@ struct ParallelsGeometry {
   var firstDataOffset: UInt64 {
     let end = Self.batOffset + entryCount * 4
     let unit = isExtended ? clusterSize : 512
-    return end.dividedRoundingUp(by: unit) * unit
+    return end.raised(to: unit)
   }
 
   /// Where the data area begins by the header; nil where that cannot be.

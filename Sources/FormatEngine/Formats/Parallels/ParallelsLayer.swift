@@ -12,13 +12,20 @@ final class ParallelsLayer: ImageLayer {
   /// Protects the BAT and the header, never data I/O. After `RangeLock`.
   let state: Mutex<ParallelsState>
   let size: Atomic<UInt64>
+  /// Whether the command line says what lies below.
+  let isOverlay: Bool
 
   init(file: any ByteStore, header: ParallelsHeader, request: LayerRequest) throws(EngineError) {
     self.file = file
     guestFile = file.guestBytes
+    isOverlay = request.isOverlay
     clusterSize = header.geometry.clusterSize
     size = Atomic(header.virtualSize)
-    state = Mutex(ParallelsState(header, file: file))
+    var state = ParallelsState(header, file: file)
+    if request.access == .readWrite && !request.isForInspection {
+      try state.openForWriting(note: request.note)
+    }
+    self.state = Mutex(state)
   }
 
   func store(_ index: UInt16) -> any ByteStore { guestFile }
@@ -32,4 +39,23 @@ final class ParallelsLayer: ImageLayer {
   {
     throw .corrupt("A Parallels image has no compressed data", at: offset)
   }
+}
+
+extension ParallelsLayer: SelfDescribing {
+  /// QEMU tells nothing; bitmaps are worth telling of.
+  var formatSpecificInfo: [InfoField]? {
+    // Those that cannot be read are told of by who asks for them.
+    guard let bitmaps = try? bitmaps(), !bitmaps.isEmpty else { return nil }
+    let list = bitmaps.map { record in
+      InfoValue.record([
+        InfoField("name", .text(record.name)), InfoField("granularity", .integer(Int64(record.granularity))),
+      ])
+    }
+    return [InfoField("bitmaps", .list(list))]
+  }
+
+  var isDirty: Bool? { nil }
+  var isEncrypted: Bool { false }
+  var isCompressedByDefault: Bool { false }
+  var extraFiles: [NamedStore] { [] }
 }

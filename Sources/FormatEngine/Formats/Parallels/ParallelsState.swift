@@ -5,6 +5,14 @@ struct ParallelsState {
   private(set) var geometry: ParallelsGeometry
   private(set) var bat: EntryTable<UInt32>
   private(set) var order: WriteOrder
+  /// Nil where the image is opened for reading only.
+  var used: ParallelsUsedClusters?
+  /// Clusters that no entry in memory points to, while one on disk still may.
+  var released: [Range<UInt64>] = []
+  /// The image says that somebody writes to it, and we said so.
+  var isInUse = false
+  /// What it says once we are done.
+  var closedMark: UInt32 = 0
 
   init(_ header: ParallelsHeader, file: any ByteStore) {
     self.header = header
