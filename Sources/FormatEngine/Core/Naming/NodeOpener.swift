@@ -141,6 +141,7 @@ struct NodeOpener {
       shown.append(InfoField(role, opened.name.info))
     }
     let below = try takeBelow(&rest, supportsBacking: format.supportsBacking)
+    if case .given = below { request.isOverlay = true }
     for option in format.layerOptions.options where option.changesContent {
       if let value = rest[option.name], value.text != nil {
         shown.append(InfoField(option.name, value.info))
