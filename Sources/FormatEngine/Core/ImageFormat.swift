@@ -97,6 +97,7 @@ public enum FormatCatalog {
   public static let all: [any ImageFormat.Type] = [
     Qcow2Format.self,
     ParallelsFormat.self,
+    VDIFormat.self,
     RawFormat.self,
   ]
 
