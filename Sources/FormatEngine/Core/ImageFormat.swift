@@ -98,6 +98,8 @@ public enum FormatCatalog {
     Qcow2Format.self,
     ParallelsFormat.self,
     VDIFormat.self,
+    QcowFormat.self,
+    QEDFormat.self,
     RawFormat.self,
   ]
 
