@@ -40,6 +40,13 @@ public struct LayerRequest: Sendable {
   }
 }
 
+extension LayerRequest {
+  /// For formats that can only be read.
+  func requireReadOnly() throws(EngineError) {
+    guard access == .readOnly else { throw EngineError(.readOnly, "Image is read-only") }
+  }
+}
+
 /// A format before any file is open.
 public protocol ImageFormat: Sendable {
   /// As `-f` and `-O` take it.
@@ -94,6 +101,8 @@ public protocol CreatableFormat: ImageFormat {
 public enum FormatCatalog {
   public static let all: [any ImageFormat.Type] = [
     Qcow2Format.self,
+    BochsFormat.self,
+    CLoopFormat.self,
     RawFormat.self,
   ]
 
