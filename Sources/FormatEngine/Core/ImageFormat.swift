@@ -103,6 +103,7 @@ public enum FormatCatalog {
     Qcow2Format.self,
     BochsFormat.self,
     CLoopFormat.self,
+    DMGFormat.self,
     RawFormat.self,
   ]
 
