@@ -42,6 +42,13 @@ public struct LayerRequest: Sendable {
   }
 }
 
+extension LayerRequest {
+  /// For formats that can only be read.
+  func requireReadOnly() throws(EngineError) {
+    guard access == .readOnly else { throw EngineError(.readOnly, "Image is read-only") }
+  }
+}
+
 /// A format before any file is open.
 public protocol ImageFormat: Sendable {
   /// As `-f` and `-O` take it.
@@ -100,6 +107,9 @@ public enum FormatCatalog {
     VDIFormat.self,
     QcowFormat.self,
     QEDFormat.self,
+    BochsFormat.self,
+    CLoopFormat.self,
+    DMGFormat.self,
     RawFormat.self,
   ]
 
