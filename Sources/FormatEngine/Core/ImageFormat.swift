@@ -59,9 +59,15 @@ public protocol ImageFormat: Sendable {
   static var layerOptions: OptionSchema { get }
   /// Further files of an image, for which a command line can give others.
   static var fileRoles: [String] { get }
+  /// Those of which an image has any number: `extents` stands for `extents.0`, `extents.1`, and so on.
+  static var numberedFileRoles: [String] { get }
   /// Whether an image can lie over another one.
   static var supportsBacking: Bool { get }
   static func open(_ file: any ByteStore, _ request: LayerRequest) throws(EngineError) -> any ImageLayer
+}
+
+extension ImageFormat {
+  public static var numberedFileRoles: [String] { [] }
 }
 
 /// What a format needs to make a new image.
@@ -110,6 +116,7 @@ public enum FormatCatalog {
     BochsFormat.self,
     CLoopFormat.self,
     DMGFormat.self,
+    VMDKFormat.self,
     RawFormat.self,
   ]
 

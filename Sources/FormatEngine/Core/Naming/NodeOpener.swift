@@ -133,7 +133,7 @@ struct NodeOpener {
     guard common.flag("read-only") != true || access == .readOnly else { throw Self.readOnly }
     var shown: [InfoField] = []
     var request = request(file.path, access)
-    for role in format.fileRoles {
+    for role in format.fileRoles + rest.numberedChildren(format.numberedFileRoles) {
       let child = rest.takeChild(role)
       guard !child.isEmpty else { continue }
       let opened = try store(child, access: access)
