@@ -46,7 +46,7 @@ public enum ReferenceTool: String, Sendable {
     guard let passphrase else { return ["-f", format, image] }
     return [
       "--object", "secret,id=key,data=\(passphrase)", "--image-opts",
-      "driver=\(format),encrypt.key-secret=key,file.filename=\(image)",
+      "driver=\(format),\(keySecretOption(ofFormat: format))=key,file.filename=\(image)",
     ]
   }
 
