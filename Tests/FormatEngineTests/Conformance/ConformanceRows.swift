@@ -4,13 +4,13 @@ private let mebibyte = 1 << 20
 
 extension ConformanceRow {
   /// Every kind of image. A new format adds its rows here.
-  static let all: [ConformanceRow] = raw + engineQcow2 + judgeQcow2
+  static let all: [ConformanceRow] = raw + engineQcow2 + judgeQcow2 + luks
 
   /// Those that the engine can change.
   static let writable = all.filter { $0.isWritable }
 
   /// Those whose bytes are damaged: the judge's images have everything that ours have, and more.
-  static let hostile = raw + judgeQcow2
+  static let hostile = raw + judgeQcow2 + [judgeLUKS]
 
   private static let raw = [
     ConformanceRow(
