@@ -113,7 +113,7 @@ public enum ImageCreator {
       try format.create(on: file, request)
       return warnings
     } catch {
-      if !existed { HostFiles.remove(plain) }
+      if !existed || (format.removesFailedFiles && file.kind == .regular) { HostFiles.remove(plain) }
       throw error
     }
   }
