@@ -100,8 +100,14 @@ public protocol CreatableFormat: ImageFormat {
   static var createOptions: OptionSchema { get }
   /// Whether opened layers of it are `CompressedWriting`.
   static var supportsCompression: Bool { get }
+  /// A file that could not be made into an image is taken away even where it was there before.
+  static var removesFailedFiles: Bool { get }
   /// Writes an empty image over `file`, whose old content is gone.
   static func create(on file: any ByteStore, _ request: CreateRequest) throws(EngineError)
+}
+
+extension CreatableFormat {
+  public static var removesFailedFiles: Bool { false }
 }
 
 /// The formats, in the order in which they are probed. Adding a format adds its row here: explicit, so
@@ -109,6 +115,7 @@ public protocol CreatableFormat: ImageFormat {
 public enum FormatCatalog {
   public static let all: [any ImageFormat.Type] = [
     Qcow2Format.self,
+    LUKSFormat.self,
     ParallelsFormat.self,
     VDIFormat.self,
     QcowFormat.self,

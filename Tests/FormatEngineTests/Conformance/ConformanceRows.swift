@@ -5,6 +5,7 @@ private let mebibyte = 1 << 20
 
 extension ConformanceRow {
   /// Every kind of image. A new format adds its rows here.
+  static let all: [ConformanceRow] = raw + engineQcow2 + judgeQcow2 + luks
   static let all: [ConformanceRow] = [
     raw, engineQcow2, judgeQcow2,
     parallels,
@@ -15,6 +16,7 @@ extension ConformanceRow {
   static let writable = all.filter { $0.isWritable }
 
   /// Those whose bytes are damaged: the judge's images have everything that ours have, and more.
+  static let hostile = raw + judgeQcow2 + [judgeLUKS]
   static let hostile: [ConformanceRow] = [
     raw, judgeQcow2,
     parallels.filter { $0.name.hasPrefix("parallels") },
