@@ -141,6 +141,7 @@ struct NodeOpener {
       shown.append(InfoField(role, opened.name.info))
     }
     let below = try takeBelow(&rest, supportsBacking: format.supportsBacking)
+    if case .given = below { request.isOverlay = true }
     for option in format.layerOptions.options where option.changesContent {
       if let value = rest[option.name], value.text != nil {
         shown.append(InfoField(option.name, value.info))
@@ -180,6 +181,7 @@ struct NodeOpener {
     var references = ReferenceOpener(
       policy: options.policy, flushing: options.flushing, isEnabled: !options.isForInspection)
     references.checkedRoles = options.checkedRoles
+    references.maySearch = options.backing == .follow || options.searchesForParents
     var request = LayerRequest(
       path: path, access: access, references: references, isForInspection: options.isForInspection)
     request.secrets = options.secrets
