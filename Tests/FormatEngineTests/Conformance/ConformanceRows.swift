@@ -5,22 +5,22 @@ private let mebibyte = 1 << 20
 
 extension ConformanceRow {
   /// Every kind of image. A new format adds its rows here.
-  static let all: [ConformanceRow] = raw + engineQcow2 + judgeQcow2 + luks
   static let all: [ConformanceRow] = [
     raw, engineQcow2, judgeQcow2,
     parallels,
     bochs, cloop,
+    luks,
   ].flatMap { $0 }
 
   /// Those that the engine can change.
   static let writable = all.filter { $0.isWritable }
 
   /// Those whose bytes are damaged: the judge's images have everything that ours have, and more.
-  static let hostile = raw + judgeQcow2 + [judgeLUKS]
   static let hostile: [ConformanceRow] = [
     raw, judgeQcow2,
     parallels.filter { $0.name.hasPrefix("parallels") },
     bochs, cloop,
+    [judgeLUKS],
   ].flatMap { $0 }
 
   private static let raw = [
