@@ -133,7 +133,7 @@ struct NodeOpener {
     guard common.flag("read-only") != true || access == .readOnly else { throw Self.readOnly }
     var shown: [InfoField] = []
     var request = request(file.path, access)
-    for role in format.fileRoles {
+    for role in format.fileRoles + rest.numberedChildren(format.numberedFileRoles) {
       let child = rest.takeChild(role)
       guard !child.isEmpty else { continue }
       let opened = try store(child, access: access)
@@ -141,6 +141,7 @@ struct NodeOpener {
       shown.append(InfoField(role, opened.name.info))
     }
     let below = try takeBelow(&rest, supportsBacking: format.supportsBacking)
+    if case .given = below { request.isOverlay = true }
     for option in format.layerOptions.options where option.changesContent {
       if let value = rest[option.name], value.text != nil {
         shown.append(InfoField(option.name, value.info))
