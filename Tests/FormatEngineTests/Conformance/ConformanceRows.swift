@@ -1,16 +1,27 @@
 import FormatEngine
+import TestSupport
 
 private let mebibyte = 1 << 20
 
 extension ConformanceRow {
   /// Every kind of image. A new format adds its rows here.
-  static let all: [ConformanceRow] = raw + engineQcow2 + judgeQcow2 + parallels
+  static let all: [ConformanceRow] = raw + engineQcow2 + judgeQcow2 + luks
+  static let all: [ConformanceRow] = [
+    raw, engineQcow2, judgeQcow2,
+    parallels,
+    bochs, cloop,
+  ].flatMap { $0 }
 
   /// Those that the engine can change.
   static let writable = all.filter { $0.isWritable }
 
   /// Those whose bytes are damaged: the judge's images have everything that ours have, and more.
-  static let hostile = raw + judgeQcow2 + parallels.filter { $0.name.hasPrefix("parallels") }
+  static let hostile = raw + judgeQcow2 + [judgeLUKS]
+  static let hostile: [ConformanceRow] = [
+    raw, judgeQcow2,
+    parallels.filter { $0.name.hasPrefix("parallels") },
+    bochs, cloop,
+  ].flatMap { $0 }
 
   private static let raw = [
     ConformanceRow(
@@ -117,4 +128,29 @@ extension ConformanceRow {
           isWritable: true),
       ]
     }
+  private static let bochs = [
+    built("bochs, 64 KiB extents", "bochs", mebibyte + 3 * 512) { random in
+      try BochsImage().build(byteCount: mebibyte + 3 * 512, &random)
+    },
+    built("bochs, version 1, 1 MiB extents", "bochs", 3 * mebibyte) { random in
+      try BochsImage(isVersion1: true, extentSize: mebibyte, bitmapSize: 256).build(
+        byteCount: 3 * mebibyte, &random)
+    },
+  ]
+
+  private static let cloop = [
+    built("cloop, 64 KiB blocks", "cloop", mebibyte) { random in
+      try CLoopImage(blockSize: 65536).build(blockCount: 16, &random)
+    },
+    built("cloop, blocks of 20.5 KiB", "cloop", 41 * 512 * 30) { random in
+      try CLoopImage(blockSize: 41 * 512).build(blockCount: 30, &random)
+    },
+  ]
+
+  private static func built(
+    _ name: String, _ format: String, _ size: Int,
+    _ build: @escaping @Sendable (inout SeededRandom) throws -> BuiltImage
+  ) -> ConformanceRow {
+    ConformanceRow(name: name, format: format, size: size, maker: .built(build), isWritable: false)
+  }
 }

@@ -133,7 +133,7 @@ struct NodeOpener {
     guard common.flag("read-only") != true || access == .readOnly else { throw Self.readOnly }
     var shown: [InfoField] = []
     var request = request(file.path, access)
-    for role in format.fileRoles {
+    for role in format.fileRoles + rest.numberedChildren(format.numberedFileRoles) {
       let child = rest.takeChild(role)
       guard !child.isEmpty else { continue }
       let opened = try store(child, access: access)
@@ -178,8 +178,9 @@ struct NodeOpener {
   private static let readOnly = EngineError(.readOnly, "Block node is read-only")
 
   private func request(_ path: String, _ access: FileAccess) -> LayerRequest {
-    let references = ReferenceOpener(
+    var references = ReferenceOpener(
       policy: options.policy, flushing: options.flushing, isEnabled: !options.isForInspection)
+    references.maySearch = options.backing == .follow || options.searchesForParents
     var request = LayerRequest(
       path: path, access: access, references: references, isForInspection: options.isForInspection)
     request.secrets = options.secrets
