@@ -67,10 +67,10 @@ public struct ReferenceOpener: Sendable {
   public var flushing: FlushMode
   /// False: no file is opened at all, for commands that must not touch what an image names.
   public var isEnabled: Bool
-  /// Opened all the same: parts of the image itself, which a check has to read.
-  public var checkedRoles: Set<ReferencePolicy.Role> = []
   /// Whether folders may be searched for what an image tells by an id only: what lies below it is wanted.
   public var maySearch: Bool
+  /// Opened all the same: parts of the image itself, which a check has to read.
+  public var checkedRoles: Set<ReferencePolicy.Role> = []
 
   public init(policy: ReferencePolicy = .anywhere, flushing: FlushMode = .durable, isEnabled: Bool = true) {
     self.policy = policy

@@ -11,6 +11,7 @@ extension ConformanceRow {
     bochs, cloop,
     luks,
     engineVDI, judgeVDI,
+    engineVMDK, judgeVMDK,
   ].flatMap { $0 }
 
   /// Those that the engine can change.
@@ -23,6 +24,7 @@ extension ConformanceRow {
     bochs, cloop,
     [judgeLUKS],
     judgeVDI,
+    judgeVMDK,
   ].flatMap { $0 }
 
   private static let raw = [

@@ -43,7 +43,7 @@ import Testing
       try Deadline.within(seconds: 20, "\(field.name) = \(value)") {
         let before = imgfs_allocated_byte_count()
         if let (chain, _) = try? VMDKImages.open(bytes) {
-          for offset in [0, 65536 * 5, chain.virtualSize / 2, chain.virtualSize &- 512] {
+          for offset: UInt64 in [0, 65536 * 5, chain.virtualSize / 2, chain.virtualSize &- 512] {
             _ = try? chain.extent(at: offset, limit: 512)
             _ = try? chain.readBytes(at: offset, count: 512)
           }
