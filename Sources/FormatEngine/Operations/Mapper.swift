@@ -29,7 +29,7 @@ public struct MapEntry: BitwiseCopyable, Equatable, Sendable {
     case .stored:
       isZero = extent.isHole
       // A hole of a raw disk is no data; a hole below a format's cluster has its room set aside.
-      isData = !(extent.isHole && layer.clusterSize == 0)
+      isData = !extent.isHole || layer.holesAreRoom
       offset = extent.isEncrypted ? nil : extent.hostOffset
     case .compressed:
       (isZero, isData) = (false, true)
