@@ -24,6 +24,8 @@ struct Dialect: Sendable, CustomTestStringConvertible {
     Dialect(name: "qcow2 packed", format: "qcow2", isPacked: true),
     Dialect(name: "qcow2 v2", format: "qcow2", options: "compat=0.10,cluster_size=4k"),
     Dialect(name: "qcow2 subclusters", format: "qcow2", options: "extended_l2=on"),
+    Dialect(name: "vdi", format: "vdi"),
+    Dialect(name: "vdi static", format: "vdi", options: "static=on"),
     Dialect(name: "luks", format: "luks", options: "iter-time=10", hasKey: true, isChecked: false),
   ].filter { FormatCatalog.format(named: $0.format) != nil }
 
