@@ -23,7 +23,7 @@ struct VHDXGeometry: Equatable, Sendable {
   var sectorSize: UInt64 { 1 << sectorBits }
   var blockCount: UInt64 { virtualSize.dividedRoundingUp(by: blockSize) }
   /// Blocks to a chunk, as a power of two: 16 blocks of 256 MiB at least, so never negative.
-  private var chunkBits: UInt64 { Self.bitmapBits + sectorBits - blockBits }
+  var chunkBits: UInt64 { Self.bitmapBits + sectorBits - blockBits }
   var chunkCount: UInt64 { blockCount.dividedRoundingUp(by: 1 << chunkBits) }
 
   /// Entries that the disk needs.
@@ -41,6 +41,9 @@ struct VHDXGeometry: Equatable, Sendable {
   /// The bit of a guest byte's sector in the bitmap of its chunk.
   func bit(_ guestOffset: UInt64) -> UInt64 { guestOffset >> sectorBits & (1 << Self.bitmapBits - 1) }
 
-  /// Guest bytes of a block: the last one may be cut short.
-  func byteCount(ofBlock block: UInt64) -> UInt64 { min(blockSize, virtualSize - start(ofBlock: block)) }
+  /// Guest bytes of a block: the last one may be cut short, and those past the end have none.
+  func byteCount(ofBlock block: UInt64) -> UInt64 {
+    let start = start(ofBlock: block)
+    return start < virtualSize ? min(blockSize, virtualSize - start) : 0
+  }
 }
