@@ -48,6 +48,7 @@ extension Qcow2State {
 
   /// All is on disk, and the image is no longer in use.
   mutating func close() throws(EngineError) {
+    try completeLastCluster()
     try allocator.flush()
     guard hasMarkedDirty, failure == nil else { return }
     // Counts that were taken down by the flush itself are not on disk yet.
@@ -56,6 +57,15 @@ extension Qcow2State {
     try prologue.header.writeFeatures(to: file)
     hasMarkedDirty = false
     isPreparedToWrite = false
+  }
+
+  /// A last cluster that was written in part ends with the file. We read zeros beyond; other readers fail.
+  private func completeLastCluster() throws(EngineError) {
+    guard isPreparedToWrite else { return }
+    let end = try file.byteCount()
+    let whole = end.aligned(upTo: mapping.geometry.clusterSize)
+    // A device cannot grow, and need not.
+    if end < whole, (file as? FileStore)?.kind != .blockDevice { try file.resize(to: whole) }
   }
 
   private func metadataMap() throws(EngineError) -> Qcow2MetadataMap {

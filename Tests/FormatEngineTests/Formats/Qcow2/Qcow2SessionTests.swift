@@ -32,6 +32,16 @@ import Testing
     }
   }
 
+  /// Other readers want whole clusters, as libqcow and dissect do.
+  @Test func aClosedImageEndsWithAWholeCluster() throws {
+    let store = MemoryStore(try Qcow2Bytes.judged(hasSnapshot: false).bytes)
+    let chain = try ImageChain.over(store, format: Qcow2Format.self, access: .readWrite)
+    try chain.writeBytes([1, 2, 3], at: 700_000)
+    #expect(try !store.byteCount().isAligned(to: chain.top.clusterSize))
+    try chain.close()
+    #expect(try store.byteCount().isAligned(to: chain.top.clusterSize))
+  }
+
   /// Nothing but the corrupt bit is written to an image whose tables overlap.
   @Test(arguments: [
     "the L2 table on the refcount block", "two L2 tables in one place", "the L1 table on the header",
