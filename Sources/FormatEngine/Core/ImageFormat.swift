@@ -94,6 +94,7 @@ public protocol CreatableFormat: ImageFormat {
 public enum FormatCatalog {
   public static let all: [any ImageFormat.Type] = [
     Qcow2Format.self,
+    VPCFormat.self,
     RawFormat.self,
   ]
 
