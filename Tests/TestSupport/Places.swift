@@ -71,7 +71,9 @@ public enum Samples {
       }
       if formats.contains(format) {
         let digest = RawDigest(blockCount: blocks, sha256: cells[6])
-        result.append(Expectation(name: cells[1], format: format, virtualSize: size, digest: digest))
+        for name in cells[1].split(separator: ",").map({ $0.trimmingCharacters(in: .whitespaces) }) {
+          result.append(Expectation(name: name, format: format, virtualSize: size, digest: digest))
+        }
       }
     }
     return result

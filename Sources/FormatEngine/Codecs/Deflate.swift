@@ -70,3 +70,31 @@ internal import CZlib
     return count == 0 ? nil : count
   }
 }
+
+/// Packs units as raw deflate streams that look back less far than usual, for formats whose readers keep less.
+/// Belongs to one thread.
+@safe final class SmallWindowPacker: ClusterPacker {
+  private var stream = unsafe z_stream()
+
+  /// `windowBits`: 9 to 15, the bytes to look back as a power of two.
+  init(windowBits: CInt) throws(EngineError) {
+    let result = unsafe deflateInit2_(
+      &stream, Z_DEFAULT_COMPRESSION, Z_DEFLATED, -windowBits, 9, Z_DEFAULT_STRATEGY, ZLIB_VERSION,
+      CInt(MemoryLayout<z_stream>.size))
+    guard result == Z_OK else { throw EngineError(.system(errno: 12), "No memory for a deflate context") }
+  }
+
+  deinit { unsafe deflateEnd(&stream) }
+
+  func pack(_ source: UnsafeRawBufferPointer, into target: UnsafeMutableRawBufferPointer) throws(EngineError)
+    -> Int?
+  {
+    unsafe deflateReset(&stream)
+    unsafe stream.next_in = UnsafeMutablePointer(mutating: source.bindMemory(to: UInt8.self).baseAddress)
+    unsafe stream.avail_in = UInt32(source.count)
+    unsafe stream.next_out = target.bindMemory(to: UInt8.self).baseAddress
+    unsafe stream.avail_out = UInt32(target.count)
+    guard unsafe deflate(&stream, Z_FINISH) == Z_STREAM_END else { return nil }
+    return target.count - Int(unsafe stream.avail_out)
+  }
+}

@@ -44,6 +44,13 @@ extension UInt64 {
 
   @inlinable public func isAligned(to unit: UInt64) -> Bool { self & (unit &- 1) == 0 }
 
+  /// Rounded down to a multiple of `unit`, which need not be a power of two.
+  @inlinable public func floored(to unit: UInt64) -> UInt64 { self - self % unit }
+
+  /// Rounded up to a multiple of `unit`, which need not be a power of two; the caller knows that it does not
+  /// overflow.
+  @inlinable public func raised(to unit: UInt64) -> UInt64 { dividedRoundingUp(by: unit) * unit }
+
   /// `self / divisor`, rounded up, without overflow for any value.
   @inlinable
   public func dividedRoundingUp(by divisor: UInt64) -> UInt64 {

@@ -15,18 +15,21 @@ public struct OptionSchema: Sendable {
     public var defaultText: String?
     /// Belongs to the file below the format: listed by `-o help` only when a file is named.
     public var isHidden: Bool
+    /// Taken, and not listed by `-o help`: what qemu-img's format of this name has not got.
+    public var isUnlisted: Bool
     /// For an image that is opened: other bytes are read with it, so that it belongs to the image's name.
     public var changesContent: Bool
 
     public init(
       _ name: String, _ kind: Kind, _ help: String, default defaultText: String? = nil,
-      isHidden: Bool = false, changesContent: Bool = false
+      isHidden: Bool = false, isUnlisted: Bool = false, changesContent: Bool = false
     ) {
       self.name = name
       self.kind = kind
       self.help = help
       self.defaultText = defaultText
       self.isHidden = isHidden
+      self.isUnlisted = isUnlisted
       self.changesContent = changesContent
     }
   }

@@ -52,8 +52,8 @@ extension ImageChain {
       if isClear {
         position += found.extent.length
       } else {
-        let first = max(start, position.aligned(downTo: unit))
-        position = min(end, (position + found.extent.length).aligned(upTo: unit))
+        let first = max(start, position.floored(to: unit))
+        position = min(end, (position + found.extent.length).raised(to: unit))
         try writeZerosUnlocked(at: first, count: position - first, layer)
       }
     }

@@ -29,7 +29,7 @@ extension ImageChain {
         // A part of a cluster: only up to its end, the next one may do without.
         let unit = max(writer.clusterSize, 1)
         done =
-          unit == 1 ? min(end - position, MiB) : min(end, (position + 1).aligned(upTo: unit)) - position
+          unit == 1 ? min(end - position, MiB) : min(end, (position + 1).raised(to: unit)) - position
         try writeStoredZeros(at: position, count: done, writer)
       }
       position += done
@@ -61,7 +61,7 @@ extension ImageChain {
   {
     // What is encrypted is written by whole sectors: two writes must not change one at the same time.
     let unit = max(layers[0].clusterSize, layers[0].cipher == nil ? 1 : LayerCipher.sectorByteCount)
-    let range = offset.aligned(downTo: unit)..<(offset + count).aligned(upTo: unit)
+    let range = offset.floored(to: unit)..<(offset + count).raised(to: unit)
     try ranges.withRange(range, exclusive: true) { () throws(EngineError) in
       // Before and after: a read of the old bytes that runs beside the change keeps nothing of them.
       unpacked.invalidate(range)

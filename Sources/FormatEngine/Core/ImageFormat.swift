@@ -22,6 +22,8 @@ public struct LayerRequest: Sendable {
   /// Opens what can be read of an image that says it is damaged, and leaves it unchanged: for `info`
   /// and `check`, which explain it, and `check -r`, which mends it.
   public var isForInspection: Bool
+  /// The command line puts an image below this one, whatever it names itself.
+  public var isOverlay = false
   /// Takes what opening has to tell besides errors, one line each: repairs of an image that was not closed.
   public var note: @Sendable (String) -> Void = { _ in }
   /// What the command line says of this layer, such as `encrypt.key-secret`: only options of the format's
@@ -95,6 +97,10 @@ public enum FormatCatalog {
   public static let all: [any ImageFormat.Type] = [
     Qcow2Format.self,
     VPCFormat.self,
+    ParallelsFormat.self,
+    VDIFormat.self,
+    QcowFormat.self,
+    QEDFormat.self,
     RawFormat.self,
   ]
 

@@ -15,6 +15,8 @@ public struct OpenOptions: Sendable {
   public var flushing: FlushMode = .durable
   /// For commands that explain an image: damaged ones open, and no file that the image names is touched.
   public var isForInspection = false
+  /// Parents that an image tells by an id only are searched for, also where they are not to be opened.
+  public var searchesForParents = false
   /// As `LayerRequest.note`.
   public var note: @Sendable (String) -> Void = { _ in }
   /// Options of the top layer (`LayerRequest.options`); those of the layer below begin with `backing.`.

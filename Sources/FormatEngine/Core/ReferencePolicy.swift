@@ -67,11 +67,14 @@ public struct ReferenceOpener: Sendable {
   public var flushing: FlushMode
   /// False: no file is opened at all, for commands that must not touch what an image names.
   public var isEnabled: Bool
+  /// Whether folders may be searched for what an image tells by an id only: what lies below it is wanted.
+  public var maySearch: Bool
 
   public init(policy: ReferencePolicy = .anywhere, flushing: FlushMode = .durable, isEnabled: Bool = true) {
     self.policy = policy
     self.flushing = flushing
     self.isEnabled = isEnabled
+    maySearch = isEnabled
   }
 
   /// The file `name` that the image at `path` names, opened.
@@ -88,5 +91,20 @@ public struct ReferenceOpener: Sendable {
   {
     let target = ImageName.join(try ImageName.plainPath(name, allowingFilePrefix: false), toFolderOf: path)
     return try FileStore.create(target, flushing: flushing)
+  }
+
+  /// Names of a folder that are looked at when a file is searched for in it; the largest folders of images have
+  /// some hundreds.
+  public static let maximumListedNames = 4096
+
+  /// The regular files of the folder `folder`, relative to the folder of the image at `path`, whose names end in
+  /// one of `suffixes`, in order of their names. Empty where searching is not allowed or the folder cannot be read.
+  public func names(
+    inFolder folder: String, endingIn suffixes: [String], for role: ReferencePolicy.Role, namedBy path: String
+  ) -> [String] {
+    guard maySearch, let target = try? policy.resolve(folder, for: role, namedBy: path) else { return [] }
+    return HostFiles.regularFiles(inFolder: target, atMost: Self.maximumListedNames) { name in
+      suffixes.contains { name.utf8.count > $0.utf8.count && name.lowercased().hasSuffix($0) }
+    }
   }
 }

@@ -38,6 +38,18 @@ enum HashAlgorithm: String, CaseIterable, Sendable {
     unsafe gcry_md_hash_buffer(gcryptNumber, target.baseAddress, bytes.baseAddress, bytes.count)
   }
 
+  func digest(_ bytes: [UInt8]) throws(EngineError) -> [UInt8] {
+    var result = [UInt8](repeating: 0, count: digestByteCount)
+    var failure: EngineError?
+    unsafe result.withUnsafeMutableBytes { target in
+      unsafe bytes.withUnsafeBytes { source in
+        do throws(EngineError) { unsafe try digest(source, into: target) } catch { failure = error }
+      }
+    }
+    if let failure { throw failure }
+    return result
+  }
+
   func digest(_ secret: Secret) throws(EngineError) -> Secret {
     unsafe try Secret(count: digestByteCount) { (target) throws(EngineError) in
       unsafe try secret.withBytes { (bytes) throws(EngineError) in unsafe try digest(bytes, into: target) }

@@ -27,6 +27,30 @@ public enum HostFiles {
     return Identity(device: UInt64(status.st_dev), inode: UInt64(status.st_ino))
   }
 
+  /// Names of regular files, and of links to such, in a folder, sorted; of the first `limit` names that are there.
+  static func regularFiles(inFolder path: String, atMost limit: Int, where isWanted: (String) -> Bool)
+    -> [String]
+  {
+    guard let folder = unsafe opendir(path) else { return [] }
+    defer { unsafe closedir(folder) }
+    var names: [String] = []
+    var seen = 0
+    while seen < limit, let entry = unsafe readdir(folder) {
+      seen += 1
+      // SAFETY: readdir ends names with a NUL inside of `d_name`.
+      let name = unsafe withUnsafePointer(to: &entry.pointee.d_name) { field in
+        unsafe field.withMemoryRebound(to: CChar.self, capacity: 256) { unsafe String(cString: $0) }
+      }
+      guard isWanted(name) else { continue }
+      var status = stat()
+      guard unsafe stat("\(path)/\(name)", &status) == 0, kind(ofMode: status.st_mode) == .regular else {
+        continue
+      }
+      names.append(name)
+    }
+    return names.sorted()
+  }
+
   /// Takes away a file that was not finished; that it cannot be is no further error.
   static func remove(_ path: String) { _ = unsafe unlink(path) }
 

@@ -106,7 +106,7 @@ enum CreateOptionsHelp {
 
   /// One line for each option.
   static func list(_ schema: OptionSchema) -> String {
-    schema.options.sorted { $0.name < $1.name }.map { option in
+    schema.options.filter { !$0.isUnlisted }.sorted { $0.name < $1.name }.map { option in
       let kind =
         switch option.kind {
         case .text: "str"

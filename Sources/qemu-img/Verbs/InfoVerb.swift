@@ -43,6 +43,7 @@ enum InfoVerb {
   {
     var options = OpenOptions()
     options.backing = .ignore
+    options.searchesForParents = wholeChain
     options.isForInspection = true
     var chain = try image.open(name, options)
     var current = name

@@ -4,13 +4,13 @@ private let mebibyte = 1 << 20
 
 extension ConformanceRow {
   /// Every kind of image. A new format adds its rows here.
-  static let all: [ConformanceRow] = raw + engineQcow2 + judgeQcow2
+  static let all: [ConformanceRow] = raw + engineQcow2 + judgeQcow2 + parallels
 
   /// Those that the engine can change.
   static let writable = all.filter { $0.isWritable }
 
   /// Those whose bytes are damaged: the judge's images have everything that ours have, and more.
-  static let hostile = raw + judgeQcow2
+  static let hostile = raw + judgeQcow2 + parallels.filter { $0.name.hasPrefix("parallels") }
 
   private static let raw = [
     ConformanceRow(
@@ -102,4 +102,19 @@ extension ConformanceRow {
     return ConformanceRow(
       name: "qcow2, \(name)", format: "qcow2", size: size, maker: .judge(recipe), isWritable: true)
   }
+
+  private static let parallels =
+    [(4096, mebibyte), (65536, 2 * mebibyte), (63 * 512, mebibyte + 512), (mebibyte, 3 * mebibyte)].flatMap {
+      (cluster, size) in
+      let option = "cluster_size=\(cluster)"
+      return [
+        ConformanceRow(
+          name: "our parallels, \(cluster) B clusters", format: "parallels", size: size,
+          maker: .engine(options: ["cluster_size": "\(cluster)"], baseSize: nil), isWritable: true),
+        ConformanceRow(
+          name: "parallels, \(cluster) B clusters", format: "parallels", size: size,
+          maker: .judge(JudgeImage(format: "parallels", size: size, options: [option], cluster: cluster)),
+          isWritable: true),
+      ]
+    }
 }

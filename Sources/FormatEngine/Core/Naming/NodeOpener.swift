@@ -141,6 +141,7 @@ struct NodeOpener {
       shown.append(InfoField(role, opened.name.info))
     }
     let below = try takeBelow(&rest, supportsBacking: format.supportsBacking)
+    if case .given = below { request.isOverlay = true }
     for option in format.layerOptions.options where option.changesContent {
       if let value = rest[option.name], value.text != nil {
         shown.append(InfoField(option.name, value.info))
@@ -177,8 +178,9 @@ struct NodeOpener {
   private static let readOnly = EngineError(.readOnly, "Block node is read-only")
 
   private func request(_ path: String, _ access: FileAccess) -> LayerRequest {
-    let references = ReferenceOpener(
+    var references = ReferenceOpener(
       policy: options.policy, flushing: options.flushing, isEnabled: !options.isForInspection)
+    references.maySearch = options.backing == .follow || options.searchesForParents
     var request = LayerRequest(
       path: path, access: access, references: references, isForInspection: options.isForInspection)
     request.secrets = options.secrets

@@ -42,16 +42,9 @@ final class Qcow2Encryption: Sendable {
     self.init(.luks, cipher: cipher, volumeKey: volumeKey, area: area, header: header)
   }
 
-  /// The old method: the passphrase itself is the key, its first 16 bytes, or zeros behind it.
+  /// The old method.
   convenience init(legacyPassphrase passphrase: Secret) throws(EngineError) {
-    let suite = CipherSuite(algorithm: .aes128, mode: .cbc, ivGenerator: .plain64)
-    let key = unsafe Secret(count: suite.keyByteCount) { key in
-      unsafe passphrase.withBytes { bytes in
-        let count = min(bytes.count, key.count)
-        unsafe key.copyMemory(from: UnsafeRawBufferPointer(rebasing: bytes[0..<count]))
-      }
-    }
-    self.init(.aes, cipher: LayerCipher(try SectorCipher(suite, key: key), numbering: .guest))
+    self.init(.aes, cipher: try LayerCipher(legacyPassphrase: passphrase))
   }
 
   /// Nil for an image that is not encrypted. The options name the passphrase.

@@ -1,0 +1,209 @@
+import Synchronization
+
+/// Looks through the BAT for what must not be, and finds out which clusters are in use. The words are qemu-img's.
+///
+/// It reads the file's own BAT afresh, so it needs no lock and sees what is on disk.
+struct ParallelsChecker {
+  var header: ParallelsHeader
+  let geometry: ParallelsGeometry
+  let file: any ByteStore
+  let repairing: RepairMode?
+  let progress: Progress
+  var report = CheckReport()
+  var used: ParallelsUsedClusters
+  var fileEnd: UInt64
+  /// Entries to be changed, by their numbers.
+  var changes: [(index: UInt64, entry: UInt32)] = []
+  /// Entries whose clusters an earlier entry, or more than one, has already.
+  var duplicates: [(index: UInt64, hostOffset: UInt64)] = []
+  var isHeaderChanged = false
+
+  /// Findings that are listed by words; more are only counted.
+  private static let maximumFindings = 100_000
+
+  init(
+    _ header: ParallelsHeader, file: any ByteStore, progress: Progress, repairing: RepairMode? = nil
+  ) throws(EngineError) {
+    self.header = header
+    self.file = file
+    self.progress = progress
+    self.repairing = repairing
+    geometry = header.geometry
+    fileEnd = try file.byteCount()
+    used = ParallelsUsedClusters(geometry, dataOffset: geometry.firstDataOffset)
+  }
+
+  private var isMendingErrors: Bool { repairing == .all }
+
+  mutating func run() throws(EngineError) -> CheckReport {
+    report.totalClusters = geometry.entryCount
+    checkInUse()
+    try checkDataOffset()
+    try checkEntries()
+    try useExtension()
+    try checkEnd()
+    try checkDuplicates()
+    if repairing != nil { try writeChanges() }
+    return report
+  }
+
+  private mutating func checkInUse() {
+    guard header.isInUse else { return }
+    error("image was not closed correctly")
+    guard isMendingErrors else { return }
+    header.inUse = 0
+    isHeaderChanged = true
+  }
+
+  /// Where the data begin: by the header, but not after the first cluster in use.
+  private mutating func checkDataOffset() throws(EngineError) {
+    let stored = geometry.dataOffset(header, fileEnd: fileEnd)
+    var start = stored ?? geometry.firstDataOffset
+    if let lowest = try lowestCluster(), stored == nil || header.dataSector == 0 || lowest < start {
+      // All clusters lie a whole number of clusters apart, so they show where such a number begins.
+      start = lowest - (lowest - geometry.firstDataOffset) / geometry.clusterSize * geometry.clusterSize
+    }
+    used = ParallelsUsedClusters(geometry, dataOffset: start)
+    guard stored == nil else { return }
+    error("data_off field has incorrect value")
+    guard isMendingErrors else { return }
+    header.dataSector = UInt32(truncatingIfNeeded: start / 512)
+    isHeaderChanged = true
+  }
+
+  /// Host offset of the first cluster in use inside the file, behind the BAT.
+  private func lowestCluster() throws(EngineError) -> UInt64? {
+    var walk = try ParallelsEntryWalk(geometry, in: file)
+    var lowest: UInt64?
+    while let (_, entry) = try walk.next() {
+      let host = geometry.hostOffset(of: entry)
+      if host >= geometry.firstDataOffset, host < fileEnd { lowest = min(lowest ?? host, host) }
+    }
+    return lowest
+  }
+
+  private mutating func checkEntries() throws(EngineError) {
+    var walk = try ParallelsEntryWalk(geometry, in: file)
+    var previous: (index: UInt64, hostOffset: UInt64)?
+    while let (index, entry) = try walk.next() {
+      let host = geometry.hostOffset(of: entry)
+      if isOutside(host) {
+        error("cluster \(index) is outside image")
+        if isMendingErrors {
+          changes.append((index, 0))
+          continue
+        }
+        if host < used.dataOffset || host >= fileEnd { continue }
+      } else if host + geometry.clusterSize > fileEnd {
+        // What of it is there is data: when it is mended, the file gets what is missing.
+        error("cluster \(index) is outside image")
+      }
+      report.allocatedClusters += 1
+      if let previous, previous.index + 1 == index, previous.hostOffset + geometry.clusterSize != host {
+        report.fragmentedClusters += 1
+      }
+      previous = (index, host)
+      if try !used.use(used.clusters(host, geometry.clusterSize)) { duplicates.append((index, host)) }
+      try progress.step(index + 1, of: geometry.entryCount)
+    }
+  }
+
+  private func isOutside(_ host: UInt64) -> Bool { host < used.dataOffset || host >= fileEnd }
+
+  /// What the format extension takes is in use, too.
+  private mutating func useExtension() throws(EngineError) {
+    for host in ParallelsExtension.clusters(of: header, in: file)
+    where host >= used.dataOffset && host < fileEnd {
+      _ = try used.use(used.clusters(host, geometry.clusterSize))
+    }
+  }
+
+  private mutating func checkEnd() throws(EngineError) {
+    let end = used.end
+    report.imageEndOffset = end
+    if end > fileEnd, isMendingErrors {
+      try file.resize(to: end)
+      fileEnd = end
+    }
+    // A device has the size that it has.
+    guard fileEnd > end, (file as? FileStore)?.kind != .blockDevice else { return }
+    let byteCount = fileEnd - end
+    let count = byteCount.dividedRoundingUp(by: geometry.clusterSize)
+    report.findings.append(
+      "\(repairing == nil ? "ERROR" : "Repairing") space leaked at the end of the image \(byteCount)")
+    guard repairing != nil else {
+      report.leaks += count
+      return
+    }
+    try file.resize(to: end)
+    fileEnd = end
+    report.leaksFixed += count
+  }
+
+  private mutating func checkDuplicates() throws(EngineError) {
+    for (index, host) in duplicates {
+      error("duplicate offset in BAT entry \(index)")
+      guard isMendingErrors else { continue }
+      let cluster = try used.take(atMost: 1)
+      let target = used.hostOffset(of: cluster.lowerBound)
+      try copyCluster(from: host, to: target)
+      changes.append((index, geometry.entry(for: target)))
+    }
+    report.imageEndOffset = used.end
+  }
+
+  private func copyCluster(from source: UInt64, to target: UInt64) throws(EngineError) {
+    let buffer = AlignedBuffer(byteCount: Int(min(geometry.clusterSize, MiB)))
+    var done: UInt64 = 0
+    while done < geometry.clusterSize {
+      let piece = unsafe buffer.prefix(Int(min(geometry.clusterSize - done, UInt64(buffer.byteCount))))
+      unsafe try file.read(into: piece, at: source + done)
+      unsafe try file.write(UnsafeRawBufferPointer(piece), at: target + done)
+      done += UInt64(piece.count)
+    }
+  }
+
+  /// Data first, then the entries that point to it, the mark that somebody was writing last.
+  private mutating func writeChanges() throws(EngineError) {
+    if !changes.isEmpty {
+      try file.flush()
+      for (index, entry) in changes {
+        var bytes: [UInt8] = []
+        bytes.append(littleEndian: entry)
+        try file.write(bytes: bytes, at: ParallelsGeometry.batOffset + index * 4)
+      }
+    }
+    try file.flush()
+    guard isHeaderChanged else { return }
+    try header.write(to: file)
+    try file.flush()
+  }
+
+  /// An error that a repair of all mends.
+  private mutating func error(_ words: @autoclosure () -> String) {
+    if isMendingErrors { report.corruptionsFixed += 1 } else { report.corruptions += 1 }
+    guard report.findings.count < Self.maximumFindings else { return }
+    report.findings.append("\(isMendingErrors ? "Repairing" : "ERROR") \(words())")
+  }
+}
+
+extension ParallelsLayer: Repairable {
+  func check(progress: Progress) throws(EngineError) -> CheckReport {
+    try state.withLock { (state) throws(EngineError) in
+      // The marks that this very layer has set are no damage.
+      if state.isInUse { try state.flush() }
+      var checker = try ParallelsChecker(state.savedHeader, file: file, progress: progress)
+      return try checker.run()
+    }
+  }
+
+  func repair(_ mode: RepairMode, progress: Progress) throws(EngineError) -> CheckReport {
+    try state.withLock { (state) throws(EngineError) in
+      guard !state.isInUse else { throw .invalid("An image that is being written to cannot be repaired") }
+      var checker = try ParallelsChecker(state.header, file: file, progress: progress, repairing: mode)
+      let report = try checker.run()
+      state = ParallelsState(checker.header, file: file)
+      return report
+    }
+  }
+}

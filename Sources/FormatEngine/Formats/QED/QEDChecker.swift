@@ -1,0 +1,151 @@
+import Synchronization
+
+/// Compares what the tables refer to with what the file has (qed_spec.txt, "Consistency checking"), and mends what
+/// can be: entries that lead out of the file are taken out, clusters at its end that nothing uses are cut off.
+///
+/// It reads the file's own tables, so nothing may wait to be written, and it needs no lock.
+struct QEDChecker {
+  private var header: QEDHeader
+  private let geometry: QEDGeometry
+  private let file: any ByteStore
+  /// Nil for a check that changes nothing.
+  private let repairing: RepairMode?
+  private let progress: Progress
+  /// Of whole clusters, as readers take it.
+  private let fileEnd: UInt64
+  /// Clusters of the file that something refers to.
+  private let used: UnitBits
+  private var report = CheckReport()
+
+  /// Entries that are read at once.
+  private static let chunk: UInt64 = 8192
+
+  init(_ prologue: QEDPrologue, file: any ByteStore, repairing: RepairMode?, progress: Progress)
+    throws(EngineError)
+  {
+    header = prologue.header
+    geometry = header.geometry
+    self.file = file
+    self.repairing = repairing
+    self.progress = progress
+    fileEnd = try file.byteCount().aligned(downTo: geometry.clusterSize)
+    used = try UnitBits(count: fileEnd / geometry.clusterSize)
+  }
+
+  mutating func run() throws(EngineError) -> CheckReport {
+    report.totalClusters = header.virtualSize.dividedRoundingUp(by: geometry.clusterSize)
+    _ = used.insert(0..<UInt64(header.headerClusters))
+    use(header.l1Offset, clusters: geometry.tableClusters)
+    try forEachEntry(inTableAt: header.l1Offset) { (checker, index, offset) throws(EngineError) in
+      try checker.progress.step(index, of: checker.geometry.entryCount)
+      return try checker.check(table: offset)
+    }
+    guard report.checkErrors == 0 else { return report }
+    report.leaks = used.clearCount(in: UInt64(header.headerClusters)..<used.count)
+    try finishRepair()
+    return report
+  }
+
+  /// False where the entry is to be taken out.
+  private mutating func check(table: UInt64) throws(EngineError) -> Bool {
+    guard header.holdsTable(at: table, fileEnd: fileEnd) else { return countInvalid() }
+    // A table that stands in several entries is walked once.
+    guard use(table, clusters: geometry.tableClusters) else { return true }
+    var last: UInt64 = 0
+    do throws(EngineError) {
+      try forEachEntry(inTableAt: table) { (checker, _, offset) throws(EngineError) in
+        checker.check(cluster: offset, after: &last)
+      }
+    } catch {
+      guard error.code != .cancelled else { throw error }
+      report.checkErrors += 1
+      report.findings.append("ERROR: L2 table at 0x\(String(table, radix: 16)): \(error.message)")
+    }
+    return true
+  }
+
+  private mutating func check(cluster: UInt64, after last: inout UInt64) -> Bool {
+    if case .zeros = QEDEntry(raw: cluster) { return true }
+    report.allocatedClusters += 1
+    if last != 0, cluster != last &+ geometry.clusterSize { report.fragmentedClusters += 1 }
+    last = cluster
+    guard header.holdsCluster(at: cluster, fileEnd: fileEnd) else { return countInvalid() }
+    use(cluster, clusters: 1)
+    return true
+  }
+
+  /// Whether the entry stays.
+  private mutating func countInvalid() -> Bool {
+    if repairing == .all {
+      report.corruptionsFixed += 1
+      return false
+    }
+    report.corruptions += 1
+    return true
+  }
+
+  /// Notes clusters as used; those that were before are corruptions, and the answer is false.
+  @discardableResult
+  private mutating func use(_ hostOffset: UInt64, clusters: UInt64) -> Bool {
+    let first = hostOffset / geometry.clusterSize
+    let repeated = used.insert(first..<first + clusters)
+    report.corruptions += repeated
+    return repeated == 0
+  }
+
+  /// Calls `body` with every entry of a table that is not 0; where it answers false the entry becomes 0.
+  private mutating func forEachEntry(
+    inTableAt table: UInt64,
+    _ body: (inout QEDChecker, UInt64, UInt64) throws(EngineError) -> Bool
+  ) throws(EngineError) {
+    var first: UInt64 = 0
+    while first < geometry.entryCount {
+      let count = min(Self.chunk, geometry.entryCount - first)
+      let bytes = try file.bytes(at: table + first * 8, count: Int(count) * 8)
+      for index in 0..<count {
+        let value = try bytes.parsed { (span) throws(EngineError) in
+          try span.littleEndian(UInt64.self, at: Int(index) * 8)
+        }
+        if value == 0 { continue }
+        if try !body(&self, first + index, value) {
+          try file.write(bytes: [UInt8](repeating: 0, count: 8), at: table + (first + index) * 8)
+        }
+      }
+      first += count
+    }
+  }
+
+  /// Gives back the clusters at the end, and takes off the mark of an image that was not closed.
+  private mutating func finishRepair() throws(EngineError) {
+    guard repairing != nil, report.corruptions == 0 else { return }
+    try file.flush()
+    let end = used.end * geometry.clusterSize
+    if end < fileEnd {
+      try file.resize(to: end)
+      let cut = (fileEnd - end) / geometry.clusterSize
+      report.leaks -= cut
+      report.leaksFixed += cut
+      try file.flush()
+    }
+    guard header.features.contains(.needsCheck) else { return }
+    header.features.remove(.needsCheck)
+    try header.write(to: file)
+  }
+}
+
+extension QEDLayer: Repairable {
+  func check(progress: Progress) throws(EngineError) -> CheckReport {
+    var checker = try QEDChecker(
+      try QEDPrologue.read(from: file), file: file, repairing: nil, progress: progress)
+    return try checker.run()
+  }
+
+  func repair(_ mode: RepairMode, progress: Progress) throws(EngineError) -> CheckReport {
+    var checker = try QEDChecker(
+      try QEDPrologue.read(from: file), file: file, repairing: mode, progress: progress)
+    let report = try checker.run()
+    // Nothing that is known of the tables is sure to be so any more.
+    try state.withLock { (state) throws(EngineError) in try state.startAfresh() }
+    return report
+  }
+}

@@ -1,0 +1,212 @@
+/// What the lock of a QCOW layer protects: header, tables, and where the next bytes go.
+struct QcowState {
+  var prologue: QcowPrologue
+  /// Guest bytes; while the disk grows it is ahead of the header.
+  var virtualSize: UInt64
+  let geometry: QcowGeometry
+  let file: any ByteStore
+  /// L2 tables, then the L1 table that points to them.
+  let order: WriteOrder
+  private let l1: EntryTable<UInt64>
+  private let l2: TableEntries
+  var allocator: BlockAllocator
+  /// Size of the file when it was last asked for; clusters and tables that start past it are damage.
+  private var fileEnd: UInt64
+  private let fixedRanges: [Range<UInt64>]
+  /// Room was set aside at the end of the file.
+  var hasAllocated = false
+
+  /// L2 tables that are held at once: 4 MiB of them describe 2 GiB at 4 KiB clusters.
+  private static let maximumCacheBytes: UInt64 = 4 * MiB
+
+  init(_ prologue: QcowPrologue, file: any ByteStore) throws(EngineError) {
+    self.prologue = prologue
+    self.file = file
+    virtualSize = prologue.header.virtualSize
+    geometry = prologue.header.geometry
+    order = WriteOrder(stores: [file], firstRankPoints: true)
+    // Both factors are small: at most 2^28 tables of at most 64 KiB.
+    let wanted = prologue.header.l1Count * geometry.l2ByteCount
+    l2 = TableEntries(
+      in: file, tableByteCount: geometry.l2ByteCount, .bigEndian,
+      cacheByteCount: min(wanted, Self.maximumCacheBytes), writeOrder: order)
+    l1 = EntryTable(
+      in: file, at: prologue.header.l1Offset, count: prologue.header.l1Count, .bigEndian, writeOrder: order)
+    fileEnd = try file.byteCount()
+    fixedRanges = prologue.header.fixedRanges
+    allocator = BlockAllocator(unit: geometry.clusterSize, end: fileEnd)
+  }
+
+  // MARK: Looking up
+
+  /// The longest run of like bytes from `offset` on, at most `limit` and within one L2 table.
+  mutating func extent(at offset: UInt64, limit: UInt64) throws(EngineError) -> Extent {
+    guard let table = try tableOffset(geometry.l1Index(offset)) else {
+      return Extent(.below, length: try emptyRun(from: offset, limit: limit))
+    }
+    let first = try entry(at: offset, in: table)
+    let last = min(offset + limit, geometry.tableEnd(offset))
+    switch first {
+    case .unallocated:
+      return Extent(.below, length: try runEnd(of: first, from: offset, to: last, in: table) - offset)
+    case .cluster(let host):
+      return Extent(
+        .stored, length: try runEnd(of: first, from: offset, to: last, in: table) - offset,
+        hostOffset: host + geometry.offsetInCluster(offset), isEncrypted: prologue.header.isEncrypted)
+    case .packed(let host, _):
+      let clusterEnd = offset.aligned(downTo: geometry.clusterSize) + geometry.clusterSize
+      return Extent(.compressed, length: min(clusterEnd, last) - offset, hostOffset: host)
+    }
+  }
+
+  /// Where the run of clusters ends that begins with the entry `first` for `offset`: like ones, and next to each
+  /// other in the file. A damaged entry ends it; reading there is what fails.
+  mutating func runEnd(
+    of first: QcowEntry, from offset: UInt64, to end: UInt64, in table: UInt64
+  ) throws(EngineError) -> UInt64 {
+    var position = offset.aligned(downTo: geometry.clusterSize) + geometry.clusterSize
+    var expected = first
+    while position < end {
+      if case .cluster(let host) = expected { expected = .cluster(hostOffset: host + geometry.clusterSize) }
+      guard let next = try? entry(at: position, in: table), next == expected else { break }
+      position += geometry.clusterSize
+    }
+    return min(position, end)
+  }
+
+  /// Guest bytes from `offset` on that have no L2 table.
+  private mutating func emptyRun(from offset: UInt64, limit: UInt64) throws(EngineError) -> UInt64 {
+    let end = offset + limit
+    var position = geometry.tableEnd(offset)
+    // Whoever wants more asks again.
+    for _ in 0..<4096 where position < end {
+      guard try l1Entry(geometry.l1Index(position)) == 0 else { break }
+      position = geometry.tableEnd(position)
+    }
+    return min(position, end) - offset
+  }
+
+  /// Past the end of the table, which is where a disk that is growing is written to, there is nothing.
+  private func l1Entry(_ index: UInt64) throws(EngineError) -> UInt64 {
+    index < l1.count ? try l1.entry(at: index) : 0
+  }
+
+  /// Host offset of the L2 table of an L1 entry, nil where there is none.
+  mutating func tableOffset(_ l1Index: UInt64) throws(EngineError) -> UInt64? {
+    let offset = try l1Entry(l1Index)
+    guard offset != 0 else { return nil }
+    try requireRoom(at: offset, byteCount: geometry.l2ByteCount, "L2 table")
+    return offset
+  }
+
+  /// The entry for a guest offset in the L2 table at `table`.
+  mutating func entry(at offset: UInt64, in table: UInt64) throws(EngineError) -> QcowEntry {
+    let entry = QcowEntry(
+      raw: try l2.entry(at: geometry.l2Index(offset), inTableAt: table), geometry)
+    switch entry {
+    case .unallocated: break
+    case .cluster(let host):
+      guard host.isAligned(to: 512) else {
+        throw .corrupt("Cluster offset 0x\(String(host, radix: 16)) is not aligned", at: host)
+      }
+      try requireRoom(at: host, byteCount: geometry.clusterSize, "Cluster")
+    case .packed(let host, let byteCount):
+      guard byteCount > 0 else { throw .corrupt("Compressed cluster of no bytes", at: host) }
+      try requireRoom(at: host, byteCount: byteCount, "Compressed cluster")
+    }
+    return entry
+  }
+
+  /// What starts in front of the tables or past the end of the file is damage; the last one may be cut off.
+  private mutating func requireRoom(at hostOffset: UInt64, byteCount: UInt64, _ what: String)
+    throws(EngineError)
+  {
+    if hostOffset >= fileEnd { fileEnd = max(fileEnd, try file.byteCount()) }
+    guard hostOffset >= UInt64(QcowHeader.byteCount), hostOffset < fileEnd,
+      hostOffset <= maximumFileOffset - byteCount
+    else {
+      throw .corrupt(
+        "\(what) at 0x\(String(hostOffset, radix: 16)) does not lie in the image file", at: hostOffset)
+    }
+  }
+
+  // MARK: Changing
+
+  /// Guest bytes must not go where a damaged entry says that they are, if header, L1 table or name are there.
+  func requireNoMetadata(at hostOffset: UInt64, byteCount: UInt64) throws(EngineError) {
+    let range = hostOffset..<hostOffset + byteCount
+    guard !fixedRanges.contains(where: { $0.overlaps(range) }) else {
+      throw .corrupt(
+        "Cluster at 0x\(String(hostOffset, radix: 16)) lies in the tables of the image", at: hostOffset)
+    }
+  }
+
+  func setEntry(at offset: UInt64, in table: UInt64, toRaw raw: UInt64) throws(EngineError) {
+    try l2.setEntry(at: geometry.l2Index(offset), inTableAt: table, to: raw)
+  }
+
+  /// Host offset of the L2 table for a guest offset, which is made where there is none.
+  mutating func writableTable(for offset: UInt64) throws(EngineError) -> UInt64 {
+    let index = geometry.l1Index(offset)
+    if let table = try tableOffset(index) { return table }
+    let table = try reserve(geometry.l2ByteCount, isAligned: true)
+    try makeZeros(from: table, to: table + geometry.l2ByteCount)
+    try l1.setEntry(at: index, to: table)
+    return table
+  }
+
+  /// Room at the end of the file, at a multiple of the cluster size or right behind what is there.
+  mutating func reserve(_ byteCount: UInt64, isAligned: Bool) throws(EngineError) -> UInt64 {
+    hasAllocated = true
+    if isAligned { alignEnd() }
+    guard allocator.end <= maximumFileOffset - byteCount else {
+      throw EngineError(.tooLarge, "The image file has reached the largest size that a file can have")
+    }
+    return allocator.reserveEnd(byteCount)
+  }
+
+  /// Clusters begin at multiples of their size, as in QEMU.
+  mutating func alignEnd() {
+    let end = allocator.end
+    _ = allocator.reserveEnd(end.aligned(upTo: geometry.clusterSize) - end)
+  }
+
+  /// Room at the end of the file, where something may have stood before, becomes zeros.
+  private mutating func makeZeros(from start: UInt64, to end: UInt64) throws(EngineError) {
+    let byteCount = try file.byteCount()
+    if start < byteCount {
+      try file.writeZeros(at: start, count: min(byteCount, end) - start, freeing: true)
+    }
+    try extendFile(to: end)
+  }
+
+  /// Entries must not point past the end of the file, where a cluster ends with zeros that were not written.
+  mutating func extendFile(to end: UInt64) throws(EngineError) {
+    guard end > fileEnd else { return }
+    if try file.byteCount() < end { try file.resize(to: end) }
+    fileEnd = max(fileEnd, end)
+  }
+
+  // MARK: The session
+
+  mutating func flush() throws(EngineError) {
+    try order.flush()
+    allocator.flushed()
+  }
+
+  mutating func close() throws(EngineError) {
+    try flush()
+    guard hasAllocated else { return }
+    // Room that was set aside and given back.
+    if try file.byteCount() > allocator.end {
+      try file.resize(to: allocator.end)
+      try file.flush()
+      fileEnd = min(fileEnd, allocator.end)
+    }
+  }
+
+  /// As when the image was opened: the tables were changed in the file itself.
+  mutating func startAfresh() throws(EngineError) {
+    self = try QcowState(try QcowPrologue.read(from: file), file: file)
+  }
+}

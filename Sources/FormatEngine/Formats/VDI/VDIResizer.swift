@@ -1,0 +1,234 @@
+import Synchronization
+
+extension VDILayer: Resizable {
+  func resize(
+    to newSize: UInt64, preallocation: Preallocation, progress: Progress,
+    clearing: () throws(EngineError) -> Void
+  ) throws(EngineError) {
+    let old = virtualSize
+    guard newSize.isAligned(to: 512) else { throw .invalid("The new size must be a multiple of 512") }
+    guard newSize != old else { return }
+    if newSize > old {
+      try grow(from: old, to: newSize, preallocation, progress, clearing: clearing)
+    } else {
+      try change { (state) throws(EngineError) in try state.shrink(to: newSize) }
+      size.store(newSize, ordering: .relaxed)
+    }
+  }
+
+  /// The new size is recorded last: what it brings into the disk reads as zeros by then.
+  private func grow(
+    from old: UInt64, to newSize: UInt64, _ preallocation: Preallocation, _ progress: Progress,
+    clearing: () throws(EngineError) -> Void
+  ) throws(EngineError) {
+    let isFixed = try change { (state) throws(EngineError) in
+      try state.lengthenMap(forVirtualSize: newSize)
+      return state.geometry.type == .fixed
+    }
+    size.store(newSize, ordering: .relaxed)
+    do throws(EngineError) {
+      try clearing()
+      if isFixed || preallocation != .off {
+        try setAside(from: old.aligned(upTo: clusterSize), to: newSize, preallocation, progress)
+      }
+      try flush()
+    } catch {
+      size.store(old, ordering: .relaxed)
+      throw error
+    }
+    try state.withLock { (state) throws(EngineError) in
+      state.header.diskSize = newSize
+      try state.order.flush()
+    }
+  }
+
+  /// Gives room to every block of the new part that has none.
+  private func setAside(
+    from start: UInt64, to end: UInt64, _ preallocation: Preallocation, _ progress: Progress
+  ) throws(EngineError) {
+    var offset = start
+    while offset < end {
+      try progress.step(offset - start, of: end - start)
+      let room = try allocate(at: offset, limit: end - offset)
+      if room.isNew {
+        do throws(EngineError) {
+          try prepare(room, preallocation)
+        } catch {
+          abandon(room)
+          throw error
+        }
+        try link(room)
+      }
+      offset = room.guestEnd
+    }
+  }
+
+  private func prepare(_ room: Allocation, _ preallocation: Preallocation) throws(EngineError) {
+    let store = store(room.store)
+    if preallocation == .falloc, room.readsAsZeros, let file = store as? FileStore {
+      try file.reserve(at: room.hostOffset, count: room.length)
+    } else if preallocation == .full || !room.readsAsZeros {
+      try store.writeZeros(at: room.hostOffset, count: room.length, freeing: false)
+    }
+  }
+}
+
+extension VDIState {
+  // MARK: Growing
+
+  /// Makes the block map long enough for a larger disk. The new entries hold nothing.
+  mutating func lengthenMap(forVirtualSize newSize: UInt64) throws(EngineError) {
+    let count = newSize.dividedRoundingUp(by: geometry.blockSize)
+    guard newSize <= VDIHeader.maximumVirtualSize, count <= VDIHeader.maximumBlockCount else {
+      throw EngineError(.tooLarge, "The image size is too large for file format 'vdi'")
+    }
+    guard count > geometry.blockCount else { return }
+    try flush()
+    if UInt64(header.mapOffset) + count * 4 <= geometry.dataOffset {
+      try writeFreeEntries(from: geometry.blockCount, to: count, ofMapAt: UInt64(header.mapOffset))
+      try file.flush()
+    } else {
+      try moveMap(toCountOf: count)
+    }
+    try useMap(of: count)
+  }
+
+  /// Puts the map where the first blocks are now, and those at the end of the file. The old map stays in use until
+  /// one write of the header's sector names the new place.
+  private mutating func moveMap(toCountOf count: UInt64) throws(EngineError) {
+    let shift = (count * 4).dividedRoundingUp(by: geometry.unit)
+    let place = geometry.dataOffset
+    let newDataOffset = place + shift * geometry.unit
+    guard newDataOffset <= UInt64(UInt32.max), place <= UInt64(UInt32.max) else {
+      throw EngineError(.tooLarge, "There is no room for a longer block map before the first block")
+    }
+    try evacuate(roomsBelow: UInt32(shift), to: max(session?.end ?? 0, shift))
+    // Numbers of rooms count from the first block on, so that all become lower.
+    var pieces: [UInt8] = []
+    let pieceCount = 65536
+    var written: UInt64 = 0
+    for block in 0..<geometry.blockCount {
+      let entry = VDIEntry(try map.entry(at: block))
+      pieces.append(littleEndian: entry.room.map { $0 - UInt32(shift) } ?? entry.raw)
+      if pieces.count == pieceCount * 4 || block + 1 == geometry.blockCount {
+        try file.write(bytes: pieces, at: place + written * 4)
+        written += UInt64(pieces.count / 4)
+        pieces.removeAll(keepingCapacity: true)
+      }
+    }
+    try writeFreeEntries(from: geometry.blockCount, to: count, ofMapAt: place)
+    if try file.byteCount() < newDataOffset { try file.resize(to: newDataOffset) }
+    try file.flush()
+    header.mapOffset = UInt32(place)
+    header.dataOffset = UInt32(newDataOffset)
+    header.allocatedBlockCount = UInt32(max(session?.end ?? 0, shift) - shift)
+  }
+
+  /// Moves the blocks of the first rooms behind all others. They are on disk there when it returns; for as long as
+  /// the old map is in use, their rooms may have higher numbers than other programs like.
+  private mutating func evacuate(roomsBelow limit: UInt32, to end: UInt64) throws(EngineError) {
+    var target = UInt32(end)
+    for block in 0..<geometry.blockCount {
+      guard let room = VDIEntry(try map.entry(at: block)).room, room < limit else { continue }
+      try copyRoom(room, to: target)
+      try map.setEntry(at: block, to: target)
+      target += 1
+      header.allocatedBlockCount = max(header.allocatedBlockCount, target)
+    }
+    fileEnd = try file.byteCount()
+    try order.flush()
+    session?.reserve(upTo: target)
+  }
+
+  private func writeFreeEntries(from first: UInt64, to end: UInt64, ofMapAt mapOffset: UInt64)
+    throws(EngineError)
+  {
+    let piece: UInt64 = 65536
+    var index = first
+    while index < end {
+      let count = min(piece, end - index)
+      try file.write(bytes: [UInt8](repeating: 0xff, count: Int(count) * 4), at: mapOffset + index * 4)
+      index += count
+    }
+  }
+
+  /// From now on the map has `count` entries, where the header says.
+  private mutating func useMap(of count: UInt64) throws(EngineError) {
+    header.blockCount = UInt32(count)
+    try headerSector.writeBack()
+    try file.flush()
+    geometry = try header.validated()
+    (map, order) = Self.tables(headerSector, geometry, file)
+    fileEnd = try file.byteCount()
+    session = try VDISession(file, header, geometry)
+  }
+
+  // MARK: Shrinking
+
+  /// The new size is recorded first. What lies past it is no longer read, so it can go step by step.
+  mutating func shrink(to newSize: UInt64) throws(EngineError) {
+    header.diskSize = newSize
+    try order.flush()
+    let count = newSize.dividedRoundingUp(by: geometry.blockSize)
+    for block in count..<max(geometry.blockCount, count) {
+      if let room = VDIEntry(try map.entry(at: block)).room { session?.release(room) }
+      try map.setEntry(at: block, to: VDIEntry.free.raw)
+      if session?.wantsFlush == true { try flush() }
+    }
+    try flush()
+    // Rooms are numbered below the count of blocks, so this comes before that gets lower.
+    try compact()
+    try useMap(of: count)
+  }
+}
+
+extension VDILayer: Emptyable {
+  func removeContent(progress: Progress) throws(EngineError) {
+    let parent = try currentParent()
+    try change { (state) throws(EngineError) in
+      guard state.geometry.type != .fixed else { throw .unsupported("Operation not supported") }
+      for block in 0..<state.geometry.blockCount {
+        guard VDIEntry(try state.map.entry(at: block)) != .free else { continue }
+        if let room = VDIEntry(try state.map.entry(at: block)).room { state.session?.release(room) }
+        try state.map.setEntry(at: block, to: VDIEntry.free.raw)
+        if state.session?.wantsFlush == true { try state.flush() }
+      }
+      // It has no differences to what the parent was before.
+      if let parent { state.header.setParent(parent) }
+      try state.flush()
+      try state.compact()
+    }
+  }
+
+  /// The header of the parent as it is now, nil where there is none or it cannot be found.
+  private func currentParent() throws(EngineError) -> VDIHeader? {
+    guard let name = backing?.candidates?.first else { return nil }
+    return try VDIParentFinder.header(of: name, request.references, namedBy: request.path)
+  }
+}
+
+extension VDILayer: BackingChanging {
+  var storedUnit: UInt64 { clusterSize }
+  var marksZeros: Bool { true }
+
+  func setBacking(_ backing: BackingReference?) throws(EngineError) {
+    let parent = try backing.map { (backing) throws(EngineError) in
+      try VDIParentFinder.parent(backing, request.references, namedBy: request.path)
+    }
+    try change { (state) throws(EngineError) in
+      guard state.geometry.type != .fixed else {
+        throw .unsupported("A static image has no backing file")
+      }
+      if let parent {
+        state.header.type = VDIImageType.differencing.rawValue
+        state.header.setParent(parent)
+      } else {
+        state.header.type = VDIImageType.dynamic.rawValue
+        (state.header.parent, state.header.parentModification) = (.none, .none)
+      }
+      state.geometry = try state.header.validated()
+      try state.order.flush()
+    }
+    foundParent.withLock { $0 = nil }
+  }
+}
