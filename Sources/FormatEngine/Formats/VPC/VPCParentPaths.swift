@@ -68,3 +68,25 @@ struct VPCParentPaths: Equatable {
     return text.hasPrefix("./") ? String(text.dropFirst(2)) : text
   }
 }
+
+// MARK: Recording
+
+extension VPCParentPaths {
+  /// The path as a locator has it, UTF-16LE.
+  var locatorBytes: [UInt8] {
+    var bytes: [UInt8] = []
+    for unit in (relative ?? absolute ?? "").utf16 { bytes.append(littleEndian: unit) }
+    return bytes
+  }
+
+  /// The locator of that path, which has `room` bytes from `hostOffset` on.
+  func locator(at hostOffset: UInt64, room: UInt64) -> VPCParentLocator {
+    VPCParentLocator(
+      platform: relative == nil ? VPCParentLocator.Platform.absolute : VPCParentLocator.Platform.relative,
+      room: UInt32(room / VPCGeometry.sectorSize), pathByteCount: UInt32(locatorBytes.count),
+      pathOffset: hostOffset)
+  }
+
+  /// The file's name as the header has it; what does not fit is cut off.
+  var headerName: [UInt16] { Array((name ?? "").utf16.prefix(255)) }
+}

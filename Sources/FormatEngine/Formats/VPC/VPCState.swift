@@ -14,8 +14,10 @@ struct VPCState {
   let fileEnd: VPCFileEnd
   /// What lies below, of a differencing disk.
   let backing: BackingReference?
-  /// Bytes of the file when it was opened; what lies past them is damage.
+  /// Bytes of the file when it was opened, and of what it got since; what lies past them is damage.
   var knownEnd: UInt64
+  /// From the first change on.
+  var session: VPCSession?
 
   /// Memory for slices of the table: 2 MiB of it are those of 1 TiB of disk.
   static let tableCacheByteCount = 2 * MiB
