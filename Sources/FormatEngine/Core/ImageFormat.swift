@@ -116,6 +116,7 @@ public enum FormatCatalog {
   public static let all: [any ImageFormat.Type] = [
     Qcow2Format.self,
     VHDXFormat.self,
+    VPCFormat.self,
     LUKSFormat.self,
     ParallelsFormat.self,
     VDIFormat.self,
