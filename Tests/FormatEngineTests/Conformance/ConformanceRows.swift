@@ -12,6 +12,7 @@ extension ConformanceRow {
     bochs, cloop,
     luks,
     engineVDI, judgeVDI,
+    engineVMDK, judgeVMDK,
   ].flatMap { $0 }
 
   /// Those that the engine can change.
@@ -25,6 +26,7 @@ extension ConformanceRow {
     bochs, cloop,
     [judgeLUKS],
     judgeVDI,
+    judgeVMDK,
   ].flatMap { $0 }
 
   private static let raw = [
