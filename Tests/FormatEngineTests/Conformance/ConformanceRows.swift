@@ -5,22 +5,24 @@ private let mebibyte = 1 << 20
 
 extension ConformanceRow {
   /// Every kind of image. A new format adds its rows here.
-  static let all: [ConformanceRow] = raw + engineQcow2 + judgeQcow2 + luks
+  static let all: [ConformanceRow] = raw + engineQcow2 + judgeQcow2 + engineVDI + judgeVDI
   static let all: [ConformanceRow] = [
     raw, engineQcow2, judgeQcow2,
     parallels,
     bochs, cloop,
+    luks,
   ].flatMap { $0 }
 
   /// Those that the engine can change.
   static let writable = all.filter { $0.isWritable }
 
   /// Those whose bytes are damaged: the judge's images have everything that ours have, and more.
-  static let hostile = raw + judgeQcow2 + [judgeLUKS]
+  static let hostile = raw + judgeQcow2 + judgeVDI
   static let hostile: [ConformanceRow] = [
     raw, judgeQcow2,
     parallels.filter { $0.name.hasPrefix("parallels") },
     bochs, cloop,
+    [judgeLUKS],
   ].flatMap { $0 }
 
   private static let raw = [
@@ -103,6 +105,28 @@ extension ConformanceRow {
     qcow2("backing, four deep", 65536, 2 * mebibyte) { $0.depth = 3 },
     qcow2("snapshots", 4096, mebibyte) { $0.snapshotCount = 3 },
   ]
+
+  private static let engineVDI = [
+    ConformanceRow(
+      name: "our VDI, dynamic", format: "vdi", size: 3 * mebibyte + 512,
+      maker: .engine(options: [:], baseSize: nil),
+      isWritable: true),
+    ConformanceRow(
+      name: "our VDI, static", format: "vdi", size: 2 * mebibyte + 512,
+      maker: .engine(options: ["static": "on"], baseSize: nil), isWritable: true),
+  ]
+
+  private static let judgeVDI = [
+    vdi("dynamic", 4 * mebibyte + 70 * 512, []), vdi("static", 2 * mebibyte, ["static=on"]),
+  ]
+
+  private static func vdi(_ name: String, _ size: Int, _ options: [String]) -> ConformanceRow {
+    var recipe = JudgeImage(size: size, options: options, cluster: mebibyte)
+    recipe.format = "vdi"
+    recipe.operationCount = 6
+    return ConformanceRow(
+      name: "VDI, \(name)", format: "vdi", size: size, maker: .judge(recipe), isWritable: true)
+  }
 
   private static func qcow2(
     _ name: String, _ cluster: Int, _ size: Int, _ options: [String] = [],
