@@ -181,6 +181,7 @@ struct NodeOpener {
     var references = ReferenceOpener(
       policy: options.policy, flushing: options.flushing, isEnabled: !options.isForInspection)
     references.maySearch = options.backing == .follow || options.searchesForParents
+    references.checkedRoles = options.checkedRoles
     var request = LayerRequest(
       path: path, access: access, references: references, isForInspection: options.isForInspection)
     request.secrets = options.secrets

@@ -33,8 +33,8 @@ struct VMDKDescriptor: Equatable, Sendable {
       try take(text[start..<lineEnd])
       start = lineEnd + 1
     }
-    guard !contentIDRange.isEmpty else { throw .corrupt("The VMDK descriptor has no content id (CID)") }
     guard !createType.isEmpty else { throw .corrupt("invalid VMDK image descriptor") }
+    guard !contentIDRange.isEmpty else { throw .corrupt("The VMDK descriptor has no content id (CID)") }
   }
 
   private mutating func take(_ line: ArraySlice<UInt8>) throws(EngineError) {
@@ -70,14 +70,13 @@ struct VMDKDescriptor: Equatable, Sendable {
     return value
   }
 
-  /// The digits of another content id, as many as stand there now: a new id moves nothing of the text.
-  func newContentID() -> (value: UInt32, digits: [UInt8]) {
-    let width = contentIDRange.count
-    let mask = width >= 8 ? UInt32.max : (1 << UInt32(4 * width)) - 1
-    var value = contentID
-    while value == contentID || value == Self.noParent { value = UInt32.random(in: 0...mask) }
+  /// Another content id, with as many digits as stand in the text now: a new id moves nothing of it.
+  static func newContentID(after old: UInt32?, digitCount: Int) -> (value: UInt32, digits: [UInt8]) {
+    let mask = digitCount >= 8 ? UInt32.max : (1 << UInt32(4 * digitCount)) - 1
+    var value = noParent
+    while value == old || value == noParent { value = UInt32.random(in: 0...mask) }
     let digits = String(value, radix: 16)
-    return (value, Array((String(repeating: "0", count: width - digits.utf8.count) + digits).utf8))
+    return (value, Array((String(repeating: "0", count: digitCount - digits.utf8.count) + digits).utf8))
   }
 
   /// Whether a file that begins so is a descriptor: comments and blank lines, then a version.

@@ -109,6 +109,12 @@ final class VMDKGrainTables {
     }
   }
 
+  /// Lets an entry of one directory point to a table that is written already.
+  func setDirectoryEntry(_ index: UInt64, to place: UInt64, copy: Int) throws(EngineError) {
+    try copies[copy].directory.setEntry(
+      at: index, to: UInt32(truncatingIfNeeded: place / VMDKExtentLine.sectorByteCount))
+  }
+
   /// Puts an empty table for an entry of the directory at `places`, one for each copy.
   func addTable(_ index: UInt64, at places: [UInt64]) throws(EngineError) {
     for (copy, place) in places.enumerated() {

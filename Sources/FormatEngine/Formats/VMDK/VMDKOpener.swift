@@ -22,7 +22,7 @@ struct VMDKOpener {
     }
     if magic == VMDKSparseHeader.magic { return try openSparse() }
     guard byteCount <= UInt64(VMDKDescriptor.maximumByteCount) else {
-      throw EngineError(.notThisFormat, "Image not in VMDK format")
+      throw EngineError(.notThisFormat, "invalid VMDK image descriptor")
     }
     let text = try file.bytes(at: 0, count: Int(byteCount))
     return try openExtents(try VMDKDescriptor(text), at: 0)
@@ -104,7 +104,7 @@ struct VMDKOpener {
     let role = "\(Self.role).\(index)"
     if let given = request.files[role] {
       extent.file = given
-    } else if request.references.isEnabled {
+    } else if request.references.opens(.extent) {
       let many = descriptor.extents.count > OpenFilePool.maximumOpen
       extent.file = NamedStore(
         role: role, path: ImageName.join(line.fileName, toFolderOf: request.path),
