@@ -8,7 +8,6 @@ extension ConformanceRow {
   static let all: [ConformanceRow] = [
     raw, engineQcow2, judgeQcow2,
     parallels,
-    engineVDI, judgeVDI,
     bochs, cloop,
     luks,
     engineVDI, judgeVDI,
@@ -22,7 +21,6 @@ extension ConformanceRow {
   static let hostile: [ConformanceRow] = [
     raw, judgeQcow2,
     parallels.filter { $0.name.hasPrefix("parallels") },
-    judgeVDI,
     bochs, cloop,
     [judgeLUKS],
     judgeVDI,
