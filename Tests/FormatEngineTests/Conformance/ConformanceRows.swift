@@ -4,13 +4,15 @@ private let mebibyte = 1 << 20
 
 extension ConformanceRow {
   /// Every kind of image. A new format adds its rows here.
-  static let all: [ConformanceRow] = raw + engineQcow2 + judgeQcow2 + parallels
+  static let all: [ConformanceRow] =
+    raw + engineQcow2 + judgeQcow2 + parallels + engineQED + judgeQED + engineQcow + judgeQcow
 
   /// Those that the engine can change.
   static let writable = all.filter { $0.isWritable }
 
   /// Those whose bytes are damaged: the judge's images have everything that ours have, and more.
-  static let hostile = raw + judgeQcow2 + parallels.filter { $0.name.hasPrefix("parallels") }
+  static let hostile =
+    raw + judgeQcow2 + parallels.filter { $0.name.hasPrefix("parallels") } + judgeQED + judgeQcow
 
   private static let raw = [
     ConformanceRow(

@@ -83,7 +83,8 @@ struct ParallelsBitmap {
       guard entry <= maximumFileOffset / 512, try entry * 512 < file.byteCount() else {
         throw .corrupt("Bits of bitmap '\(name)' lie past the end of the image file")
       }
-      try forEachWord(from: file, at: entry * 512, count: clusterSize) { (word, position) throws(EngineError) in
+      try forEachWord(from: file, at: entry * 512, count: clusterSize) {
+        (word, position) throws(EngineError) in
         try runs.append(word, at: first + position * 8, body)
       }
     }

@@ -28,7 +28,8 @@ extension ParallelsLayer: WritableLayer {
       if freed > 0 { return freed }
     }
     // A part of a cluster, or one that is to stay: the zeros are stored. What comes after it can be freed.
-    let length = isOverlay || keepingRoom ? found.length : min(found.length, clusterSize - offset % clusterSize)
+    let length =
+      isOverlay || keepingRoom ? found.length : min(found.length, clusterSize - offset % clusterSize)
     try requireData(host, length)
     try file.writeZeros(at: host, count: length, freeing: !keepingRoom)
     return length
