@@ -7,10 +7,15 @@ extension Secret {
   }
 }
 
+/// What the format calls the secret that opens an image.
+public func keySecretOption(ofFormat name: String) -> String {
+  name == "luks" ? "key-secret" : "encrypt.key-secret"
+}
+
 extension OpenOptions {
-  /// Options for an encrypted image.
+  /// Options for an encrypted image, of the format that they say, else of qcow2.
   public mutating func use(passphrase: String) {
-    layerOptions["encrypt.key-secret"] = "key"
+    layerOptions[keySecretOption(ofFormat: format ?? "qcow2")] = "key"
     secrets.add(Secret(text: passphrase), id: "key")
   }
 }
@@ -52,7 +57,7 @@ extension ImageChain {
     var request = LayerRequest(
       path: path, access: access, references: ReferenceOpener(), isForInspection: isForInspection)
     if let passphrase {
-      request.options["encrypt.key-secret"] = "key"
+      request.options[keySecretOption(ofFormat: format.name)] = "key"
       request.secrets.add(Secret(text: passphrase), id: "key")
     }
     let layer = try format.open(store, request)

@@ -27,6 +27,27 @@ public enum ReferenceTool: String, Sendable {
     try run(arguments, folder: folder).expecting(0)
   }
 
+  /// Makes an image; `options` as `create -o` takes them.
+  public static func create(
+    _ image: String, format: String, size: Int, options: [String] = [],
+    over base: (name: String, format: String)? = nil, folder: String? = nil, passphrase: String? = nil
+  ) throws {
+    var (arguments, options) = (["create", "-q", "-f", format], options)
+    if let passphrase {
+      arguments += ["--object", "secret,id=key,data=\(passphrase)"]
+      options.append("\(keySecretOption(ofFormat: format))=key")
+    }
+    if !options.isEmpty { arguments += ["-o", options.joined(separator: ",")] }
+    if let base { arguments += ["-b", base.name, "-F", base.format] }
+    arguments += [image, String(size)]
+    var result = try ReferenceTool.qemuImg.run(arguments, folder: folder)
+    // Its clock fails now and then.
+    for _ in 0..<20 where result.stderrText.contains("accurate CPU usage") {
+      result = try ReferenceTool.qemuImg.run(arguments, folder: folder)
+    }
+    _ = try result.expecting(0)
+  }
+
   /// Runs qemu-io commands on an image; a command that fails is a failure.
   @discardableResult
   public static func io(
@@ -46,7 +67,7 @@ public enum ReferenceTool: String, Sendable {
     guard let passphrase else { return ["-f", format, image] }
     return [
       "--object", "secret,id=key,data=\(passphrase)", "--image-opts",
-      "driver=\(format),encrypt.key-secret=key,file.filename=\(image)",
+      "driver=\(format),\(keySecretOption(ofFormat: format))=key,file.filename=\(image)",
     ]
   }
 
@@ -62,7 +83,7 @@ public enum ReferenceTool: String, Sendable {
     return try Files.read(raw)
   }
 
-  /// What `qemu-img check` says of a qcow2 image.
+  /// What `qemu-img check` says of an image. A format that it cannot check is always sound.
   public struct Verdict: Sendable, Equatable {
     public var corruptions: Int
     public var leaks: Int
@@ -76,6 +97,7 @@ public enum ReferenceTool: String, Sendable {
   ) throws -> Verdict {
     let result = try ReferenceTool.qemuImg.run(
       ["check", "--output=json"] + names(image, format, passphrase), folder: folder)
+    if result.status == 63 { return Verdict(corruptions: 0, leaks: 0, checkErrors: 0, text: "") }
     guard let top = try? JSONSerialization.jsonObject(with: Foundation.Data(result.stdout)) as? [String: Any]
     else {
       throw TestFailure("\(result.command): \(result.stdoutText)\(result.stderrText)")

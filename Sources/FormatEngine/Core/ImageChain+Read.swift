@@ -115,14 +115,13 @@ extension ImageChain {
     _ found: LocatedExtent, at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer
   ) throws(EngineError) {
     let layer = layers[found.depth]
-    let unit = layer.clusterSize
-    let start = offset.aligned(downTo: unit)
-    let byteCount = Int(min(unit, layer.virtualSize - start))
-    if offset == start && buffer.count == byteCount {
+    let unit = try layer.packedUnit(at: offset)
+    let start = unit.lowerBound
+    if offset == start && buffer.count == unit.count {
       return unsafe try layer.readCompressed(found.extent, at: offset, into: buffer)
     }
     let first = Int(offset - start)
-    let cluster = try unpackedCluster(found, layer, at: start, byteCount: byteCount)
+    let cluster = try unpackedCluster(found, layer, at: start, byteCount: unit.count)
     guard first + buffer.count <= cluster.byteCount else {
       throw .corrupt("Compressed extent is longer than its cluster", at: offset)
     }

@@ -42,6 +42,13 @@ public struct LayerRequest: Sendable {
   }
 }
 
+extension LayerRequest {
+  /// For formats that can only be read.
+  func requireReadOnly() throws(EngineError) {
+    guard access == .readOnly else { throw EngineError(.readOnly, "Image is read-only") }
+  }
+}
+
 /// A format before any file is open.
 public protocol ImageFormat: Sendable {
   /// As `-f` and `-O` take it.
@@ -52,9 +59,15 @@ public protocol ImageFormat: Sendable {
   static var layerOptions: OptionSchema { get }
   /// Further files of an image, for which a command line can give others.
   static var fileRoles: [String] { get }
+  /// Those of which an image has any number: `extents` stands for `extents.0`, `extents.1`, and so on.
+  static var numberedFileRoles: [String] { get }
   /// Whether an image can lie over another one.
   static var supportsBacking: Bool { get }
   static func open(_ file: any ByteStore, _ request: LayerRequest) throws(EngineError) -> any ImageLayer
+}
+
+extension ImageFormat {
+  public static var numberedFileRoles: [String] { [] }
 }
 
 /// What a format needs to make a new image.
@@ -87,8 +100,14 @@ public protocol CreatableFormat: ImageFormat {
   static var createOptions: OptionSchema { get }
   /// Whether opened layers of it are `CompressedWriting`.
   static var supportsCompression: Bool { get }
+  /// A file that could not be made into an image is taken away even where it was there before.
+  static var removesFailedFiles: Bool { get }
   /// Writes an empty image over `file`, whose old content is gone.
   static func create(on file: any ByteStore, _ request: CreateRequest) throws(EngineError)
+}
+
+extension CreatableFormat {
+  public static var removesFailedFiles: Bool { false }
 }
 
 /// The formats, in the order in which they are probed. Adding a format adds its row here: explicit, so
@@ -96,15 +115,23 @@ public protocol CreatableFormat: ImageFormat {
 public enum FormatCatalog {
   public static let all: [any ImageFormat.Type] = [
     Qcow2Format.self,
+    LUKSFormat.self,
     ParallelsFormat.self,
     VDIFormat.self,
     QcowFormat.self,
     QEDFormat.self,
+    BochsFormat.self,
+    CLoopFormat.self,
+    DMGFormat.self,
+    VMDKFormat.self,
     RawFormat.self,
   ]
 
   /// The format of plain bytes, which every file has.
   static let plain: any ImageFormat.Type = RawFormat.self
+
+  /// Files by which a folder is known to be an image: the one to open where the folder is named.
+  static let bundleDescriptors = ["DiskDescriptor.xml"]
 
   public static func format(named name: String) -> (any ImageFormat.Type)? {
     all.first { $0.name == name }

@@ -51,6 +51,18 @@ public protocol ImageLayer: AnyObject, Sendable {
   /// Unpacks the bytes from `offset` on, which lie in a compressed extent, into all of `buffer`.
   func readCompressed(_ extent: Extent, at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer)
     throws(EngineError)
+
+  /// The guest bytes that are packed together with the one at `offset`, which lies in a compressed extent:
+  /// they are unpacked at once and kept. They end inside the disk.
+  func packedUnit(at offset: UInt64) throws(EngineError) -> Range<UInt64>
+}
+
+extension ImageLayer {
+  /// For formats that pack whole clusters, whose size is a power of two.
+  public func packedUnit(at offset: UInt64) throws(EngineError) -> Range<UInt64> {
+    let start = offset.aligned(downTo: clusterSize)
+    return start..<start + min(clusterSize, virtualSize - start)
+  }
 }
 
 /// Room that a layer has set aside for guest bytes that are not yet written.

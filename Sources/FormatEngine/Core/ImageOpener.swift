@@ -17,6 +17,8 @@ public struct OpenOptions: Sendable {
   public var isForInspection = false
   /// Parents that an image tells by an id only are searched for, also where they are not to be opened.
   public var searchesForParents = false
+  /// Files that are opened all the same, since the image consists of them: for `check`, which reads all of it.
+  public var checkedRoles: Set<ReferencePolicy.Role> = []
   /// As `LayerRequest.note`.
   public var note: @Sendable (String) -> Void = { _ in }
   /// Options of the top layer (`LayerRequest.options`); those of the layer below begin with `backing.`.

@@ -43,5 +43,10 @@ extension ImageLayer {
 
 extension EngineError {
   /// Encrypted bytes are asked for and nobody gave the key.
-  static let missingKey = EngineError.invalid("Parameter 'encrypt.key-secret' is required for cipher")
+  static func missingKey(option: String) -> EngineError {
+    .invalid("Parameter '\(option)' is required for cipher")
+  }
+
+  /// The same for a format that says so with options of its own, as qcow2 does.
+  static let missingKey = missingKey(option: "encrypt.key-secret")
 }

@@ -69,6 +69,8 @@ public struct ReferenceOpener: Sendable {
   public var isEnabled: Bool
   /// Whether folders may be searched for what an image tells by an id only: what lies below it is wanted.
   public var maySearch: Bool
+  /// Opened all the same: parts of the image itself, which a check has to read.
+  public var checkedRoles: Set<ReferencePolicy.Role> = []
 
   public init(policy: ReferencePolicy = .anywhere, flushing: FlushMode = .durable, isEnabled: Bool = true) {
     self.policy = policy
@@ -76,6 +78,9 @@ public struct ReferenceOpener: Sendable {
     self.isEnabled = isEnabled
     maySearch = isEnabled
   }
+
+  /// Whether files of a role are opened at all.
+  public func opens(_ role: ReferencePolicy.Role) -> Bool { isEnabled || checkedRoles.contains(role) }
 
   /// The file `name` that the image at `path` names, opened.
   public func open(

@@ -51,8 +51,16 @@ struct LUKSHeader: Equatable, Sendable {
 }
 
 extension LUKSHeader {
+  /// Whether `head` begins a volume of the version that is understood here.
+  static func isFirstVersion(_ head: RawSpan) -> Bool {
+    guard let start = try? head.bytes(in: 0..<6), let version = try? head.bigEndian(UInt16.self, at: 6) else {
+      return false
+    }
+    return start == magic && version == 1
+  }
+
   /// Reads and checks a header. Nothing of it has to be true but what `validate` says.
-  static func parse(_ bytes: RawSpan) throws(EngineError) -> LUKSHeader {
+  static func parse(_ bytes: RawSpan, isDetached: Bool = false) throws(EngineError) -> LUKSHeader {
     guard try bytes.bytes(in: 0..<6) == magic else {
       throw EngineError(.notThisFormat, "Volume is not in LUKS format")
     }
@@ -75,7 +83,7 @@ extension LUKSHeader {
       keyDigestSalt: try bytes.bytes(in: 132..<132 + saltByteCount),
       keyDigestIterations: try bytes.bigEndian(UInt32.self, at: 164),
       uuid: String(decoding: uuid, as: UTF8.self), slots: slots)
-    try header.validate()
+    try header.validate(isDetached: isDetached)
     return header
   }
 
@@ -133,12 +141,12 @@ extension LUKSHeader {
 }
 
 extension LUKSHeader {
-  /// Every number against its range and against the others.
-  func validate() throws(EngineError) {
+  /// Every number against its range and against the others. Behind a detached header there is no payload.
+  func validate(isDetached: Bool) throws(EngineError) {
     guard keyDigestIterations > 0 else { throw .corrupt("LUKS key iteration count is zero") }
     try Self.requireBearable(keyDigestIterations, "LUKS key")
     let headerEnd = UInt64(Self.byteCount).dividedRoundingUp(by: Self.sectorByteCount)
-    guard UInt64(payloadSector) >= headerEnd else {
+    guard isDetached || UInt64(payloadSector) >= headerEnd else {
       throw .corrupt("LUKS payload is overlapping with the header")
     }
     for (index, slot) in slots.enumerated() {
@@ -153,7 +161,7 @@ extension LUKSHeader {
         guard slot.iterations > 0 else { throw .corrupt("Keyslot \(index) iteration count is zero") }
         try Self.requireBearable(slot.iterations, "Keyslot \(index)")
       }
-      guard place.upperBound <= UInt64(payloadSector) else {
+      guard isDetached || place.upperBound <= UInt64(payloadSector) else {
         throw .corrupt("Keyslot \(index) is overlapping with the encrypted payload")
       }
       for (other, neighbour) in slots.enumerated() where other > index {
@@ -161,6 +169,13 @@ extension LUKSHeader {
           throw .corrupt("Keyslots \(index) and \(other) are overlapping in the header")
         }
       }
+    }
+  }
+
+  /// First byte behind all key material.
+  var materialEnd: UInt64 {
+    slots.reduce(UInt64(Self.byteCount)) {
+      max($0, materialSectors(of: $1).upperBound * Self.sectorByteCount)
     }
   }
 
@@ -196,9 +211,11 @@ struct LUKSArea: Sendable {
     self.byteCount = byteCount
   }
 
-  func readHeader() throws(EngineError) -> LUKSHeader {
+  func readHeader(isDetached: Bool = false) throws(EngineError) -> LUKSHeader {
     let bytes = try store.bytes(at: try place(of: 0, LUKSHeader.byteCount), count: LUKSHeader.byteCount)
-    return try bytes.parsed { (span) throws(EngineError) in try LUKSHeader.parse(span) }
+    return try bytes.parsed { (span) throws(EngineError) in
+      try LUKSHeader.parse(span, isDetached: isDetached)
+    }
   }
 
   func read(into buffer: UnsafeMutableRawBufferPointer, at position: UInt64) throws(EngineError) {

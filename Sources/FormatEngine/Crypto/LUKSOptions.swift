@@ -7,8 +7,17 @@ struct LUKSOptions: Sendable {
 
   static let usualMilliseconds: UInt64 = 2000
 
-  /// The names behind the prefix that are understood here.
-  static let names = ["cipher-alg", "cipher-mode", "ivgen-alg", "ivgen-hash-alg", "hash-alg", "iter-time"]
+  /// What `create` takes, in the order in which it prints them.
+  static func options(prefix: String) -> [OptionSchema.Option] {
+    [
+      .init("\(prefix)cipher-alg", .text, "Name of encryption cipher algorithm"),
+      .init("\(prefix)cipher-mode", .text, "Name of encryption cipher mode"),
+      .init("\(prefix)ivgen-alg", .text, "Name of IV generator algorithm"),
+      .init("\(prefix)ivgen-hash-alg", .text, "Name of IV generator hash algorithm"),
+      .init("\(prefix)hash-alg", .text, "Name of encryption hash algorithm"),
+      .init("\(prefix)iter-time", .number, "Time to spend in PBKDF in milliseconds"),
+    ]
+  }
 
   /// `prefix`: what stands before the names, such as `encrypt.`.
   init(_ options: OptionValues, prefix: String) throws(EngineError) {
@@ -46,10 +55,11 @@ extension LUKSHeader {
     (UInt64(suite.keyByteCount) * UInt64(stripeCount)).aligned(upTo: materialAlignment)
   }
 
-  /// Writes a header with a new volume key, its first slot opened by `passphrase`.
-  static func create(_ options: LUKSOptions, for passphrase: Secret, in area: LUKSArea) throws(EngineError)
-    -> (header: LUKSHeader, volumeKey: Secret)
-  {
+  /// Writes a header with a new volume key, its first slot opened by `passphrase`. The payload of a detached header
+  /// begins where its file does.
+  static func create(
+    _ options: LUKSOptions, for passphrase: Secret, isDetached: Bool = false, in area: LUKSArea
+  ) throws(EngineError) -> (header: LUKSHeader, volumeKey: Secret) {
     let suite = options.suite
     let key = try Gcrypt.randomSecret(count: suite.keyByteCount)
     let salt = try Gcrypt.randomBytes(count: saltByteCount)
@@ -61,7 +71,8 @@ extension LUKSHeader {
       slots.append(KeySlot(materialSector: UInt32(offset / sectorByteCount)))
     }
     var header = LUKSHeader(
-      suite: suite, hash: options.hash, payloadSector: UInt32(wholeByteCount(for: suite) / sectorByteCount),
+      suite: suite, hash: options.hash,
+      payloadSector: isDetached ? 0 : UInt32(wholeByteCount(for: suite) / sectorByteCount),
       keyDigest: try digest(of: key, salt: salt, iterations: iterations, options.hash), keyDigestSalt: salt,
       keyDigestIterations: iterations, uuid: try randomUUID(), slots: slots)
     try area.write(bytes: header.serialised(), at: 0)
@@ -89,7 +100,7 @@ extension LUKSHeader {
   /// What `info` tells of it.
   var infoFields: [InfoField] {
     var fields = [
-      InfoField("format", .text("luks")), InfoField("cipher-alg", .text(suite.algorithm.rawValue)),
+      InfoField("cipher-alg", .text(suite.algorithm.rawValue)),
       InfoField("cipher-mode", .text(suite.mode.rawValue)),
       InfoField("ivgen-alg", .text(suite.ivGenerator.rawValue)),
     ]
@@ -97,7 +108,7 @@ extension LUKSHeader {
       fields.append(InfoField("ivgen-hash-alg", .text(ivHash.rawValue)))
     }
     fields += [
-      InfoField("hash-alg", .text(hash.rawValue)), InfoField("detached-header", .flag(false)),
+      InfoField("hash-alg", .text(hash.rawValue)), InfoField("detached-header", .flag(payloadSector == 0)),
       InfoField("payload-offset", .integer(Int64(payloadSector) * Int64(Self.sectorByteCount))),
       InfoField("master-key-iters", .integer(Int64(keyDigestIterations))), InfoField("uuid", .text(uuid)),
       InfoField("slots", .list(slots.map(Self.infoValue))),

@@ -64,7 +64,10 @@ public enum ImageCreator {
         throw .invalid("Backing file specified without backing format")
       }
     }
-    guard options.isGiven("size") else { throw .invalid("Image creation needs a size parameter") }
+    // A header by itself has no disk.
+    guard options.isGiven("size") || options.flag("detached-header") == true else {
+      throw .invalid("Image creation needs a size parameter")
+    }
   }
 
   private static func openBacking(
@@ -110,7 +113,7 @@ public enum ImageCreator {
       try format.create(on: file, request)
       return warnings
     } catch {
-      if !existed { HostFiles.remove(plain) }
+      if !existed || (format.removesFailedFiles && file.kind == .regular) { HostFiles.remove(plain) }
       throw error
     }
   }

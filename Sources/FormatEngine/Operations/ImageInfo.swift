@@ -13,7 +13,8 @@ public struct ImageInfo: Sendable {
   public var clusterSize: UInt64 = 0
   public var isEncrypted = false
   public var isCompressed = false
-  public var isDirty = false
+  /// Nil where the format does not say.
+  public var isDirty: Bool? = false
   public var backing: BackingReference?
   /// The path that the name of the backing file leads to, nil where it leads nowhere.
   public var backingPath: String?
@@ -41,7 +42,8 @@ public struct ImageInfo: Sendable {
     if let describing = layer as? any SelfDescribing {
       info.isEncrypted = describing.isEncrypted
       info.isCompressed = describing.isCompressedByDefault
-      info.isDirty = describing.isDirty ?? false
+      info.isDirty = describing.tellsUnit ? describing.isDirty ?? false : nil
+      if !describing.tellsUnit { info.clusterSize = 0 }
       info.formatSpecific = describing.formatSpecificInfo
       // The file that was opened last comes first.
       for extra in describing.extraFiles {
@@ -70,8 +72,9 @@ extension ImageInfo {
   public var json: InfoValue {
     var fields = [
       InfoField("filename", .text(filename)), InfoField("format", .text(format)),
-      InfoField("dirty-flag", .flag(isDirty)), InfoField("virtual-size", Self.number(virtualSize)),
     ]
+    if let isDirty { fields.append(InfoField("dirty-flag", .flag(isDirty))) }
+    fields.append(InfoField("virtual-size", Self.number(virtualSize)))
     if let actualSize { fields.append(InfoField("actual-size", Self.number(actualSize))) }
     if clusterSize > 0 { fields.append(InfoField("cluster-size", Self.number(clusterSize))) }
     if isEncrypted { fields.append(InfoField("encrypted", .flag(true))) }

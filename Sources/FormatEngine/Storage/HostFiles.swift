@@ -51,6 +51,19 @@ public enum HostFiles {
     return names.sorted()
   }
 
+  /// Bytes of a regular file, and those that it takes on the host, without opening it.
+  static func sizes(of path: String) throws(EngineError) -> (byteCount: UInt64, allocatedByteCount: UInt64) {
+    var status = stat()
+    guard unsafe stat(path, &status) == 0 else {
+      throw .systemCall("Could not open '\(path)'", errno: errno, path: path)
+    }
+    guard kind(ofMode: status.st_mode) == .regular else {
+      throw EngineError(
+        .invalidArgument, "'file' driver requires '\(path)' to be a regular file", path: path)
+    }
+    return (UInt64(max(0, status.st_size)), UInt64(max(0, status.st_blocks)) * 512)
+  }
+
   /// Takes away a file that was not finished; that it cannot be is no further error.
   static func remove(_ path: String) { _ = unsafe unlink(path) }
 

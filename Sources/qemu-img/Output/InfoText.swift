@@ -31,7 +31,7 @@ enum InfoText {
     ]
     if info.isEncrypted { lines.append("encrypted: yes") }
     if info.clusterSize > 0 { lines.append("cluster_size: \(info.clusterSize)") }
-    if info.isDirty { lines.append("cleanly shut down: no") }
+    if info.isDirty == true { lines.append("cleanly shut down: no") }
     return lines
   }
 

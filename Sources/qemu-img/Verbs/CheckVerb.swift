@@ -17,6 +17,7 @@ enum CheckVerb {
     var image = ImageArguments()
     var options = OpenOptions()
     options.isForInspection = true
+    options.checkedRoles = [.extent]
     var (output, cache) = ("human", "writeback")
     var isQuiet = false
     var mode: RepairMode?

@@ -151,8 +151,9 @@ enum ConvertVerb {
     let isDevice = (target.members[0].file as? FileStore)?.kind == .blockDevice
     let hasBacking = arguments.createsTarget ? target.top.backing != nil : arguments.backing.file != nil
     options.scope = hasBacking ? .above(depth: 1) : .everything
-    options.targetReadsAsZeros =
-      arguments.createsTarget ? !(isDevice && target.top.clusterSize == 0) : arguments.isTargetZero
+    // Without tables, new bytes are those of the device, or what zeros decrypt to.
+    let hasOldBytes = target.top.clusterSize == 0 && (isDevice || target.top.cipher != nil)
+    options.targetReadsAsZeros = arguments.createsTarget ? !hasOldBytes : arguments.isTargetZero
     try attempt { () throws(EngineError) in
       try Converter.convert(from: sources, to: target, options, progress: progress)
     }

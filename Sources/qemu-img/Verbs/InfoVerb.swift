@@ -48,11 +48,16 @@ enum InfoVerb {
     var chain = try image.open(name, options)
     var current = name
     var images: [ImageInfo] = []
-    var seen: Set<HostFiles.Identity> = []
+    // Several disks may lie in one file, told apart by options.
+    var layerOptions: [String: String] = [:]
+    var seen: [HostFiles.Identity: [[String: String]]] = [:]
     options.secrets = image.secrets
     while true {
-      if let file = chain.members[0].file as? FileStore, !seen.insert(file.identity).inserted {
-        throw VerbFailure("Backing file '\(current)' creates an infinite loop.")
+      if let file = chain.members[0].file as? FileStore {
+        guard seen[file.identity]?.contains(layerOptions) != true else {
+          throw VerbFailure("Backing file '\(current)' creates an infinite loop.")
+        }
+        seen[file.identity, default: []].append(layerOptions)
       }
       let member = chain.members[0]
       let info = try attempt("Could not open '\(current)': ") { () throws(EngineError) in
@@ -63,7 +68,7 @@ enum InfoVerb {
       guard let next = info.backingPath else {
         throw VerbFailure("Could not open '\(current)': No way to its backing file")
       }
-      current = next
+      (current, layerOptions) = (next, backing.options)
       chain = try attempt("Could not open '\(next)': ") { () throws(EngineError) in
         try ImageOpener.open(options.policy.specification(of: backing, namedBy: member.path), options)
       }

@@ -9,6 +9,8 @@ struct ConformanceRow: Sendable, CustomTestStringConvertible {
     /// Our own `create` with these options, then our own writes.
     case engine(options: [String: String], baseSize: Int?)
     case judge(JudgeImage)
+    /// A format that nobody here writes: the tests put its bytes together.
+    case built(@Sendable (inout SeededRandom) throws -> BuiltImage)
   }
 
   var name: String
@@ -19,6 +21,8 @@ struct ConformanceRow: Sendable, CustomTestStringConvertible {
   var isWritable: Bool
   /// Of an encrypted image.
   var passphrase: String?
+  /// Formats that are known by the file's name want another one.
+  var fileName = "image"
 
   var testDescription: String { name }
 
@@ -31,6 +35,14 @@ struct ConformanceRow: Sendable, CustomTestStringConvertible {
       return type
     }
   }
+}
+
+/// The bytes of an image, and of the disk in it.
+struct BuiltImage: Sendable {
+  var file: [UInt8]
+  var disk: [UInt8]
+  /// Whether the judge can read it.
+  var isJudged = true
 }
 
 /// An image of a row on disk, and what it must read like.
@@ -88,11 +100,22 @@ extension ConformanceRow {
         try EngineImage(
           format: format, size: size, options: options, baseSize: baseSize, passphrase: passphrase
         ).make(in: folder, &random)
+      case .built(let build): return try collect(try build(&random), in: folder)
       }
       return try collect(folder)
     }
     Self.made.withLock { $0[name] = files }
     return files
+  }
+
+  /// An image that was put together, and what it was made of; the judge reads the same, if it can read it.
+  private func collect(_ built: BuiltImage, in folder: TemporaryFolder) throws -> [String: [UInt8]] {
+    let path = try folder.write(built.file, to: fileName)
+    if built.isJudged {
+      let content = try ReferenceTool.content(of: path, format: format, in: folder)
+      guard content == built.disk else { throw TestFailure("\(name): the judge reads something else") }
+    }
+    return [fileName: built.file, "model": built.disk]
   }
 
   /// All files that were made, and what the judge reads of them.

@@ -1,4 +1,5 @@
 import FormatEngine
+import TestSupport
 
 private let mebibyte = 1 << 20
 
@@ -6,6 +7,13 @@ extension ConformanceRow {
   /// Every kind of image. A new format adds its rows here.
   static let all: [ConformanceRow] =
     raw + engineQcow2 + judgeQcow2 + parallels + engineQED + judgeQED + engineQcow + judgeQcow
+  static let all: [ConformanceRow] = [
+    raw, engineQcow2, judgeQcow2,
+    parallels,
+    bochs, cloop,
+    luks,
+    engineVDI, judgeVDI,
+  ].flatMap { $0 }
 
   /// Those that the engine can change.
   static let writable = all.filter { $0.isWritable }
@@ -13,6 +21,13 @@ extension ConformanceRow {
   /// Those whose bytes are damaged: the judge's images have everything that ours have, and more.
   static let hostile =
     raw + judgeQcow2 + parallels.filter { $0.name.hasPrefix("parallels") } + judgeQED + judgeQcow
+  static let hostile: [ConformanceRow] = [
+    raw, judgeQcow2,
+    parallels.filter { $0.name.hasPrefix("parallels") },
+    bochs, cloop,
+    [judgeLUKS],
+    judgeVDI,
+  ].flatMap { $0 }
 
   private static let raw = [
     ConformanceRow(
@@ -95,6 +110,28 @@ extension ConformanceRow {
     qcow2("snapshots", 4096, mebibyte) { $0.snapshotCount = 3 },
   ]
 
+  private static let engineVDI = [
+    ConformanceRow(
+      name: "our VDI, dynamic", format: "vdi", size: 3 * mebibyte + 512,
+      maker: .engine(options: [:], baseSize: nil),
+      isWritable: true),
+    ConformanceRow(
+      name: "our VDI, static", format: "vdi", size: 2 * mebibyte + 512,
+      maker: .engine(options: ["static": "on"], baseSize: nil), isWritable: true),
+  ]
+
+  private static let judgeVDI = [
+    vdi("dynamic", 4 * mebibyte + 70 * 512, []), vdi("static", 2 * mebibyte, ["static=on"]),
+  ]
+
+  private static func vdi(_ name: String, _ size: Int, _ options: [String]) -> ConformanceRow {
+    var recipe = JudgeImage(size: size, options: options, cluster: mebibyte)
+    recipe.format = "vdi"
+    recipe.operationCount = 6
+    return ConformanceRow(
+      name: "VDI, \(name)", format: "vdi", size: size, maker: .judge(recipe), isWritable: true)
+  }
+
   private static func qcow2(
     _ name: String, _ cluster: Int, _ size: Int, _ options: [String] = [],
     _ change: (inout JudgeImage) -> Void = { _ in }
@@ -119,4 +156,29 @@ extension ConformanceRow {
           isWritable: true),
       ]
     }
+  private static let bochs = [
+    built("bochs, 64 KiB extents", "bochs", mebibyte + 3 * 512) { random in
+      try BochsImage().build(byteCount: mebibyte + 3 * 512, &random)
+    },
+    built("bochs, version 1, 1 MiB extents", "bochs", 3 * mebibyte) { random in
+      try BochsImage(isVersion1: true, extentSize: mebibyte, bitmapSize: 256).build(
+        byteCount: 3 * mebibyte, &random)
+    },
+  ]
+
+  private static let cloop = [
+    built("cloop, 64 KiB blocks", "cloop", mebibyte) { random in
+      try CLoopImage(blockSize: 65536).build(blockCount: 16, &random)
+    },
+    built("cloop, blocks of 20.5 KiB", "cloop", 41 * 512 * 30) { random in
+      try CLoopImage(blockSize: 41 * 512).build(blockCount: 30, &random)
+    },
+  ]
+
+  private static func built(
+    _ name: String, _ format: String, _ size: Int,
+    _ build: @escaping @Sendable (inout SeededRandom) throws -> BuiltImage
+  ) -> ConformanceRow {
+    ConformanceRow(name: name, format: format, size: size, maker: .built(build), isWritable: false)
+  }
 }

@@ -8,12 +8,14 @@ extension ConformanceTests {
     switch row.maker {
     case .engine(let options, _): options["data_file"] == nil && options["encrypt.format"] != "luks"
     case .judge(let recipe): !recipe.options.contains { $0.hasPrefix("data_file") }
+    case .built: false
     }
   }
 
   /// Small disks of every kind: each power cut leaves several states, and each is read whole.
   static let powerCutRows = oneFileRows.filter {
-    $0.size <= 1 << 20 || $0.name.contains("ubclusters") && $0.size <= 2 << 20
+    $0.size <= 1 << 20 || $0.name == "our VDI, dynamic"
+      || $0.name.contains("ubclusters") && $0.size <= 2 << 20
   }
 
   /// Every call of a run of changes fails once. What was not touched stays, what was is old or new, the
@@ -128,6 +130,10 @@ extension ConformanceTests {
       // Marked as being in use: its counts may be wrong, and whoever writes to it next sets them right.
       _ = try ReferenceTool.qemuImg.run(["check", "-q", "-r", "all", path], folder: fixture.folder.path)
     }
+    if fixture.row.format == "vdi", model == nil {
+      // Not closed: the header may count more rooms than are in use, which the judge takes for an error.
+      try VDICount.settle(path, moment)
+    }
     let verdict = try ReferenceTool.check(
       path, format: fixture.row.format, folder: fixture.folder.path, passphrase: fixture.row.passphrase)
     #expect(verdict.corruptions == 0 && verdict.checkErrors == 0, "\(moment): \(verdict.text)")
@@ -151,7 +157,11 @@ extension ConformanceTests {
         try history.expectFlushed(chain, state.cut, moment)
         if let checkable = chain.top as? any Checkable {
           let report = try checkable.check(progress: .none)
-          #expect(report.corruptions == 0, "\(moment): \(report.findings.prefix(3))")
+          if row.format == "vdi" {
+            try VDICount.expectNotTooLow(state.bytes, report, moment)
+          } else {
+            #expect(report.corruptions == 0, "\(moment): \(report.findings.prefix(3))")
+          }
         }
         judged += 1
         if judged % 12 == 0 { try Self.expectSound(fixture, state.bytes, nil, moment) }

@@ -11,9 +11,12 @@ extension ConformanceTests {
     try row.withFixture { fixture in
       let chain = try fixture.open()
       let buffer = AlignedBuffer(byteCount: Int(64 * KiB))
-      var measured = 0
+      var (measured, packed) = (0, 0)
       for offset in stride(from: 0, through: chain.virtualSize - 64 * KiB, by: Int(64 * KiB)) {
-        if try chain.hasPackedBytes(offset..<offset + 64 * KiB) { continue }
+        if try chain.hasPackedBytes(offset..<offset + 64 * KiB) {
+          packed += 1
+          continue
+        }
         unsafe try chain.read(into: buffer.bytes, at: offset)
         let before = imgfs_allocation_count()
         unsafe try chain.read(into: buffer.bytes, at: offset)
@@ -21,7 +24,8 @@ extension ConformanceTests {
         #expect(count == 0, "at \(offset)")
         measured += 1
       }
-      #expect(measured > 0)
+      // Some formats pack all that they hold.
+      #expect(measured > 0 || (!row.isWritable && packed > 0))
     }
   }
 
@@ -30,9 +34,9 @@ extension ConformanceTests {
   func chainThatIsLetGoClosesItsFiles(_ row: ConformanceRow) throws {
     try row.withFixture { fixture in
       do {
-        let chain = try fixture.open(.readWrite)
+        let chain = try fixture.open(row.isWritable ? .readWrite : .readOnly)
         _ = try chain.readBytes(at: 0, count: 4096)
-        try chain.writeBytes([1, 2, 3], at: 5000)
+        if row.isWritable { try chain.writeBytes([1, 2, 3], at: 5000) }
         if let keeping = chain.top as? any SnapshotKeeping, let record = try keeping.snapshots().first {
           _ = try keeping.openSnapshot(record).extent(at: 0, limit: 512)
         }

@@ -17,6 +17,8 @@ struct JudgeImage: Sendable {
   /// Internal snapshots, taken between writes.
   var snapshotCount = 0
   var operationCount = 24
+  /// Of an encrypted image.
+  var passphrase: String?
 
   /// Makes `name` in a folder (and the files that it needs) and gives its path.
   func make(_ name: String, in folder: TemporaryFolder, random: inout SeededRandom) throws -> String {
@@ -37,16 +39,14 @@ struct JudgeImage: Sendable {
     _ name: String, in folder: TemporaryFolder, _ base: (name: String, format: String)?,
     _ random: inout SeededRandom
   ) throws -> String {
-    var arguments = ["create", "-q", "-f", format]
-    if !options.isEmpty { arguments += ["-o", options.joined(separator: ",")] }
-    if let base { arguments += ["-b", base.name, "-F", base.format] }
-    arguments += [name, String(size)]
-    try ReferenceTool.qemuImg.run(arguments, folder: folder.path).expecting(0)
+    try ReferenceTool.create(
+      name, format: format, size: size, options: options, over: base, folder: folder.path,
+      passphrase: passphrase)
     for round in 0...snapshotCount {
       let packed = writesCompressed && round == 0 ? compressedWrites(&random) : []
       let commands = packed + (0..<operationCount).map { _ in command(&random) }
       // In its folder: the judge takes a data file's name as relative to where it runs.
-      try ReferenceTool.io(commands, on: name, format: format, folder: folder.path)
+      try ReferenceTool.io(commands, on: name, format: format, folder: folder.path, passphrase: passphrase)
       if round < snapshotCount {
         try ReferenceTool.qemuImg("snapshot", "-c", "snap \(round)", name, folder: folder.path)
       }

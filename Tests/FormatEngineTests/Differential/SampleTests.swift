@@ -4,13 +4,31 @@ import Testing
 
 /// Images that other programs made give the digests that are listed for them.
 @Suite(.enabled(if: Samples.areHere)) struct SampleTests {
-  @Test(arguments: Samples.expectations(["raw", "qcow2", "parallels"]))
+  @Test(
+    arguments: Samples.expectations([
+      "raw", "qcow2",
+      "parallels",
+      "cloop", "bochs",
+      "vmdk",
+    ]))
   func sampleGivesItsDigest(_ sample: Samples.Expectation) throws {
     try TemporaryFolder.with { folder in
       let chain = try ImageOpener.open(try Samples.unpack(sample.name, into: folder))
       #expect(chain.members[0].formatName == sample.format)
       #expect(chain.virtualSize == sample.virtualSize)
       #expect(try RawDigest.of(chain) == sample.digest)
+    }
+  }
+
+  /// What a fuzzer made of an image is refused with the words that qemu-img has for it.
+  @Test(arguments: [("afl9.vmdk", "vmdk", "L1 size too big")])
+  func madeUpSampleIsRefused(_ name: String, _ format: String, _ words: String) throws {
+    try TemporaryFolder.with { folder in
+      let path = try Samples.unpack(name, into: folder)
+      let error = #expect(throws: EngineError.self) {
+        try ImageOpener.open(path, OpenOptions(format: format))
+      }
+      #expect(error?.message.contains(words) == true, "\(String(describing: error))")
     }
   }
 

@@ -24,6 +24,23 @@ struct Dialect: Sendable, CustomTestStringConvertible {
     Dialect(name: "qcow2 packed", format: "qcow2", isPacked: true),
     Dialect(name: "qcow2 v2", format: "qcow2", options: "compat=0.10,cluster_size=4k"),
     Dialect(name: "qcow2 subclusters", format: "qcow2", options: "extended_l2=on"),
+    Dialect(name: "vmdk", format: "vmdk"),
+    Dialect(name: "vmdk flat", format: "vmdk", options: "subformat=monolithicFlat"),
+    Dialect(name: "vmdk split", format: "vmdk", options: "subformat=twoGbMaxExtentSparse"),
+    Dialect(name: "vmdk split flat", format: "vmdk", options: "subformat=twoGbMaxExtentFlat"),
+    Dialect(name: "vdi", format: "vdi"),
+    Dialect(name: "vdi static", format: "vdi", options: "static=on"),
+    Dialect(name: "vpc", format: "vpc", options: "force_size=on"),
+    Dialect(name: "vpc fixed", format: "vpc", options: "subformat=fixed,force_size=on"),
+    Dialect(name: "vpc by geometry", format: "vpc", roundsSize: true),
+    Dialect(name: "vhdx", format: "vhdx"),
+    Dialect(name: "vhdx fixed", format: "vhdx", options: "subformat=fixed"),
+    Dialect(name: "qed", format: "qed"),
+    Dialect(name: "qcow", format: "qcow"),
+    Dialect(name: "qcow packed", format: "qcow", isPacked: true),
+    Dialect(name: "parallels", format: "parallels"),
+    Dialect(name: "luks", format: "luks", options: "iter-time=10", hasKey: true),
+    Dialect(name: "luks", format: "luks", options: "iter-time=10", hasKey: true, isChecked: false),
   ].filter { FormatCatalog.format(named: $0.format) != nil }
 
   /// What `convert` takes for making such an image.

@@ -2,7 +2,8 @@
 
 /// A layer whose disk can get another size.
 public protocol Resizable: WritableLayer {
-  /// The new bytes read as zeros, whatever lies below. Fewer bytes: what is beyond them is gone.
+  /// The new bytes read as zeros, whatever lies below; where the whole file is one encrypted run they read as what
+  /// a new image's do. Fewer bytes: what is beyond them is gone.
   ///
   /// `preallocation` is for the bytes that are added. `clearing` is called once where the disk grows, when the
   /// layer takes the new bytes but before the new size is recorded: it makes zeros of those that would

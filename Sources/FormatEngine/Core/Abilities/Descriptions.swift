@@ -26,10 +26,16 @@ public protocol SelfDescribing: ImageLayer {
   var formatSpecificInfo: [InfoField]? { get }
   /// Whether the image was not closed properly and needs repair before its counts can be trusted.
   var isDirty: Bool? { get }
+  /// Whether `info` shows the unit of allocation and whether the image is dirty: QEMU knows neither of some formats.
+  var tellsUnit: Bool { get }
   var isEncrypted: Bool { get }
   var isCompressedByDefault: Bool { get }
   /// Bytes of the files beyond the image file itself (external data file) that this layer has open.
   var extraFiles: [NamedStore] { get }
+}
+
+extension SelfDescribing {
+  public var tellsUnit: Bool { true }
 }
 
 /// One of a layer's further files, with the role that qemu-img gives it ("data-file").

@@ -133,7 +133,7 @@ struct NodeOpener {
     guard common.flag("read-only") != true || access == .readOnly else { throw Self.readOnly }
     var shown: [InfoField] = []
     var request = request(file.path, access)
-    for role in format.fileRoles {
+    for role in format.fileRoles + rest.numberedChildren(format.numberedFileRoles) {
       let child = rest.takeChild(role)
       guard !child.isEmpty else { continue }
       let opened = try store(child, access: access)
@@ -181,6 +181,7 @@ struct NodeOpener {
     var references = ReferenceOpener(
       policy: options.policy, flushing: options.flushing, isEnabled: !options.isForInspection)
     references.maySearch = options.backing == .follow || options.searchesForParents
+    references.checkedRoles = options.checkedRoles
     var request = LayerRequest(
       path: path, access: access, references: references, isForInspection: options.isForInspection)
     request.secrets = options.secrets
@@ -232,10 +233,11 @@ struct NodeOpener {
     let values = try rest.take(NodeSchemas.file)
     try NodeSchemas.checkWords(values)
     try refuse(rest, driver: driver)
-    guard let path = values.text("filename"), !path.isEmpty else {
+    guard let given = values.text("filename"), !given.isEmpty else {
       throw .invalid("The '\(driver)' block driver requires a file name")
     }
-    guard !path.utf8.contains(0) else { throw .invalid("A file name has a NUL byte in it") }
+    guard !given.utf8.contains(0) else { throw .invalid("A file name has a NUL byte in it") }
+    let path = Self.fileOfBundle(given) ?? given
     guard common.flag("read-only") != true || access == .readOnly else { throw Self.readOnly }
     let flushing = common.flag("cache.no-flush") == true ? FlushMode.never : options.flushing
     let file = try FileStore.open(path, access: access, flushing: flushing)
@@ -243,6 +245,12 @@ struct NodeOpener {
       throw .invalid("'host_device' driver requires '\(path)' to be either a character or block device")
     }
     return OpenedStore(store: file, path: path, name: NodeName(path: path, driver: driver))
+  }
+
+  /// The descriptor in a folder that is an image, nil where it is none.
+  private static func fileOfBundle(_ path: String) -> String? {
+    let folder = path.hasSuffix("/") ? path : path + "/"
+    return FormatCatalog.bundleDescriptors.map { folder + $0 }.first { HostFiles.identity(of: $0) != nil }
   }
 
   private func nullStore(_ node: NodeOptions, driver: String) throws(EngineError) -> OpenedStore {

@@ -106,6 +106,19 @@ struct NodeOptions: Equatable, Sendable {
     return child
   }
 
+  /// The children `name.0`, `name.1`, ... that are there for one of `names`, by their numbers.
+  func numberedChildren(_ names: [String]) -> [String] {
+    names.flatMap { name in
+      let numbers = values.keys.compactMap { key -> Int? in
+        guard key.hasPrefix(name + ".") else { return nil }
+        let digits = key.dropFirst(name.count + 1).prefix { $0 != "." }
+        guard let number = Int(digits), String(number) == digits, number >= 0 else { return nil }
+        return number
+      }
+      return Set(numbers).sorted().map { "\(name).\($0)" }
+    }
+  }
+
   /// Takes over the options of `other` that are not there yet.
   mutating func addMissing(_ other: NodeOptions) {
     values.merge(other.values) { own, _ in own }

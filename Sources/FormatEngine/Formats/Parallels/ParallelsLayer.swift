@@ -7,6 +7,7 @@ final class ParallelsLayer: ImageLayer {
   /// Images of their own name none; what lies below one is for a bundle, or the command line, to say.
   let backing: BackingReference? = nil
   let storesHoles = false
+  let cipher: LayerCipher? = nil
   let file: any ByteStore
   private let guestFile: any ByteStore
   /// Protects the BAT and the header, never data I/O. After `RangeLock`.
@@ -55,6 +56,7 @@ extension ParallelsLayer: SelfDescribing {
   }
 
   var isDirty: Bool? { nil }
+  var tellsUnit: Bool { false }
   var isEncrypted: Bool { false }
   var isCompressedByDefault: Bool { false }
   var extraFiles: [NamedStore] { [] }

@@ -11,31 +11,28 @@ struct Qcow2CreateOptions {
   var encryption: Qcow2NewEncryption?
 
   /// In the order in which `create` prints them.
-  static let schema = OptionSchema([
-    .init(
-      "encryption", .flag, "Encrypt the image with format 'aes'. (Deprecated in favor of encrypt.format=aes)"),
-    .init("encrypt.format", .text, "Encrypt the image, format choices: 'aes', 'luks'"),
-    .init("encrypt.key-secret", .text, "ID of secret providing qcow AES key or LUKS passphrase"),
-    .init("encrypt.cipher-alg", .text, "Name of encryption cipher algorithm"),
-    .init("encrypt.cipher-mode", .text, "Name of encryption cipher mode"),
-    .init("encrypt.ivgen-alg", .text, "Name of IV generator algorithm"),
-    .init("encrypt.ivgen-hash-alg", .text, "Name of IV generator hash algorithm"),
-    .init("encrypt.hash-alg", .text, "Name of encryption hash algorithm"),
-    .init("encrypt.iter-time", .number, "Time to spend in PBKDF in milliseconds"),
-    .init("cluster_size", .size, "qcow2 cluster size", default: "65536"),
-    .init("extended_l2", .flag, "Extended L2 tables", default: "off"),
-    .init("preallocation", .text, "Preallocation mode (allowed values: off, metadata, falloc, full)"),
-    .init(
-      "compression_type", .text, "Compression method used for image cluster compression", default: "zlib"),
-    .init("size", .size, "Virtual disk size"),
-    .init("compat", .text, "Compatibility level (v2 [0.10] or v3 [1.1])"),
-    .init("data_file", .text, "File name of an external data file"),
-    .init("data_file_raw", .flag, "The external data file must stay valid as a raw image"),
-    .init("backing_file", .text, "File name of a base image"),
-    .init("backing_fmt", .text, "Image format of the base image"),
-    .init("lazy_refcounts", .flag, "Postpone refcount updates", default: "off"),
-    .init("refcount_bits", .number, "Width of a reference count entry in bits", default: "16"),
-  ])
+  static let schema = OptionSchema(
+    [
+      .init(
+        "encryption", .flag,
+        "Encrypt the image with format 'aes'. (Deprecated in favor of encrypt.format=aes)"),
+      .init("encrypt.format", .text, "Encrypt the image, format choices: 'aes', 'luks'"),
+      .init("encrypt.key-secret", .text, "ID of secret providing qcow AES key or LUKS passphrase"),
+    ] + LUKSOptions.options(prefix: "encrypt.") + [
+      .init("cluster_size", .size, "qcow2 cluster size", default: "65536"),
+      .init("extended_l2", .flag, "Extended L2 tables", default: "off"),
+      .init("preallocation", .text, "Preallocation mode (allowed values: off, metadata, falloc, full)"),
+      .init(
+        "compression_type", .text, "Compression method used for image cluster compression", default: "zlib"),
+      .init("size", .size, "Virtual disk size"),
+      .init("compat", .text, "Compatibility level (v2 [0.10] or v3 [1.1])"),
+      .init("data_file", .text, "File name of an external data file"),
+      .init("data_file_raw", .flag, "The external data file must stay valid as a raw image"),
+      .init("backing_file", .text, "File name of a base image"),
+      .init("backing_fmt", .text, "Image format of the base image"),
+      .init("lazy_refcounts", .flag, "Postpone refcount updates", default: "off"),
+      .init("refcount_bits", .number, "Width of a reference count entry in bits", default: "16"),
+    ])
 
   init(_ request: CreateRequest) throws(EngineError) {
     let options = request.options

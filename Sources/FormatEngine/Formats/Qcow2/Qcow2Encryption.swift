@@ -115,7 +115,7 @@ final class Qcow2Encryption: Sendable {
   }
 
   var infoFields: [InfoField] {
-    header.withLock { $0?.infoFields } ?? [InfoField("format", .text(method.name))]
+    [InfoField("format", .text(method.name))] + (header.withLock { $0?.infoFields } ?? [])
   }
 }
 

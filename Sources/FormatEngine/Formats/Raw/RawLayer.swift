@@ -56,19 +56,7 @@ extension RawLayer: Resizable {
     to virtualSize: UInt64, preallocation: Preallocation, progress: Progress,
     clearing: () throws(EngineError) -> Void
   ) throws(EngineError) {
-    guard preallocation != .metadata else {
-      throw .invalid("Unsupported preallocation mode: \(preallocation.rawValue)")
-    }
-    let old = try file.byteCount()
-    if virtualSize != old { try file.resize(to: virtualSize) }
-    if preallocation != .off, virtualSize > old {
-      do throws(EngineError) {
-        try (file as? FileStore)?.reserve(at: old, count: virtualSize - old)
-      } catch {
-        try? file.resize(to: old)
-        throw error
-      }
-    }
+    try file.setByteCount(virtualSize, from: try file.byteCount(), preallocation)
     size.store(virtualSize.aligned(upTo: 512), ordering: .relaxed)
     try file.flush()
   }

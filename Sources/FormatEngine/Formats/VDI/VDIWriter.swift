@@ -129,16 +129,29 @@ extension VDIState {
     let first = geometry.roomIndex(allocation.hostOffset)
     let index = geometry.blockIndex(allocation.guestOffset)
     let count = allocation.length >> geometry.blockBits
-    // Zeros at the end were not written; blocks are whole all the same.
-    let end = geometry.hostOffset(first) + allocation.length
-    if end > fileEnd {
-      if try file.byteCount() < end { try file.resize(to: end) }
-      fileEnd = end
+    var linked: UInt64 = 0
+    defer { if linked > 0 { raiseCount(to: first + UInt32(linked)) } }
+    do throws(EngineError) {
+      // Zeros at the end were not written; blocks are whole all the same.
+      let end = geometry.hostOffset(first) + allocation.length
+      if end > fileEnd {
+        if try file.byteCount() < end { try file.resize(to: end) }
+        fileEnd = end
+      }
+      while linked < count {
+        try map.setEntry(at: index + linked, to: first + UInt32(linked))
+        linked += 1
+      }
+    } catch {
+      // What is linked has its bytes; no entry leads to the rest.
+      session?.takeBack(first + UInt32(linked)..<first + UInt32(count))
+      throw error
     }
-    for number in 0..<count {
-      try map.setEntry(at: index + number, to: first + UInt32(number))
-    }
-    header.allocatedBlockCount = max(header.allocatedBlockCount, first + UInt32(count))
+  }
+
+  /// The header counts rooms before entries on disk lead to them (`WriteOrder`).
+  private func raiseCount(to end: UInt32) {
+    header.allocatedBlockCount = max(header.allocatedBlockCount, end)
   }
 
   // MARK: Zeros

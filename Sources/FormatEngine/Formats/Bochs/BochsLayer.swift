@@ -1,0 +1,97 @@
+import Synchronization
+
+/// An opened growing redolog. Sectors that were never written read as zeros.
+final class BochsLayer: ImageLayer {
+  let virtualSize: UInt64
+  let clusterSize: UInt64 = 0
+  let backing: BackingReference? = nil
+  let storesHoles = false
+  private let file: any ByteStore
+  private let guestFile: any ByteStore
+  private let geometry: BochsGeometry
+  /// Protects the tables, never data I/O. After `RangeLock`.
+  private let tables: Mutex<BochsTables>
+
+  init(_ file: any ByteStore, _ header: BochsHeader) throws(EngineError) {
+    self.file = file
+    guestFile = file.guestBytes
+    virtualSize = header.virtualSize
+    geometry = BochsGeometry(header)
+    tables = Mutex(BochsTables(file, header, geometry, fileEnd: try file.byteCount()))
+  }
+
+  func store(_ index: UInt16) -> any ByteStore { guestFile }
+
+  func extent(at offset: UInt64, limit: UInt64) throws(EngineError) -> Extent {
+    try tables.withLock { (tables) throws(EngineError) in
+      var run = try tables.run(at: offset, limit: limit)
+      // Zeros go on over the borders of extents; stored bytes do not, a bitmap lies between them.
+      while run.source == .zeros, run.length < limit, (offset + run.length) % geometry.extentSize == 0 {
+        guard let next = try? tables.run(at: offset + run.length, limit: limit - run.length),
+          next.source == .zeros
+        else { break }
+        run.length += next.length
+      }
+      return run
+    }
+  }
+
+  func readCompressed(_ extent: Extent, at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer)
+    throws(EngineError)
+  {
+    throw .corrupt("A growing disk has no compressed data", at: offset)
+  }
+}
+
+/// The catalog and the bitmaps, read on demand.
+struct BochsTables: ~Copyable {
+  private let geometry: BochsGeometry
+  private let fileEnd: UInt64
+  private let catalog: EntryTable<UInt32>
+  /// Bitmaps in sectors of the file.
+  private let bitmaps: TableCache
+
+  private static let unallocated = UInt32.max
+
+  init(_ file: any ByteStore, _ header: BochsHeader, _ geometry: BochsGeometry, fileEnd: UInt64) {
+    self.geometry = geometry
+    self.fileEnd = fileEnd
+    catalog = EntryTable(
+      in: file, at: UInt64(header.headerByteCount), count: UInt64(header.catalogCount), .littleEndian,
+      writeOrder: nil)
+    bitmaps = TableCache(
+      store: file, order: nil, sliceByteCount: Int(BochsGeometry.sectorSize), capacity: 256 * KiB)
+  }
+
+  /// The run of like sectors from `offset` on, inside one extent.
+  func run(at offset: UInt64, limit: UInt64) throws(EngineError) -> Extent {
+    let inExtent = offset & (geometry.extentSize - 1)
+    let limit = min(limit, geometry.extentSize - inExtent)
+    let entry = try catalog.entry(at: offset / geometry.extentSize)
+    guard entry != Self.unallocated else { return Extent(.zeros, length: limit) }
+    let bitmapOffset = geometry.bitmapOffset(of: entry)
+    let dataOffset = bitmapOffset + geometry.bitmapSize
+    guard dataOffset <= fileEnd else {
+      throw .corrupt("Catalog entry \(entry) points past the end of the file", at: offset)
+    }
+    let sector = inExtent / BochsGeometry.sectorSize
+    let end = (inExtent + limit).dividedRoundingUp(by: BochsGeometry.sectorSize)
+    let isStored = try bit(sector, of: bitmapOffset)
+    var next = sector + 1
+    while next < end, try bit(next, of: bitmapOffset) == isStored { next += 1 }
+    let length = min(next * BochsGeometry.sectorSize - inExtent, limit)
+    guard isStored else { return Extent(.zeros, length: length) }
+    guard dataOffset + inExtent + length <= fileEnd else {
+      throw .corrupt("Sectors of catalog entry \(entry) lie past the end of the file", at: offset)
+    }
+    return Extent(.stored, length: length, hostOffset: dataOffset + inExtent)
+  }
+
+  /// Whether a sector of the extent is stored: bit 0 of a byte stands for the first of its eight sectors.
+  private func bit(_ sector: UInt64, of bitmapOffset: UInt64) throws(EngineError) -> Bool {
+    let byte = sector / 8
+    let slice = unsafe try bitmaps.slice(at: bitmapOffset + byte.aligned(downTo: BochsGeometry.sectorSize))
+    // SAFETY: the index is below the slice's 512 bytes.
+    return unsafe slice[Int(byte & (BochsGeometry.sectorSize - 1))] & (1 << UInt8(sector & 7)) != 0
+  }
+}

@@ -1,0 +1,102 @@
+/// Reads the block tables of an image: from its resource fork, or from its property list.
+struct DMGMapReader {
+  let file: any ByteStore
+  let trailer: DMGTrailer
+
+  /// A map of a million chunks, 1 TiB in chunks of 1 MiB, is 54 MiB of property list.
+  private static let maximumByteCount = 64 * MiB
+
+  /// In the order of the image. Where there is a resource fork, it counts, as in qemu-img.
+  func tables() throws(EngineError) -> [DMGBlockTable] {
+    let tables: [DMGBlockTable]
+    if trailer.resourceFork.byteCount > 0 {
+      tables = try parse(DMGResourceFork.resources("blkx", in: try bytes(trailer.resourceFork)))
+    } else if trailer.propertyList.byteCount > 0 {
+      tables = try parse(try DMGPropertyList.blockTables(in: try bytes(trailer.propertyList)))
+    } else {
+      throw .corrupt("The image has neither a resource fork nor a property list")
+    }
+    guard !tables.isEmpty else { throw .corrupt("The image has no block table") }
+    return tables
+  }
+
+  private func bytes(_ part: DMGTrailer.Part) throws(EngineError) -> [UInt8] {
+    guard part.byteCount <= Self.maximumByteCount else {
+      throw EngineError(
+        .tooLarge, "The map of the image is \(part.byteCount) bytes, more than \(Self.maximumByteCount)")
+    }
+    return try file.bytes(at: part.offset, count: Int(part.byteCount))
+  }
+
+  private func parse(_ resources: [[UInt8]]) throws(EngineError) -> [DMGBlockTable] {
+    var tables: [DMGBlockTable] = []
+    for resource in resources {
+      let number = UInt32(tables.count)
+      let table = try resource.parsed { (span) throws(EngineError) in
+        try DMGBlockTable.parse(span, number: number, dataFork: trailer.dataFork)
+      }
+      if let table { tables.append(table) }
+    }
+    return tables
+  }
+}
+
+/// The property list of an image: a dictionary "resource-fork" with an array "blkx" of dictionaries, whose "Data" are
+/// the tables in base64.
+enum DMGPropertyList {
+  static func blockTables(in bytes: [UInt8]) throws(EngineError) -> [[UInt8]] {
+    let list = try XMLElement.parse(bytes)
+    guard let fork = value("resource-fork", in: list.child("dict")),
+      let tables = value("blkx", in: fork)
+    else { throw .corrupt("The property list of the image has no block tables") }
+    var result: [[UInt8]] = []
+    for table in tables.children {
+      guard let data = value("Data", in: table) else {
+        throw .corrupt("A block table of the property list has no data")
+      }
+      result.append(try Base64.decode(data.text))
+    }
+    return result
+  }
+
+  /// The element that follows a key.
+  private static func value(_ key: String, in dictionary: XMLElement?) -> XMLElement? {
+    guard let children = dictionary?.children,
+      let index = children.firstIndex(where: { $0.name == "key" && $0.text == key }),
+      index + 1 < children.count
+    else { return nil }
+    return children[index + 1]
+  }
+}
+
+/// A resource fork of the old Mac OS ("Inside Macintosh: More Macintosh Toolbox", Resource Manager). All numbers are
+/// big-endian.
+///
+/// It begins with the offsets of its data and of its map, 4 bytes each. The map has at byte 24 the offset of its list of
+/// types: their number less 1 in 2 bytes, then for each type its name (4), the number of its resources less 1 (2)
+/// and where in this list their entries are (2). An entry is 12 bytes, of which 5..7 are the offset in the data; there,
+/// 4 bytes of length come before the resource.
+enum DMGResourceFork {
+  /// The resources of a type.
+  static func resources(_ type: String, in bytes: [UInt8]) throws(EngineError) -> [[UInt8]] {
+    try bytes.parsed { (span) throws(EngineError) in
+      let data = Int(try span.bigEndian(UInt32.self, at: 0))
+      let map = Int(try span.bigEndian(UInt32.self, at: 4))
+      let types = map + Int(try span.bigEndian(UInt16.self, at: map + 24))
+      var result: [[UInt8]] = []
+      // 0xffff: no types at all.
+      for number in 0..<Int(try span.bigEndian(UInt16.self, at: types) &+ 1) {
+        let entry = types + 2 + number * 8
+        guard try span.bytes(in: entry..<entry + 4) == Array(type.utf8) else { continue }
+        let first = types + Int(try span.bigEndian(UInt16.self, at: entry + 6))
+        for index in 0...Int(try span.bigEndian(UInt16.self, at: entry + 4)) {
+          let place = Int(try span.bigEndian(UInt32.self, at: first + index * 12 + 4) & 0xff_ffff)
+          let start = data + place + 4
+          let count = Int(try span.bigEndian(UInt32.self, at: start - 4))
+          result.append(try span.bytes(in: start..<start + count))
+        }
+      }
+      return result
+    }
+  }
+}

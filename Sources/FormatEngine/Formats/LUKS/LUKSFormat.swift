@@ -1,0 +1,34 @@
+/// LUKS version 1 as an image of its own (LUKS on-disk format): a header with key material, and behind it, or in a
+/// file of its own, the encrypted disk.
+public enum LUKSFormat: ImageFormat {
+  public static let name = "luks"
+  public static let supportsBacking = false
+  /// The file with the header, where it does not lie before the disk.
+  public static let fileRoles = [headerRole]
+  public static let layerOptions = OptionSchema([
+    .init("key-secret", .text, "ID of the secret that opens it", changesContent: true)
+  ])
+
+  static let headerRole = "header"
+
+  /// Other versions are left to raw, as qemu-img does: copying such a disk as it is loses nothing.
+  public static func probe(_ head: RawSpan, path: String) -> ProbeScore {
+    LUKSHeader.isFirstVersion(head) ? .certain : .none
+  }
+
+  public static func open(_ file: any ByteStore, _ request: LayerRequest) throws(EngineError)
+    -> any ImageLayer
+  {
+    let detached = request.files[headerRole]
+    let headerStore = detached?.store ?? file
+    let whole = try LUKSArea(store: headerStore, offset: 0, byteCount: UInt64(LUKSHeader.byteCount))
+    let header = try whole.readHeader(isDetached: detached != nil)
+    let area = try LUKSArea(store: headerStore, offset: 0, byteCount: header.materialEnd)
+    var volumeKey: Secret?
+    if !request.isForInspection {
+      guard let id = request.options["key-secret"] else { throw .missingKey(option: "key-secret") }
+      volumeKey = try header.volumeKey(for: try request.secrets.passphrase(id), in: area)
+    }
+    return try LUKSLayer(file, header: header, in: area, headerFile: detached, volumeKey: volumeKey)
+  }
+}

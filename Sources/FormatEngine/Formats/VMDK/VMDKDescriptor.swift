@@ -1,0 +1,112 @@
+/// The text that describes a disk: its content id, its parent, and the extents that it consists of. A file of its
+/// own, or a part of a sparse file. (VMware, "Virtual Disk Format 5.0", "Layout Basics": The Descriptor File.)
+///
+/// Lines are `key=value` or `key = "value"`, extents (`VMDKExtentLine`), and comments that begin with `#`.
+struct VMDKDescriptor: Equatable, Sendable {
+  /// Says which state of the disk this is: changes with the first write after each opening.
+  var contentID: UInt32
+  /// The content id of the parent as it was when this image was made over it; `noParent` where there is none.
+  var parentContentID: UInt32
+  var createType: String
+  var parentFileNameHint: String?
+  var extents: [VMDKExtentLine]
+  /// Where the digits of the content id stand in the text.
+  var contentIDRange: Range<Int>
+
+  static let noParent: UInt32 = 0xffff_ffff
+  /// The longest text with room for 65535 extents of ordinary names; also bounds what a hostile file costs.
+  static let maximumByteCount = 4 * Int(MiB)
+
+  var hasParent: Bool { parentContentID != Self.noParent }
+
+  /// Parses a text; it ends at its first NUL byte, as parts of sparse files are filled up with them.
+  init(_ text: [UInt8]) throws(EngineError) {
+    contentID = 0
+    parentContentID = Self.noParent
+    createType = ""
+    extents = []
+    contentIDRange = 0..<0
+    var start = 0
+    let end = text.firstIndex(of: 0) ?? text.count
+    while start < end {
+      let lineEnd = text[start..<end].firstIndex(of: UInt8(ascii: "\n")) ?? end
+      try take(text[start..<lineEnd])
+      start = lineEnd + 1
+    }
+    guard !createType.isEmpty else { throw .corrupt("invalid VMDK image descriptor") }
+    guard !contentIDRange.isEmpty else { throw .corrupt("The VMDK descriptor has no content id (CID)") }
+  }
+
+  private mutating func take(_ line: ArraySlice<UInt8>) throws(EngineError) {
+    let line = line.trimmed
+    guard let first = line.first, first != UInt8(ascii: "#") else { return }
+    if let extent = try VMDKExtentLine(line) {
+      guard extents.count < VMDKExtentLine.maximumCount else {
+        throw EngineError(.tooLarge, "A VMDK image has at most \(VMDKExtentLine.maximumCount) extents")
+      }
+      extents.append(extent)
+      return
+    }
+    guard let equals = line.firstIndex(of: UInt8(ascii: "=")) else { return }
+    let value = line[(equals + 1)...].trimmed.unquoted
+    // The first of a kind counts.
+    switch String(decoding: line[..<equals].trimmed, as: UTF8.self).lowercased() {
+    case "cid" where contentIDRange.isEmpty:
+      contentID = try Self.contentID(value)
+      contentIDRange = value.startIndex..<value.endIndex
+    case "parentcid": parentContentID = try Self.contentID(value)
+    case "createtype" where createType.isEmpty: createType = String(decoding: value, as: UTF8.self)
+    case "parentfilenamehint" where parentFileNameHint == nil:
+      parentFileNameHint = String(decoding: value, as: UTF8.self)
+    default: break
+    }
+  }
+
+  private static func contentID(_ digits: ArraySlice<UInt8>) throws(EngineError) -> UInt32 {
+    let text = String(decoding: digits, as: UTF8.self)
+    guard text.utf8.count <= 8, let value = UInt32(text, radix: 16) else {
+      throw .corrupt("Invalid content id '\(text.prefix(32))' in the VMDK descriptor")
+    }
+    return value
+  }
+
+  /// Another content id, with as many digits as stand in the text now: a new id moves nothing of it.
+  static func newContentID(after old: UInt32?, digitCount: Int) -> (value: UInt32, digits: [UInt8]) {
+    let mask = digitCount >= 8 ? UInt32.max : (1 << UInt32(4 * digitCount)) - 1
+    var value = noParent
+    while value == old || value == noParent { value = UInt32.random(in: 0...mask) }
+    let digits = String(value, radix: 16)
+    return (value, Array((String(repeating: "0", count: digitCount - digits.utf8.count) + digits).utf8))
+  }
+
+  /// Whether a file that begins so is a descriptor: comments and blank lines, then a version.
+  static func begins(_ head: [UInt8]) -> Bool {
+    for line in head.split(separator: UInt8(ascii: "\n")) {
+      let line = line.trimmed
+      if line.isEmpty || line.first == UInt8(ascii: "#") { continue }
+      return ["version=1", "version=2", "version=3"].contains { line.elementsEqual($0.utf8) }
+    }
+    return false
+  }
+}
+
+extension ArraySlice<UInt8> {
+  /// Without blanks at both ends.
+  var trimmed: ArraySlice<UInt8> {
+    var rest = self
+    while let first = rest.first, first.isBlank { rest = rest.dropFirst() }
+    while let last = rest.last, last.isBlank { rest = rest.dropLast() }
+    return rest
+  }
+
+  /// Without a pair of quotation marks around it.
+  fileprivate var unquoted: ArraySlice<UInt8> {
+    guard count >= 2, first == UInt8(ascii: "\""), last == UInt8(ascii: "\"") else { return self }
+    return dropFirst().dropLast()
+  }
+}
+
+extension UInt8 {
+  /// Space, tab, carriage return.
+  fileprivate var isBlank: Bool { self == 0x20 || self == 0x09 || self == 0x0d }
+}

@@ -1,0 +1,156 @@
+/// The grain directory of a sparse extent, its grain tables, and their redundant copies. Lives in its layer's lock.
+///
+/// Entries are little-endian and have 32 bits: sectors of the file, 0 where there is nothing.
+final class VMDKGrainTables {
+  let geometry: VMDKGrainGeometry
+  let file: any ByteStore
+  let order: WriteOrder
+  /// The primary one first.
+  private let copies: [Copy]
+  /// Bytes that are known to be in the file.
+  private var fileEnd: UInt64
+
+  /// One directory with its tables.
+  struct Copy {
+    var directory: EntryTable<UInt32>
+    let tables: TableCache
+  }
+
+  /// `cacheByteCount`: memory for tables, at most.
+  init(_ geometry: VMDKGrainGeometry, file: any ByteStore, cacheByteCount: UInt64) throws(EngineError) {
+    self.geometry = geometry
+    self.file = file
+    fileEnd = try file.byteCount()
+    let order = WriteOrder(stores: [file], firstRankPoints: true)
+    self.order = order
+    let tables = ([geometry.directoryOffset] + (geometry.redundantDirectoryOffset.map { [$0] } ?? [])).map {
+      _ in
+      TableCache(
+        store: file, order: order, sliceByteCount: Int(geometry.tableByteCount),
+        capacity: min(cacheByteCount, geometry.directoryCount * geometry.tableByteCount))
+    }
+    order.append(VMDKTableRank(tables))
+    // The redundant directory is written before the primary one, which is what counts.
+    var copies: [Copy] = []
+    let offsets = [geometry.directoryOffset] + (geometry.redundantDirectoryOffset.map { [$0] } ?? [])
+    for (offset, cache) in zip(offsets, tables).reversed() {
+      let directory = EntryTable<UInt32>(
+        in: file, at: offset, count: geometry.directoryCount, .littleEndian, cacheByteCount: cacheByteCount,
+        writeOrder: order)
+      copies.insert(Copy(directory: directory, tables: cache), at: 0)
+    }
+    self.copies = copies
+  }
+
+  var copyCount: Int { copies.count }
+
+  // MARK: Reading
+
+  /// Calls `body` with the grain table for a guest offset, nil where there is none. A primary copy that cannot be
+  /// true or cannot be read is answered for by the redundant one.
+  func withTable<T>(
+    at offset: UInt64, _ body: (VMDKGrainTable?) throws(EngineError) -> T
+  ) throws(EngineError) -> T {
+    do throws(EngineError) {
+      return unsafe try body(try table(at: offset, copy: 0))
+    } catch {
+      guard copies.count > 1 else { throw error }
+      do throws(EngineError) { return unsafe try body(try table(at: offset, copy: 1)) } catch _ {
+        throw error
+      }
+    }
+  }
+
+  /// The grain table for a guest offset in one of the copies, nil where there is none. Good until the next call.
+  func table(at offset: UInt64, copy: Int) throws(EngineError) -> VMDKGrainTable? {
+    let index = geometry.tableIndex(offset)
+    guard let place = try tableOffset(index, copy: copy) else { return nil }
+    return unsafe VMDKGrainTable(bytes: try copies[copy].tables.slice(at: place))
+  }
+
+  /// Where the table of an entry of the directory is, nil where there is none.
+  func tableOffset(_ index: UInt64, copy: Int) throws(EngineError) -> UInt64? {
+    let directory = copies[copy].directory
+    try requireInFile(directory.hostOffset, geometry.directoryByteCount, "The grain directory")
+    let sector = try directory.entry(at: index)
+    guard sector != 0 else { return nil }
+    let place = UInt64(sector) * VMDKExtentLine.sectorByteCount
+    try requireInFile(place, geometry.tableByteCount, "Grain table \(index)")
+    return place
+  }
+
+  /// What lies past the end of the file was never written, or was cut off.
+  func requireInFile(_ hostOffset: UInt64, _ byteCount: UInt64, _ what: @autoclosure () -> String)
+    throws(EngineError)
+  {
+    let end = hostOffset + byteCount
+    if end <= fileEnd { return }
+    fileEnd = max(fileEnd, try file.byteCount())
+    guard end <= fileEnd else {
+      throw .corrupt("\(what()) at 0x\(hex(hostOffset)) lies past the end of the image file", at: hostOffset)
+    }
+  }
+
+  // MARK: Changing
+
+  /// Changes entries of the table at `offset`, which is there, in all copies.
+  func setEntries(
+    at offset: UInt64, count: Int, to value: (Int) -> VMDKGrainEntry
+  ) throws(EngineError) {
+    let index = geometry.tableIndex(offset)
+    let first = geometry.entryIndex(offset)
+    for copy in copies.indices {
+      guard let place = try tableOffset(index, copy: copy) else {
+        throw .corrupt("The redundant grain directory has no table \(index)", at: offset)
+      }
+      let table = unsafe VMDKGrainTable(bytes: try copies[copy].tables.slice(at: place))
+      for number in 0..<count { unsafe table.set(first + number, to: value(number)) }
+      copies[copy].tables.markDirty(at: place)
+    }
+  }
+
+  /// Lets an entry of one directory point to a table that is written already.
+  func setDirectoryEntry(_ index: UInt64, to place: UInt64, copy: Int) throws(EngineError) {
+    try copies[copy].directory.setEntry(
+      at: index, to: UInt32(truncatingIfNeeded: place / VMDKExtentLine.sectorByteCount))
+  }
+
+  /// Puts an empty table for an entry of the directory at `places`, one for each copy.
+  func addTable(_ index: UInt64, at places: [UInt64]) throws(EngineError) {
+    for (copy, place) in places.enumerated() {
+      _ = unsafe try copies[copy].tables.freshSlice(at: place)
+      try copies[copy].directory.setEntry(
+        at: index, to: UInt32(truncatingIfNeeded: place / VMDKExtentLine.sectorByteCount))
+    }
+    if let end = places.max() { fileEnd = max(fileEnd, end + geometry.tableByteCount) }
+  }
+}
+
+/// The entries of one grain table in a cache.
+@unsafe struct VMDKGrainTable {
+  let bytes: UnsafeMutableRawBufferPointer
+
+  /// `index` must be one of the table.
+  func entry(_ index: Int) -> VMDKGrainEntry {
+    // SAFETY: the buffer's subscript and its loads are checked against its length.
+    VMDKGrainEntry(
+      raw: UInt32(littleEndian: unsafe bytes.loadUnaligned(fromByteOffset: 4 * index, as: UInt32.self)))
+  }
+
+  func set(_ index: Int, to entry: VMDKGrainEntry) {
+    unsafe bytes.storeBytes(of: entry.raw.littleEndian, toByteOffset: 4 * index, as: UInt32.self)
+  }
+}
+
+/// Grain tables of all copies: they refer to the same grains, so none waits for another.
+private final class VMDKTableRank: OrderedTable {
+  private let tables: [TableCache]
+
+  init(_ tables: [TableCache]) { self.tables = tables }
+
+  var isDirty: Bool { tables.contains { $0.isDirty } }
+
+  func writeBack() throws(EngineError) {
+    for table in tables { try table.writeBack() }
+  }
+}

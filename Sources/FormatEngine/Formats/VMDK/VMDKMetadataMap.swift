@@ -1,0 +1,77 @@
+/// Where in a sparse extent's file its header, descriptor, directories and tables are: no grain may be written there,
+/// whatever a damaged entry says.
+struct VMDKMetadataMap {
+  /// Sectors at which regions begin, ascending, and where they end.
+  private var starts: [UInt32] = []
+  private var ends: [UInt32] = []
+
+  /// Reads the directories. Regions that overlap are damage, and nothing is to be written then.
+  init(_ tables: VMDKGrainTables) throws(EngineError) {
+    let geometry = tables.geometry
+    var regions: [Range<UInt64>] = [0..<UInt64(VMDKSparseHeader.byteCount)]
+    if !geometry.descriptor.isEmpty { regions.append(geometry.descriptor) }
+    let directories = [geometry.directoryOffset] + (geometry.redundantDirectoryOffset.map { [$0] } ?? [])
+    for directory in directories where geometry.directoryCount > 0 {
+      regions.append(directory..<directory + geometry.directoryByteCount)
+    }
+    regions.reserveCapacity(Int(geometry.directoryCount) * directories.count + regions.count)
+    for copy in 0..<directories.count {
+      for index in 0..<geometry.directoryCount {
+        let place = try tables.tableOffset(index, copy: copy)
+        if copy > 0 {
+          let primary = try tables.tableOffset(index, copy: 0)
+          guard (place == nil) == (primary == nil) else {
+            throw .corrupt("Only one of the grain directories has a table \(index)")
+          }
+        }
+        guard let place else { continue }
+        regions.append(place..<place + geometry.tableByteCount)
+      }
+    }
+    regions.sort { $0.lowerBound < $1.lowerBound }
+    starts.reserveCapacity(regions.count)
+    ends.reserveCapacity(regions.count)
+    for region in regions {
+      let (start, end) = Self.sectors(region)
+      guard ends.last.map({ $0 <= start }) ?? true else {
+        throw .corrupt("Tables of the VMDK extent overlap at 0x\(hex(region.lowerBound))")
+      }
+      starts.append(start)
+      ends.append(end)
+    }
+  }
+
+  /// A table that is new, behind all that was there.
+  mutating func insert(_ region: Range<UInt64>) {
+    let (start, end) = Self.sectors(region)
+    let index = firstEnding(after: start)
+    starts.insert(start, at: index)
+    ends.insert(end, at: index)
+  }
+
+  func requireNone(at hostOffset: UInt64, byteCount: UInt64) throws(EngineError) {
+    let (start, end) = Self.sectors(hostOffset..<hostOffset + byteCount)
+    let index = firstEnding(after: start)
+    guard index == starts.count || starts[index] >= end else {
+      throw .corrupt("A grain lies in tables of the VMDK extent, at 0x\(hex(hostOffset))", at: hostOffset)
+    }
+  }
+
+  /// The first region that ends after a sector.
+  private func firstEnding(after sector: UInt32) -> Int {
+    var (low, high) = (0, ends.count)
+    while low < high {
+      let middle = (low + high) / 2
+      if ends[middle] <= sector { low = middle + 1 } else { high = middle }
+    }
+    return low
+  }
+
+  private static func sectors(_ region: Range<UInt64>) -> (UInt32, UInt32) {
+    let sector = VMDKExtentLine.sectorByteCount
+    return (
+      UInt32(clamping: region.lowerBound / sector),
+      UInt32(clamping: region.upperBound.dividedRoundingUp(by: sector))
+    )
+  }
+}

@@ -1,0 +1,182 @@
+/// Opens the descriptor of an image, and the files of its extents.
+struct VMDKOpener {
+  private let file: any ByteStore
+  private let request: LayerRequest
+  private let pool = OpenFilePool()
+  /// Files that are tables and grains of an extent already: two maps of one file would write over each other.
+  private var sparseFiles: Set<HostFiles.Identity> = []
+
+  /// The role of the n-th extent's file is `extents.n`.
+  static let role = "extents"
+
+  init(_ file: any ByteStore, _ request: LayerRequest) {
+    self.file = file
+    self.request = request
+  }
+
+  mutating func open() throws(EngineError) -> VMDKOpenedImage {
+    let byteCount = try file.byteCount()
+    guard byteCount >= 4 else { throw .corrupt("File is too small, not a valid image") }
+    let magic = try file.bytes(at: 0, count: 4).parsed { (span) throws(EngineError) in
+      try span.littleEndian(UInt32.self, at: 0)
+    }
+    if magic == VMDKSparseHeader.magic { return try openSparse() }
+    guard byteCount <= UInt64(VMDKDescriptor.maximumByteCount) else {
+      throw EngineError(.notThisFormat, "invalid VMDK image descriptor")
+    }
+    let text = try file.bytes(at: 0, count: Int(byteCount))
+    return try openExtents(try VMDKDescriptor(text), at: 0)
+  }
+
+  // MARK: One file
+
+  private mutating func openSparse() throws(EngineError) -> VMDKOpenedImage {
+    let header = try VMDKSparseHeader.read(from: file)
+    guard let text = try header.readDescriptor(from: file) else {
+      throw .corrupt("The VMDK file is one extent of a disk, and has no descriptor of its own")
+    }
+    let descriptor = try VMDKDescriptor(text)
+    let place = header.descriptorOffset * VMDKExtentLine.sectorByteCount
+    if header.capacity == 0 { return try openExtents(descriptor, at: place) }
+    guard descriptor.extents.count <= 1 else {
+      throw .unsupported("A VMDK file with the descriptor of several extents in it is not supported")
+    }
+    guard header.capacity <= maximumFileOffset / VMDKExtentLine.sectorByteCount else {
+      throw .corrupt("L1 size too big")
+    }
+    let size = header.capacity * VMDKExtentLine.sectorByteCount
+    var line = VMDKExtentLine(byteCount: size, kind: "SPARSE", fileName: "")
+    line.access = descriptor.extents.first?.access ?? .readWrite
+    let geometry = try VMDKGrainGeometry(header, byteCount: size)
+    let extent = VMDKOpenedExtent(
+      line: line, range: 0..<size, content: .sparse(geometry),
+      file: NamedStore(role: "file", path: request.path, store: file), isOwnFile: true)
+    return VMDKOpenedImage(
+      descriptor: descriptor, descriptorPlace: self.place(of: descriptor, at: place), extents: [extent])
+  }
+
+  private func place(of descriptor: VMDKDescriptor, at offset: UInt64) -> VMDKDescriptorPlace {
+    VMDKDescriptorPlace(file: file, offset: offset, contentIDRange: descriptor.contentIDRange)
+  }
+
+  // MARK: Several files
+
+  /// Types of disks that are described by a text. Others are of another kind than their extents say.
+  private static let types: Set<String> = [
+    "monolithicflat", "vmfs", "vmfssparse", "sesparse", "twogbmaxextentsparse", "twogbmaxextentflat",
+    "2gbmaxextentsparse", "2gbmaxextentflat", "custom", "fulldevice", "partitioneddevice", "monolithicsparse",
+    "streamoptimized",
+  ]
+
+  private mutating func openExtents(_ descriptor: VMDKDescriptor, at offset: UInt64) throws(EngineError)
+    -> VMDKOpenedImage
+  {
+    guard Self.types.contains(descriptor.createType.lowercased()) else {
+      throw .unsupported("Unsupported image type '\(descriptor.createType)'")
+    }
+    var extents: [VMDKOpenedExtent] = []
+    extents.reserveCapacity(descriptor.extents.count)
+    var start: UInt64 = 0
+    for (index, line) in descriptor.extents.enumerated() {
+      let end = try start.adding(line.byteCount, orCorrupt: "The size of the disk")
+      guard end <= maximumFileOffset else { throw .corrupt("The size of the disk is out of range") }
+      extents.append(try open(line, index, start..<end, of: descriptor))
+      start = end
+    }
+    for number in request.files.keys {
+      guard let index = Int(number.dropFirst(Self.role.count + 1)), index < extents.count else {
+        throw .invalid("The image has no extent for the option '\(number)'")
+      }
+    }
+    try checkUnits(extents)
+    return VMDKOpenedImage(
+      descriptor: descriptor, descriptorPlace: place(of: descriptor, at: offset), extents: extents)
+  }
+
+  private mutating func open(
+    _ line: VMDKExtentLine, _ index: Int, _ range: Range<UInt64>, of descriptor: VMDKDescriptor
+  ) throws(EngineError) -> VMDKOpenedExtent {
+    var extent = VMDKOpenedExtent(line: line, range: range, content: .zeros)
+    if line.kind == "ZERO" { return extent }
+    guard ["FLAT", "VMFS", "SPARSE"].contains(line.kind) else {
+      throw .unsupported("Unsupported extent type '\(line.kind)'")
+    }
+    let role = "\(Self.role).\(index)"
+    if let given = request.files[role] {
+      extent.file = given
+    } else if request.references.opens(.extent) {
+      let many = descriptor.extents.count > OpenFilePool.maximumOpen
+      extent.file = NamedStore(
+        role: role, path: ImageName.join(line.fileName, toFolderOf: request.path),
+        store: try openFile(line, pooled: many))
+    } else {
+      extent.content = .unopened
+      extent.file = NamedStore(
+        role: role, path: ImageName.join(line.fileName, toFolderOf: request.path),
+        store: try request.references.pooled(
+          line.fileName, for: .extent, namedBy: request.path, access: .readOnly, in: pool))
+      return extent
+    }
+    guard let store = extent.file?.store else { return extent }
+    if line.kind == "SPARSE" {
+      extent.content = .sparse(try sparseGeometry(of: store, line))
+    } else {
+      guard line.hostOffset <= maximumFileOffset - line.byteCount else {
+        throw .corrupt("A flat extent ends at a place that no file has")
+      }
+      extent.content = .flat(start: line.hostOffset)
+    }
+    return extent
+  }
+
+  private mutating func openFile(_ line: VMDKExtentLine, pooled: Bool) throws(EngineError) -> any ByteStore {
+    let references = request.references
+    let access = line.access == .readWrite ? request.access : .readOnly
+    let store: any ByteStore
+    let identity: HostFiles.Identity?
+    if pooled {
+      let pooled = try references.pooled(
+        line.fileName, for: .extent, namedBy: request.path, access: access, in: pool)
+      // It is there, and it is a file.
+      _ = try pooled.byteCount()
+      (store, identity) = (pooled, HostFiles.identity(of: pooled.path))
+    } else {
+      let opened = try references.open(line.fileName, for: .extent, namedBy: request.path, access: access)
+      (store, identity) = (opened, opened.identity)
+    }
+    guard access == .readWrite, let identity else { return store }
+    guard identity != (file as? FileStore)?.identity, !sparseFiles.contains(identity) else {
+      throw .corrupt("The file '\(line.fileName)' is used by the image in two ways")
+    }
+    if line.kind == "SPARSE" { sparseFiles.insert(identity) }
+    return store
+  }
+
+  private func sparseGeometry(of store: any ByteStore, _ line: VMDKExtentLine) throws(EngineError)
+    -> VMDKGrainGeometry
+  {
+    do throws(EngineError) {
+      let header = try VMDKSparseHeader.read(from: store)
+      guard header.capacity >= line.byteCount / VMDKExtentLine.sectorByteCount else {
+        throw .corrupt("It is smaller than the descriptor says")
+      }
+      return try VMDKGrainGeometry(header, byteCount: line.byteCount)
+    } catch {
+      throw error.whileTrying("Could not open extent '\(line.fileName)'")
+    }
+  }
+
+  /// Readers and writers work by the largest grain: packed grains must be of one size and lie at multiples of it.
+  private func checkUnits(_ extents: [VMDKOpenedExtent]) throws(EngineError) {
+    guard let largest = extents.compactMap({ $0.geometry?.grainSize }).max() else { return }
+    for extent in extents {
+      guard let geometry = extent.geometry else { continue }
+      let isRegular = geometry.grainSize == largest && extent.range.lowerBound.isAligned(to: largest)
+      guard isRegular || (!geometry.isPacked && request.access == .readOnly) else {
+        throw .unsupported(
+          "Extents whose grains have several sizes, or do not begin at multiples of them, are only read, and only"
+            + " where nothing is packed")
+      }
+    }
+  }
+}

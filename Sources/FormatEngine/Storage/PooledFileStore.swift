@@ -1,0 +1,129 @@
+import Synchronization
+
+/// How many files of one image are open at a time, where it has more than a process may open.
+final class OpenFilePool: Sendable {
+  /// Of 1024 descriptors that a process usually has, for a chain of several such images.
+  static let maximumOpen = 64
+
+  /// Those that are open, the one opened first in front. Before the lock of a store.
+  private let open = Mutex<[PooledFileStore]>([])
+
+  /// Opens the store's file, after another one was closed if need be.
+  fileprivate func admit(_ store: PooledFileStore) throws(EngineError) -> FileStore {
+    try open.withLock { (open) throws(EngineError) in
+      if open.count >= Self.maximumOpen, let index = open.firstIndex(where: { $0.closeIfIdle() }) {
+        open.remove(at: index)
+      }
+      let (file, isNew) = try store.openNow()
+      if isNew { open.append(store) }
+      return file
+    }
+  }
+}
+
+/// A file of the host that is opened when it is first used, and closed while others of its pool are used more.
+/// Its size is known without opening it.
+final class PooledFileStore: ByteStore {
+  private struct State {
+    var file: FileStore?
+    /// Calls that are under way: the file stays open for them.
+    var userCount = 0
+  }
+
+  let path: String
+  private let access: FileAccess
+  private let flushing: FlushMode
+  private let pool: OpenFilePool
+  /// After the pool's lock.
+  private let state = Mutex(State())
+
+  init(path: String, access: FileAccess, flushing: FlushMode, pool: OpenFilePool) {
+    self.path = path
+    self.access = access
+    self.flushing = flushing
+    self.pool = pool
+  }
+
+  fileprivate func openNow() throws(EngineError) -> (FileStore, isNew: Bool) {
+    try state.withLock { (state) throws(EngineError) in
+      if let file = state.file {
+        state.userCount += 1
+        return (file, false)
+      }
+      let file = try FileStore.open(path, access: access, flushing: flushing)
+      state.file = file
+      state.userCount += 1
+      return (file, true)
+    }
+  }
+
+  /// Nobody is using the file and all of it is on disk: what was written is never left to a descriptor that is gone.
+  fileprivate func closeIfIdle() -> Bool {
+    state.withLock { state in
+      guard let file = state.file, state.userCount == 0, (try? file.flush()) != nil else { return false }
+      state.file = nil
+      return true
+    }
+  }
+
+  private func withFile<T>(_ body: (FileStore) throws(EngineError) -> T) throws(EngineError) -> T {
+    let ready = state.withLock { state in
+      if state.file != nil { state.userCount += 1 }
+      return state.file
+    }
+    let file: FileStore
+    if let ready { file = ready } else { file = try pool.admit(self) }
+    defer { state.withLock { $0.userCount -= 1 } }
+    return try body(file)
+  }
+
+  func byteCount() throws(EngineError) -> UInt64 { try HostFiles.sizes(of: path).byteCount }
+  func allocatedByteCount() throws(EngineError) -> UInt64 { try HostFiles.sizes(of: path).allocatedByteCount }
+
+  func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(EngineError) {
+    try withFile { (file) throws(EngineError) in unsafe try file.read(into: buffer, at: offset) }
+  }
+
+  func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(EngineError) {
+    try withFile { (file) throws(EngineError) in unsafe try file.write(bytes, at: offset) }
+  }
+
+  func writeZeros(at offset: UInt64, count: UInt64, freeing: Bool) throws(EngineError) {
+    try withFile { (file) throws(EngineError) in
+      try file.writeZeros(at: offset, count: count, freeing: freeing)
+    }
+  }
+
+  func forget(at offset: UInt64, count: UInt64) {
+    try? withFile { (file) throws(EngineError) in file.forget(at: offset, count: count) }
+  }
+
+  func resize(to byteCount: UInt64) throws(EngineError) {
+    try withFile { (file) throws(EngineError) in try file.resize(to: byteCount) }
+  }
+
+  /// A file that is closed is on disk already.
+  func flush() throws(EngineError) {
+    let file = state.withLock { $0.file }
+    try file?.flush()
+  }
+
+  func run(at offset: UInt64, limit: UInt64) throws(EngineError) -> StoredRun {
+    try withFile { (file) throws(EngineError) in try file.run(at: offset, limit: limit) }
+  }
+
+  /// Nil: the descriptor may be closed at any time.
+  var spliceDescriptor: CInt? { nil }
+  var isWritable: Bool { access == .readWrite }
+}
+
+extension ReferenceOpener {
+  /// The file `name` that the image at `path` names, for a pool: it is opened when it is first read or written.
+  func pooled(
+    _ name: String, for role: ReferencePolicy.Role, namedBy path: String, access: FileAccess,
+    in pool: OpenFilePool
+  ) throws(EngineError) -> PooledFileStore {
+    let target = try policy.resolve(name, for: role, namedBy: path)
+    return PooledFileStore(path: target, access: access, flushing: flushing, pool: pool)
+  }
+}
