@@ -5,28 +5,26 @@ private let mebibyte = 1 << 20
 
 extension ConformanceRow {
   /// Every kind of image. A new format adds its rows here.
-  static let all: [ConformanceRow] =
-    raw + engineQcow2 + judgeQcow2 + parallels + engineQED + judgeQED + engineQcow + judgeQcow
   static let all: [ConformanceRow] = [
     raw, engineQcow2, judgeQcow2,
     parallels,
     bochs, cloop,
     luks,
     engineVDI, judgeVDI,
+    engineQED, judgeQED, engineQcow, judgeQcow,
   ].flatMap { $0 }
 
   /// Those that the engine can change.
   static let writable = all.filter { $0.isWritable }
 
   /// Those whose bytes are damaged: the judge's images have everything that ours have, and more.
-  static let hostile =
-    raw + judgeQcow2 + parallels.filter { $0.name.hasPrefix("parallels") } + judgeQED + judgeQcow
   static let hostile: [ConformanceRow] = [
     raw, judgeQcow2,
     parallels.filter { $0.name.hasPrefix("parallels") },
     bochs, cloop,
     [judgeLUKS],
     judgeVDI,
+    judgeQED, judgeQcow,
   ].flatMap { $0 }
 
   private static let raw = [
