@@ -5,13 +5,13 @@ private let mebibyte = 1 << 20
 // QED, and the first version of QCOW.
 extension ConformanceRow {
   static let engineQED = [
-    made("qed", "4 KiB clusters", mebibyte + 512, ["cluster_size": "4k", "table_size": "1"]),
+    made("qed", "4 KiB clusters", mebibyte + 512, ["cluster_size": "4k", "table_size": "2"]),
     made("qed", "64 KiB clusters", 4 * mebibyte + 512, [:]),
     made("qed", "backing", mebibyte, ["cluster_size": "16k"], baseSize: mebibyte / 2 + 512),
   ]
 
   static let judgeQED = [
-    judged("qed", "4 KiB clusters", 4096, mebibyte, ["cluster_size=4k", "table_size=1"]),
+    judged("qed", "4 KiB clusters", 4096, mebibyte, ["cluster_size=4k", "table_size=2"]),
     judged("qed", "64 KiB clusters", 65536, 2 * mebibyte + 512),
     judged("qed", "backing, short raw", 16384, mebibyte, ["cluster_size=16k", "table_size=2"]) {
       $0.hasShortRawBase = true

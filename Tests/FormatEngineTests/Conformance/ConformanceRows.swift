@@ -8,10 +8,12 @@ extension ConformanceRow {
   static let all: [ConformanceRow] = [
     raw, engineQcow2, judgeQcow2,
     parallels,
+    engineVDI, judgeVDI,
     bochs, cloop,
     luks,
     engineVDI, judgeVDI,
     engineQED, judgeQED, engineQcow, judgeQcow,
+    engineVMDK, judgeVMDK,
   ].flatMap { $0 }
 
   /// Those that the engine can change.
@@ -21,10 +23,12 @@ extension ConformanceRow {
   static let hostile: [ConformanceRow] = [
     raw, judgeQcow2,
     parallels.filter { $0.name.hasPrefix("parallels") },
+    judgeVDI,
     bochs, cloop,
     [judgeLUKS],
     judgeVDI,
     judgeQED, judgeQcow,
+    judgeVMDK,
   ].flatMap { $0 }
 
   private static let raw = [

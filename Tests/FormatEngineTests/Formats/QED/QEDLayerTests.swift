@@ -165,4 +165,27 @@ import Testing
       #expect(verdict.corruptions == 0 && verdict.leaks == 0)
     }
   }
+
+  /// QEMU makes images whose tables are one cluster long, and then does not open them.
+  @Test func tablesOfOneClusterAreWrittenAndRead() throws {
+    try TemporaryFolder.with { folder in
+      let path = folder.file("image")
+      try ReferenceTool.qemuImg(
+        "create", "-q", "-f", "qed", "-o", "cluster_size=4k,table_size=1", path, "9M", folder: folder.path)
+      let chain = try ImageOpener.open(path, alone)
+      var random = SeededRandom.fromEnvironment(or: 73)
+      var model = ModelDisk(byteCount: 9 << 20)
+      for _ in 0..<30 {
+        let range = random.range(in: model.byteCount, most: 100_000, unit: 4096)
+        let content = random.bytes(range.count)
+        try chain.writeBytes(content, at: UInt64(range.lowerBound))
+        model.write(content, at: range.lowerBound)
+      }
+      try chain.close()
+      let again = try ImageOpener.open(path, alone)
+      #expect(ModelDisk.firstDifference(try again.readAll(), model.bytes) == nil)
+      let report = try #require(again.top as? any Checkable).check(progress: .none)
+      #expect(report.corruptions == 0 && report.leaks == 0, "\(report)")
+    }
+  }
 }

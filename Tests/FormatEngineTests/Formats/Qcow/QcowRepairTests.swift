@@ -18,25 +18,25 @@ import Testing
 
   static let damages = [
     Damage(name: "none", corruptions: 0) { _, _ in },
-    Damage(name: "cluster past the end", corruptions: 1, leaks: 1) {
+    Damage(name: "cluster past the end", corruptions: 1) {
       $0.put(1 << 40, at: $1 + 128, width: 8)
     },
-    Damage(name: "cluster in the header", corruptions: 1, leaks: 1, lasting: 1) {
+    Damage(name: "cluster in the header", corruptions: 1, lasting: 1) {
       $0.put(1, at: $1 + 128, width: 8)
     },
-    Damage(name: "cluster used twice", corruptions: 1, leaks: 1, lasting: 1) {
+    Damage(name: "cluster used twice", corruptions: 1, lasting: 1) {
       $0.put($0.number(at: $1 + 136, width: 8), at: $1 + 128, width: 8)
     },
-    Damage(name: "cluster in the L2 table", corruptions: 1, leaks: 1, lasting: 1) {
+    Damage(name: "cluster in the L2 table", corruptions: 1, lasting: 1) {
       $0.put(UInt64($1), at: $1 + 128, width: 8)
     },
-    Damage(name: "packed cluster past the end", corruptions: 1, leaks: 1) {
+    Damage(name: "packed cluster past the end", corruptions: 1) {
       $0.put(1 << 63 | 5 << 51 | 1 << 40, at: $1 + 128, width: 8)
     },
-    Damage(name: "packed cluster of no bytes", corruptions: 1, leaks: 1) {
+    Damage(name: "packed cluster of no bytes", corruptions: 1) {
       $0.put(1 << 63 | 8192, at: $1 + 128, width: 8)
     },
-    Damage(name: "packed cluster in a stored one", corruptions: 1, leaks: 1, lasting: 1) {
+    Damage(name: "packed cluster in a stored one", corruptions: 1, lasting: 1) {
       $0.put(1 << 63 | 5 << 51 | $0.number(at: $1 + 136, width: 8), at: $1 + 128, width: 8)
     },
     Damage(name: "table past the end", corruptions: 1, leaks: 33) { image, _ in
