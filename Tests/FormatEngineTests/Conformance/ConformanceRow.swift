@@ -26,6 +26,9 @@ struct ConformanceRow: Sendable, CustomTestStringConvertible {
 
   var testDescription: String { name }
 
+  /// Whether the judge's `check` knows the format.
+  var isCheckedByJudge: Bool { !["raw", "qcow"].contains(format) }
+
   static let formatsOverTheirOwn: Set<String> = ["vmdk"]
 
   /// Whether the file of the image holds all of it.

@@ -11,6 +11,7 @@ extension ConformanceRow {
     bochs, cloop,
     luks,
     engineVDI, judgeVDI,
+    engineQED, judgeQED, engineQcow, judgeQcow,
     engineVMDK, judgeVMDK,
   ].flatMap { $0 }
 
@@ -24,6 +25,7 @@ extension ConformanceRow {
     bochs, cloop,
     [judgeLUKS],
     judgeVDI,
+    judgeQED, judgeQcow,
     judgeVMDK,
   ].flatMap { $0 }
 
