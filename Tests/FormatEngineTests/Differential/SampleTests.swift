@@ -8,7 +8,7 @@ import Testing
     arguments: Samples.expectations([
       "raw", "qcow2",
       "parallels",
-      "cloop", "bochs",
+      "cloop", "bochs", "dmg",
       "vmdk",
     ]))
   func sampleGivesItsDigest(_ sample: Samples.Expectation) throws {
