@@ -9,8 +9,11 @@ extension ConformanceRow {
     raw, engineQcow2, judgeQcow2,
     parallels,
     bochs, cloop, dmg,
+    engineVDI, judgeVDI,
+    bochs, cloop,
     luks,
     engineVDI, judgeVDI,
+    engineVMDK, judgeVMDK,
   ].flatMap { $0 }
 
   /// Those that the engine can change.
@@ -21,8 +24,11 @@ extension ConformanceRow {
     raw, judgeQcow2,
     parallels.filter { $0.name.hasPrefix("parallels") },
     bochs, cloop, dmg,
+    judgeVDI,
+    bochs, cloop,
     [judgeLUKS],
     judgeVDI,
+    judgeVMDK,
   ].flatMap { $0 }
 
   private static let raw = [
