@@ -8,6 +8,8 @@ extension ConformanceRow {
   static let all: [ConformanceRow] = [
     raw, engineQcow2, judgeQcow2,
     parallels,
+    bochs, cloop, dmg,
+    engineVDI, judgeVDI,
     bochs, cloop,
     luks,
     engineVDI, judgeVDI,
@@ -22,6 +24,8 @@ extension ConformanceRow {
   static let hostile: [ConformanceRow] = [
     raw, judgeQcow2,
     parallels.filter { $0.name.hasPrefix("parallels") },
+    bochs, cloop, dmg,
+    judgeVDI,
     bochs, cloop,
     [judgeLUKS],
     judgeVDI,
@@ -174,6 +178,26 @@ extension ConformanceRow {
       try CLoopImage(blockSize: 41 * 512).build(blockCount: 30, &random)
     },
   ]
+
+  private static let dmg = [
+    dmg("zlib", DMGImage.Kind.zlib, isJudged: true) { try ZlibText.pack($0) },
+    dmg("zlib, resource fork", DMGImage.Kind.zlib, .resourceFork, isJudged: true) { try ZlibText.pack($0) },
+    dmg("bzip2", DMGImage.Kind.bzip2) { try PackedSamples.bzip2($0) },
+    dmg("xz", DMGImage.Kind.lzma) { try PackedSamples.xz($0, preset: 0) },
+    dmg("ADC", DMGImage.Kind.adc, isJudged: true) { PackedSamples.adc($0) },
+    dmg("LZFSE, plain blocks", DMGImage.Kind.lzfse) { PackedSamples.plainLZFSE($0) },
+  ]
+
+  private static func dmg(
+    _ name: String, _ kind: UInt32, _ place: DMGImage.MapPlace = .propertyList, isJudged: Bool = false,
+    _ pack: @escaping @Sendable ([UInt8]) throws -> [UInt8]
+  ) -> ConformanceRow {
+    var row = built("dmg, \(name)", "dmg", 0) { random in
+      try DMGImage.random(packed: kind, mapPlace: place, isJudged: isJudged, &random, pack: pack)
+    }
+    row.fileName = "image.dmg"
+    return row
+  }
 
   private static func built(
     _ name: String, _ format: String, _ size: Int,
