@@ -115,6 +115,7 @@ extension CreatableFormat {
 public enum FormatCatalog {
   public static let all: [any ImageFormat.Type] = [
     Qcow2Format.self,
+    VHDXFormat.self,
     VPCFormat.self,
     LUKSFormat.self,
     ParallelsFormat.self,

@@ -28,6 +28,20 @@ struct ConformanceRow: Sendable, CustomTestStringConvertible {
 
   var testDescription: String { name }
 
+  static let formatsOverTheirOwn: Set<String> = ["vmdk"]
+
+  /// Whether the file of the image holds all of it.
+  var isOneFile: Bool {
+    func names(_ option: String) -> Bool {
+      option.hasPrefix("data_file") || option.hasSuffix("Flat") || option.hasSuffix("ExtentSparse")
+    }
+    return switch maker {
+    case .engine(let options, _): !options.contains { names($0.key) || names($0.value) }
+    case .judge(let recipe): !recipe.options.contains(where: names)
+    case .built: true
+    }
+  }
+
   var formatType: any ImageFormat.Type {
     get throws {
       guard let type = FormatCatalog.format(named: format) else { throw TestFailure("No format '\(format)'") }
@@ -158,8 +172,10 @@ struct EngineImage {
     for (name, text) in options { try values.set(name, to: text) }
     var backing: BackingReference?
     if let baseSize {
-      try folder.write(random.bytes(baseSize), to: "base.raw")
-      backing = BackingReference(name: "base.raw", format: "raw")
+      // Formats that record what their parent is take none but their own kind.
+      let kind = ConformanceRow.formatsOverTheirOwn.contains(format) ? format : "raw"
+      try ReferenceTool.makeBase("base.\(kind)", kind, random.bytes(baseSize), in: folder)
+      backing = BackingReference(name: "base.\(kind)", format: kind)
     }
     var request = CreateRequest(
       path: path, virtualSize: UInt64(size), backing: backing, options: values, references: ReferenceOpener())

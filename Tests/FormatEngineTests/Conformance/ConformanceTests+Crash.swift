@@ -6,9 +6,9 @@ extension ConformanceTests {
   /// Rows whose whole image is one file, and that open quickly: LUKS writes its data as AES does.
   static let oneFileRows = ConformanceRow.writable.filter { row in
     switch row.maker {
-    case .engine(let options, _): options["data_file"] == nil && options["encrypt.format"] != "luks"
-    case .judge(let recipe): !recipe.options.contains { $0.hasPrefix("data_file") }
-    case .built: true
+    case .engine(let options, _): row.isOneFile && options["encrypt.format"] != "luks"
+    case .judge: row.isOneFile
+    case .built: false
     }
   }
 

@@ -4,6 +4,7 @@ import Testing
 
 /// Images that other programs made give the digests that are listed for them.
 @Suite(.enabled(if: Samples.areHere)) struct SampleTests {
+  @Test(arguments: Samples.expectations(["raw", "qcow2", "vhdx"]))
   @Test(
     arguments: Samples.expectations([
       "raw", "qcow2",

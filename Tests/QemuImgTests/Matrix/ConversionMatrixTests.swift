@@ -29,7 +29,8 @@ import Testing
     return ["raw", "qcow2"].contains(plain.name)
   }
 
-  /// Zeros, runs that compress and bytes that do not; it ends in the middle of every kind of block.
+  /// Zeros, runs that compress and bytes that do not. It ends in the middle of every block but those of 4 KiB: the
+  /// judge fails, without a word, to pack a part of one into qcow.
   private static func disk(_ random: inout SeededRandom) -> [UInt8] {
     var bytes: [UInt8] = []
     while bytes.count < 1_400_000 {
@@ -40,7 +41,7 @@ import Testing
       default: bytes += random.bytes(count)
       }
     }
-    return Array(bytes.prefix(1_400_000 / 512 * 512))
+    return Array(bytes.prefix(1_400_000 / 4096 * 4096))
   }
 
   /// Converts the disk from raw through `dialects` to raw again, and gives what went wrong.
@@ -55,7 +56,9 @@ import Testing
       let options = ["convert"] + Self.key + ["--image-opts"] + dialect.target + [from, name]
       let result = try Self.run(options, isOurs: isOurs, in: folder)
       story.append("\(isOurs ? "ours" : "judge"): \(options.joined(separator: " "))")
-      guard result.status == 0 else { return (story + [result.stderrText]).joined(separator: "\n") }
+      guard result.status == 0 else {
+        return (story + ["status \(result.status): \(result.stderrText)"]).joined(separator: "\n")
+      }
       from = dialect.source(name)
       if let fault = try Self.fault(in: dialect, from, isOurs: isOurs, folder) {
         return (story + [fault]).joined(separator: "\n")

@@ -39,7 +39,6 @@ struct Dialect: Sendable, CustomTestStringConvertible {
     Dialect(name: "qcow", format: "qcow"),
     Dialect(name: "qcow packed", format: "qcow", isPacked: true),
     Dialect(name: "parallels", format: "parallels"),
-    Dialect(name: "luks", format: "luks", options: "iter-time=10", hasKey: true),
     Dialect(name: "luks", format: "luks", options: "iter-time=10", hasKey: true, isChecked: false),
   ].filter { FormatCatalog.format(named: $0.format) != nil }
 
