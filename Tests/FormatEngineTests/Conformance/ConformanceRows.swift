@@ -8,7 +8,6 @@ extension ConformanceRow {
   static let all: [ConformanceRow] = [
     raw, engineQcow2, judgeQcow2,
     parallels,
-    engineVDI, judgeVDI,
     bochs, cloop,
     luks,
     vpc,
@@ -23,7 +22,6 @@ extension ConformanceRow {
   static let hostile: [ConformanceRow] = [
     raw, judgeQcow2,
     parallels.filter { $0.name.hasPrefix("parallels") },
-    judgeVDI,
     bochs, cloop,
     [judgeLUKS],
     vpc.filter { !$0.name.hasPrefix("our") },

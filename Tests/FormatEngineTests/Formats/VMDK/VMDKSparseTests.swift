@@ -40,7 +40,7 @@ import Testing
     for value in Self.values(field.width) {
       var bytes = good
       VMDKImages.put(value, into: &bytes, at: field.offset, width: field.width)
-      try Deadline.within(seconds: 20, "\(field.name) = \(value)") {
+      Deadline.within(seconds: 20, "\(field.name) = \(value)") {
         let before = imgfs_allocated_byte_count()
         if let (chain, _) = try? VMDKImages.open(bytes) {
           for offset: UInt64 in [0, 65536 * 5, chain.virtualSize / 2, chain.virtualSize &- 512] {
@@ -154,7 +154,9 @@ import Testing
     #expect(try chain.extent(at: 32 * MiB, limit: 96 * MiB).extent.length == 96 * MiB)
     try chain.writeZeros(at: 96 * MiB, count: 32 * MiB)
     let changes: [(UInt64, UInt8)] = [(40 * MiB, 1), (100 * MiB + 5, 2), (41 * MiB, 3), (0, 4)]
-    for (offset, value) in changes { try chain.writeBytes([UInt8](repeating: value, count: 70_000), at: offset) }
+    for (offset, value) in changes {
+      try chain.writeBytes([UInt8](repeating: value, count: 70_000), at: offset)
+    }
     try chain.close()
     #expect(try VMDKImages.report(store.snapshot) == CheckReport())
     try TemporaryFolder.with { folder in
