@@ -12,6 +12,7 @@ extension ConformanceRow {
     engineVDI, judgeVDI,
     bochs, cloop,
     luks,
+    vpc,
     engineVDI, judgeVDI,
     engineQED, judgeQED, engineQcow, judgeQcow,
     engineVMDK, judgeVMDK,
@@ -28,6 +29,7 @@ extension ConformanceRow {
     judgeVDI,
     bochs, cloop,
     [judgeLUKS],
+    vpc.filter { !$0.name.hasPrefix("our") },
     judgeVDI,
     judgeQED, judgeQcow,
     judgeVMDK,
@@ -160,6 +162,36 @@ extension ConformanceRow {
           isWritable: true),
       ]
     }
+  private static let vpc = [
+    ConformanceRow(
+      name: "our vpc, dynamic", format: "vpc", size: 5 * mebibyte + 512,
+      maker: .engine(options: ["force_size": "on"], baseSize: nil), isWritable: true),
+    ConformanceRow(
+      name: "our vpc, fixed", format: "vpc", size: mebibyte + 512,
+      maker: .engine(options: ["force_size": "on", "subformat": "fixed"], baseSize: nil), isWritable: true),
+    ConformanceRow(
+      name: "vpc, dynamic", format: "vpc", size: 5 * mebibyte,
+      maker: .judge(
+        JudgeImage(format: "vpc", size: 5 * mebibyte, options: ["force_size=on"], cluster: 2 * mebibyte)),
+      isWritable: true),
+    ConformanceRow(
+      name: "vpc, fixed", format: "vpc", size: mebibyte,
+      maker: .judge(
+        JudgeImage(
+          format: "vpc", size: mebibyte, options: ["force_size=on", "subformat=fixed"], cluster: 65536)),
+      isWritable: true),
+    ConformanceRow(
+      name: "vpc, dynamic, 4 KiB blocks", format: "vpc", size: 200 * 1024 + 512,
+      maker: .built { random in try VPCImage().build(byteCount: 200 * 1024 + 512, &random) }, isWritable: true
+    ),
+    ConformanceRow(
+      name: "vpc, differencing, 8 KiB blocks", format: "vpc", size: 200 * 1024,
+      maker: .built { random in
+        try VPCImage(blockSize: 8192, isDifferencing: true).build(byteCount: 200 * 1024, &random)
+      },
+      isWritable: true, isJudged: false),
+  ]
+
   private static let bochs = [
     built("bochs, 64 KiB extents", "bochs", mebibyte + 3 * 512) { random in
       try BochsImage().build(byteCount: mebibyte + 3 * 512, &random)
