@@ -37,9 +37,6 @@ public protocol ImageLayer: AnyObject, Sendable {
   /// Whether holes of the store are worth asking for: true for raw, and for images whose clusters were
   /// all set aside in advance. `ImageChain.extent` then looks for them.
   var storesHoles: Bool { get }
-  /// Whether a hole of the store is room that the image has set aside, as `map` tells it: not for raw, where a hole is
-  /// simply not there. By default for all formats with a unit of allocation.
-  var holesAreRoom: Bool { get }
   /// What the stored bytes are encrypted with: extents that are encrypted need it. Nil where nothing is, or
   /// where the layer was opened without its key.
   var cipher: LayerCipher? { get }
@@ -66,10 +63,6 @@ extension ImageLayer {
     let start = offset.aligned(downTo: clusterSize)
     return start..<start + min(clusterSize, virtualSize - start)
   }
-}
-
-extension ImageLayer {
-  public var holesAreRoom: Bool { clusterSize > 0 }
 }
 
 /// Room that a layer has set aside for guest bytes that are not yet written.

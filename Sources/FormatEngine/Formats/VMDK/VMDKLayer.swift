@@ -6,8 +6,6 @@ final class VMDKLayer: ImageLayer {
   let clusterSize: UInt64
   let backing: BackingReference?
   let storesHoles: Bool
-  /// Also of flat extents, which have no unit.
-  let holesAreRoom = true
   let path: String
   let createType: String
   let parentContentID: UInt32
