@@ -21,6 +21,9 @@ struct VMDKOpener {
       try span.littleEndian(UInt32.self, at: 0)
     }
     if magic == VMDKSparseHeader.magic { return try openSparse() }
+    guard magic != VMDKSparseHeader.oldMagic else {
+      throw .unsupported("Sparse extents of the kind COWD are not supported")
+    }
     guard byteCount <= UInt64(VMDKDescriptor.maximumByteCount) else {
       throw EngineError(.notThisFormat, "invalid VMDK image descriptor")
     }
