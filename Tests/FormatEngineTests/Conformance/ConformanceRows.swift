@@ -7,15 +7,13 @@ extension ConformanceRow {
   /// Every kind of image. A new format adds its rows here.
   static let all: [ConformanceRow] = [
     raw, engineQcow2, judgeQcow2,
-    parallels,
-    bochs, cloop, dmg,
-    engineVDI, judgeVDI,
-    bochs, cloop,
-    luks,
-    vpc,
-    engineVDI, judgeVDI,
-    engineQED, judgeQED, engineQcow, judgeQcow,
+    engineQcow, judgeQcow, engineQED, judgeQED,
     engineVMDK, judgeVMDK,
+    engineVDI, judgeVDI,
+    vpc,
+    parallels,
+    luks,
+    dmg, cloop, bochs,
   ].flatMap { $0 }
 
   /// Those that the engine can change.
@@ -24,15 +22,13 @@ extension ConformanceRow {
   /// Those whose bytes are damaged: the judge's images have everything that ours have, and more.
   static let hostile: [ConformanceRow] = [
     raw, judgeQcow2,
-    parallels.filter { $0.name.hasPrefix("parallels") },
-    bochs, cloop, dmg,
-    judgeVDI,
-    bochs, cloop,
-    [judgeLUKS],
-    vpc.filter { !$0.name.hasPrefix("our") },
-    judgeVDI,
-    judgeQED, judgeQcow,
+    judgeQcow, judgeQED,
     judgeVMDK,
+    judgeVDI,
+    vpc.filter { !$0.name.hasPrefix("our") },
+    parallels.filter { $0.name.hasPrefix("parallels") },
+    [judgeLUKS],
+    dmg, cloop, bochs,
   ].flatMap { $0 }
 
   private static let raw = [
