@@ -13,7 +13,8 @@ import Testing
   @Test func readsWhatVMwareWrites() throws {
     let bytes = Self.text(
       [
-        "# Disk DescriptorFile", "version=1", "encoding=\"windows-1252\"", "CID=fb183c20", "parentCID=0a0b0c0d",
+        "# Disk DescriptorFile", "version=1", "encoding=\"windows-1252\"", "CID=fb183c20",
+        "parentCID=0a0b0c0d",
         "isNativeSnapshot=\"no\"", "createType=\"twoGbMaxExtentSparse\"",
         "parentFileNameHint=\"C:\\VMs\\base disk.vmdk\"", "", "# Extent description",
         "RW 4192256 SPARSE \"disk-s001.vmdk\"", "RDONLY 63 FLAT \"\\\\.\\PhysicalDrive0\" 63",
@@ -63,7 +64,8 @@ import Testing
   }
 
   @Test(arguments: [
-    ["version=1", "createType=\"vmfs\""], ["CID=", "createType=\"vmfs\""], ["CID=xyz", "createType=\"vmfs\""],
+    ["version=1", "createType=\"vmfs\""], ["CID=", "createType=\"vmfs\""],
+    ["CID=xyz", "createType=\"vmfs\""],
     ["CID=123456789", "createType=\"vmfs\""], ["CID=1"], ["CID=1", "createType="],
     ["CID=1", "parentCID=q", "createType=\"vmfs\""], [],
   ])

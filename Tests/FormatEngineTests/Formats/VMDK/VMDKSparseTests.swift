@@ -154,7 +154,9 @@ import Testing
     #expect(try chain.extent(at: 32 * MiB, limit: 96 * MiB).extent.length == 96 * MiB)
     try chain.writeZeros(at: 96 * MiB, count: 32 * MiB)
     let changes: [(UInt64, UInt8)] = [(40 * MiB, 1), (100 * MiB + 5, 2), (41 * MiB, 3), (0, 4)]
-    for (offset, value) in changes { try chain.writeBytes([UInt8](repeating: value, count: 70_000), at: offset) }
+    for (offset, value) in changes {
+      try chain.writeBytes([UInt8](repeating: value, count: 70_000), at: offset)
+    }
     try chain.close()
     #expect(try VMDKImages.report(store.snapshot) == CheckReport())
     try TemporaryFolder.with { folder in
