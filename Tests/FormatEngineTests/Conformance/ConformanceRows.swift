@@ -5,24 +5,24 @@ private let mebibyte = 1 << 20
 
 extension ConformanceRow {
   /// Every kind of image. A new format adds its rows here.
-  static let all: [ConformanceRow] = raw + engineQcow2 + judgeQcow2 + engineVDI + judgeVDI
   static let all: [ConformanceRow] = [
     raw, engineQcow2, judgeQcow2,
     parallels,
     bochs, cloop,
     luks,
+    engineVDI, judgeVDI,
   ].flatMap { $0 }
 
   /// Those that the engine can change.
   static let writable = all.filter { $0.isWritable }
 
   /// Those whose bytes are damaged: the judge's images have everything that ours have, and more.
-  static let hostile = raw + judgeQcow2 + judgeVDI
   static let hostile: [ConformanceRow] = [
     raw, judgeQcow2,
     parallels.filter { $0.name.hasPrefix("parallels") },
     bochs, cloop,
     [judgeLUKS],
+    judgeVDI,
   ].flatMap { $0 }
 
   private static let raw = [

@@ -61,7 +61,8 @@ final class ParallelsBundleLayer: ImageLayer {
         switch image.kind {
         case .plain: layer = try FormatCatalog.plain.open(file, member)
         case .expanding:
-          layer = try ParallelsLayer(file: file, header: try ParallelsHeader.read(from: file), request: member)
+          layer = try ParallelsLayer(
+            file: file, header: try ParallelsHeader.read(from: file), request: member)
         }
         let named = NamedStore(role: "storage.\(parts.count)", path: file.path, store: file)
         parts.append(Part(range: storage.range, file: named, layer: layer))
@@ -120,7 +121,8 @@ extension ParallelsBundle {
     var images: [Image] = []
     for storage in storages {
       guard let image = storage.images[guid] else {
-        throw .corrupt("The bundle has no image \(guid) for the storage at sector \(storage.range.lowerBound / 512)")
+        throw .corrupt(
+          "The bundle has no image \(guid) for the storage at sector \(storage.range.lowerBound / 512)")
       }
       images.append(image)
     }
