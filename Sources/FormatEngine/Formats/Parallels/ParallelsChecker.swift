@@ -11,6 +11,7 @@ struct ParallelsChecker {
   let progress: Progress
   var report = CheckReport()
   var used: ParallelsUsedClusters
+  /// Bytes of the file, in whole sectors.
   var fileEnd: UInt64
   /// Entries to be changed, by their numbers.
   var changes: [(index: UInt64, entry: UInt32)] = []
@@ -29,7 +30,7 @@ struct ParallelsChecker {
     self.progress = progress
     self.repairing = repairing
     geometry = header.geometry
-    fileEnd = try file.byteCount()
+    fileEnd = try file.byteCount().aligned(upTo: 512)
     used = ParallelsUsedClusters(geometry, dataOffset: geometry.firstDataOffset)
   }
 
