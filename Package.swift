@@ -20,6 +20,7 @@ let package = Package(
   ],
   targets: [
     .systemLibrary(name: "CBzip2", providers: [.apt(["libbz2-dev"])]),
+    .systemLibrary(name: "CChecksum"),
     .systemLibrary(name: "CDeflate", pkgConfig: "libdeflate", providers: [.apt(["libdeflate-dev"])]),
     .systemLibrary(name: "CExpat", pkgConfig: "expat", providers: [.apt(["libexpat1-dev"])]),
     .systemLibrary(name: "CFuse", pkgConfig: "fuse3", providers: [.apt(["libfuse3-dev"])]),
@@ -32,7 +33,7 @@ let package = Package(
     .target(
       name: "FormatEngine",
       dependencies: [
-        "CBzip2", "CDeflate", "CExpat", "CGcrypt", "CLinux", "CLzma", "CZlib", "CZstd",
+        "CBzip2", "CChecksum", "CDeflate", "CExpat", "CGcrypt", "CLinux", "CLzma", "CZlib", "CZstd",
       ],
       swiftSettings: strict),
     .executableTarget(
@@ -43,7 +44,8 @@ let package = Package(
       name: "TestSupport", dependencies: ["FormatEngine"], path: "Tests/TestSupport", swiftSettings: strict),
     .target(name: "CAllocationCounter", path: "Tests/CAllocationCounter"),
     .testTarget(
-      name: "FormatEngineTests", dependencies: ["CAllocationCounter", "FormatEngine", "TestSupport"],
+      name: "FormatEngineTests",
+      dependencies: ["CAllocationCounter", "CBzip2", "CLzma", "FormatEngine", "TestSupport"],
       swiftSettings: strict),
     .testTarget(
       name: "QemuImgTests", dependencies: ["FormatEngine", "qemu-img", "TestSupport"],

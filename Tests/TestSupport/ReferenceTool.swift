@@ -136,3 +136,19 @@ public enum ReferenceTool: String, Sendable {
     }
   }
 }
+
+extension ReferenceTool {
+  /// A file with this content, to lie below another one.
+  public static func makeBase(_ name: String, _ format: String, _ bytes: [UInt8], in folder: TemporaryFolder)
+    throws
+  {
+    guard format != "raw" else {
+      try folder.write(bytes, to: name)
+      return
+    }
+    try TemporaryFolder.with { other in
+      let raw = try other.write(bytes, to: "disk.raw")
+      try ReferenceTool.qemuImg("convert", "-O", format, raw, name, folder: folder.path)
+    }
+  }
+}

@@ -27,6 +27,11 @@ public struct ChainMember: Sendable {
     self.formatName = formatName
   }
 
+  /// Whether it is bytes as they are, without a format.
+  var isPlain: Bool {
+    formatName == FormatCatalog.plain.name || FormatCatalog.format(named: formatName) == nil
+  }
+
   /// As `info` shows it: the path, or a `json:` name where the path does not say all.
   public var name: String { nodeName.text }
 

@@ -153,8 +153,8 @@ private final class CompareWork: Sendable {
     let second = try status(of: b, at: position, first.extent.length)
     let differ =
       comparingStatus
-      && MapEntry(first, of: a.members[first.depth].layer, at: position).status
-        != MapEntry(second, of: b.members[second.depth].layer, at: position).status
+      && MapEntry(first, of: a.members[first.depth], at: position).status
+        != MapEntry(second, of: b.members[second.depth], at: position).status
     return Statuses(a: first, b: second, length: second.extent.length, differ: differ)
   }
 

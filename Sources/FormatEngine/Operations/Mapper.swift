@@ -14,7 +14,7 @@ public struct MapEntry: BitwiseCopyable, Equatable, Sendable {
   public var offset: UInt64?
   public var store: UInt16
 
-  init(_ found: LocatedExtent, of layer: any ImageLayer, at start: UInt64) {
+  init(_ found: LocatedExtent, of member: ChainMember, at start: UInt64) {
     let extent = found.extent
     self.start = start
     length = extent.length
@@ -28,8 +28,8 @@ public struct MapEntry: BitwiseCopyable, Equatable, Sendable {
       offset = extent.isEncrypted ? nil : extent.hostOffset
     case .stored:
       isZero = extent.isHole
-      // A hole of a raw disk is no data; a hole below a format's cluster has its room set aside.
-      isData = !(extent.isHole && layer.clusterSize == 0)
+      // A hole of a raw disk is no data; a hole that a format says is stored has its room set aside.
+      isData = !(extent.isHole && member.isPlain)
       offset = extent.isEncrypted ? nil : extent.hostOffset
     case .compressed:
       (isZero, isData) = (false, true)
@@ -83,7 +83,7 @@ public enum Mapper {
   static func entry(_ chain: ImageChain, at position: UInt64, limit: UInt64) throws(EngineError) -> MapEntry {
     do throws(EngineError) {
       let found = try chain.extent(at: position, limit: limit)
-      return MapEntry(found, of: chain.members[found.depth].layer, at: position)
+      return MapEntry(found, of: chain.members[found.depth], at: position)
     } catch {
       throw error.whileTrying("Failed to read image metadata")
     }

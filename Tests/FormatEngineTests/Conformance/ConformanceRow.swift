@@ -21,10 +21,29 @@ struct ConformanceRow: Sendable, CustomTestStringConvertible {
   var isWritable: Bool
   /// Of an encrypted image.
   var passphrase: String?
+  /// Whether the judge reads such images as they are meant.
+  var isJudged = true
   /// Formats that are known by the file's name want another one.
   var fileName = "image"
 
   var testDescription: String { name }
+
+  /// Whether the judge's `check` knows the format.
+  var isCheckedByJudge: Bool { !["raw", "qcow"].contains(format) }
+
+  static let formatsOverTheirOwn: Set<String> = ["vmdk"]
+
+  /// Whether the file of the image holds all of it.
+  var isOneFile: Bool {
+    func names(_ option: String) -> Bool {
+      option.hasPrefix("data_file") || option.hasSuffix("Flat") || option.hasSuffix("ExtentSparse")
+    }
+    return switch maker {
+    case .engine(let options, _): !options.contains { names($0.key) || names($0.value) }
+    case .judge(let recipe): !recipe.options.contains(where: names)
+    case .built: true
+    }
+  }
 
   var formatType: any ImageFormat.Type {
     get throws {
@@ -40,6 +59,9 @@ struct BuiltImage: Sendable {
   var disk: [UInt8]
   /// Whether the judge can read it.
   var isJudged = true
+  /// Files that it needs, by their names, and the disk below it.
+  var others: [String: [UInt8]] = [:]
+  var below: [UInt8]?
 }
 
 /// An image of a row on disk, and what it must read like.
@@ -112,7 +134,11 @@ extension ConformanceRow {
       let content = try ReferenceTool.content(of: path, format: format, in: folder)
       guard content == built.disk else { throw TestFailure("\(name): the judge reads something else") }
     }
-    return [fileName: built.file, "model": built.disk]
+    var files = built.others
+    files[fileName] = built.file
+    files["model"] = built.disk
+    files["model-below"] = built.below
+    return files
   }
 
   /// All files that were made, and what the judge reads of them.
@@ -149,8 +175,10 @@ struct EngineImage {
     for (name, text) in options { try values.set(name, to: text) }
     var backing: BackingReference?
     if let baseSize {
-      try folder.write(random.bytes(baseSize), to: "base.raw")
-      backing = BackingReference(name: "base.raw", format: "raw")
+      // Formats that record what their parent is take none but their own kind.
+      let kind = ConformanceRow.formatsOverTheirOwn.contains(format) ? format : "raw"
+      try ReferenceTool.makeBase("base.\(kind)", kind, random.bytes(baseSize), in: folder)
+      backing = BackingReference(name: "base.\(kind)", format: kind)
     }
     var request = CreateRequest(
       path: path, virtualSize: UInt64(size), backing: backing, options: values, references: ReferenceOpener())

@@ -6,8 +6,8 @@ extension ConformanceTests {
   /// Rows whose whole image is one file, and that open quickly: LUKS writes its data as AES does.
   static let oneFileRows = ConformanceRow.writable.filter { row in
     switch row.maker {
-    case .engine(let options, _): options["data_file"] == nil && options["encrypt.format"] != "luks"
-    case .judge(let recipe): !recipe.options.contains { $0.hasPrefix("data_file") }
+    case .engine(let options, _): row.isOneFile && options["encrypt.format"] != "luks"
+    case .judge: row.isOneFile
     case .built: false
     }
   }
@@ -79,7 +79,7 @@ extension ConformanceTests {
       }
       #expect(failures > 0)
       let path = try fixture.folder.write(memory.snapshot, to: "image")
-      guard row.format != "raw" else { return }
+      guard row.isCheckedByJudge else { return }
       let verdict = try ReferenceTool.check(
         path, format: row.format, folder: fixture.folder.path, passphrase: row.passphrase)
       #expect(verdict.corruptions == 0 && verdict.leaks == 0, "\(verdict.text)")
@@ -124,7 +124,7 @@ extension ConformanceTests {
       let content = try fixture.open().readAll()
       #expect(ModelDisk.firstDifference(content, model.bytes) == nil, "reopened, \(moment)")
     }
-    guard fixture.row.format != "raw" else { return }
+    guard fixture.row.isCheckedByJudge else { return }
     let marks = ["qcow2": 79, "parallels": 44]
     if let mark = marks[fixture.row.format], bytes[mark] & 1 != 0 {
       // Marked as being in use: its counts may be wrong, and whoever writes to it next sets them right.

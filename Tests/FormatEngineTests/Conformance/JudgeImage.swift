@@ -13,6 +13,8 @@ struct JudgeImage: Sendable {
   var depth = 0
   /// The file at the bottom is raw, and shorter than the disk.
   var hasShortRawBase = false
+  /// The file below it is of the same format, and shorter than the disk.
+  var hasShortOwnBase = false
   var writesCompressed = false
   /// Internal snapshots, taken between writes.
   var snapshotCount = 0
@@ -26,6 +28,10 @@ struct JudgeImage: Sendable {
     if hasShortRawBase {
       try folder.write(random.bytes(size / 2) + random.fill(1024), to: "base.raw")
       base = ("base.raw", "raw")
+    }
+    if hasShortOwnBase {
+      try ReferenceTool.makeBase("base.\(format)", format, random.bytes(size / 2), in: folder)
+      base = ("base.\(format)", format)
     }
     for level in stride(from: depth, to: 0, by: -1) {
       let lower = JudgeImage(

@@ -52,10 +52,13 @@ import Testing
     var story: [String] = []
     for (step, dialect) in (dialects + [Dialect(name: "raw", format: "raw", isChecked: false)]).enumerated() {
       let name = "image\(step)"
+      isOurs = isOurs || dialect.isMadeByUs
       let options = ["convert"] + Self.key + ["--image-opts"] + dialect.target + [from, name]
       let result = try Self.run(options, isOurs: isOurs, in: folder)
       story.append("\(isOurs ? "ours" : "judge"): \(options.joined(separator: " "))")
-      guard result.status == 0 else { return (story + [result.stderrText]).joined(separator: "\n") }
+      guard result.status == 0 else {
+        return (story + ["status \(result.status): \(result.stderrText)"]).joined(separator: "\n")
+      }
       from = dialect.source(name)
       if let fault = try Self.fault(in: dialect, from, isOurs: isOurs, folder) {
         return (story + [fault]).joined(separator: "\n")

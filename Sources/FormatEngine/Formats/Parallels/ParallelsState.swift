@@ -2,9 +2,9 @@
 struct ParallelsState {
   var header: ParallelsHeader
   let file: any ByteStore
-  private(set) var geometry: ParallelsGeometry
-  private(set) var bat: EntryTable<UInt32>
-  private(set) var order: WriteOrder
+  var geometry: ParallelsGeometry
+  var bat: EntryTable<UInt32>
+  var order: WriteOrder
   /// Nil where the image is opened for reading only.
   var used: ParallelsUsedClusters?
   /// Clusters that no entry in memory points to, while one on disk still may.

@@ -4,8 +4,10 @@ struct VMDKMetadataMap {
   /// Sectors at which regions begin, ascending, and where they end.
   private var starts: [UInt32] = []
   private var ends: [UInt32] = []
+  /// Where two regions overlap, if any do: then nothing is to be written.
+  private(set) var overlap: UInt64?
 
-  /// Reads the directories. Regions that overlap are damage, and nothing is to be written then.
+  /// Reads the directories.
   init(_ tables: VMDKGrainTables) throws(EngineError) {
     let geometry = tables.geometry
     var regions: [Range<UInt64>] = [0..<UInt64(VMDKSparseHeader.byteCount)]
@@ -33,9 +35,7 @@ struct VMDKMetadataMap {
     ends.reserveCapacity(regions.count)
     for region in regions {
       let (start, end) = Self.sectors(region)
-      guard ends.last.map({ $0 <= start }) ?? true else {
-        throw .corrupt("Tables of the VMDK extent overlap at 0x\(hex(region.lowerBound))")
-      }
+      if let last = ends.last, last > start { overlap = overlap ?? region.lowerBound }
       starts.append(start)
       ends.append(end)
     }

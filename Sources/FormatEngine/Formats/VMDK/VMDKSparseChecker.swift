@@ -36,7 +36,7 @@ struct VMDKSparseChecker {
   }
 
   mutating func run(_ progress: Progress, total: UInt64) throws(EngineError) {
-    try checkDirectories()
+    checkDirectories()
     for index in 0..<geometry.directoryCount {
       try progress.step(min(guestStart + index << geometry.coverageBits, total), of: total)
       try checkTable(index)
@@ -46,12 +46,12 @@ struct VMDKSparseChecker {
 
   // MARK: Tables
 
-  private mutating func checkDirectories() throws(EngineError) {
-    do throws(EngineError) {
-      metadata = try VMDKMetadataMap(tables)
-    } catch {
-      // Tables past the end of the file are found one by one.
-      if error.message.contains("overlap") { corruption("ERROR: \(error.message)") }
+  private mutating func checkDirectories() {
+    // Tables past the end of the file are found one by one.
+    metadata = try? VMDKMetadataMap(tables)
+    if let overlap = metadata?.overlap {
+      metadata = nil
+      corruption("ERROR: tables overlap at 0x\(hex(overlap))")
     }
   }
 

@@ -136,10 +136,14 @@ extension VMDKSparseExtent {
     guard !geometry.isPacked else {
       throw .unsupported("Grains of a compressed VMDK extent cannot be changed")
     }
+    let metadata = try VMDKMetadataMap(tables)
+    if let overlap = metadata.overlap {
+      throw .corrupt("Tables of the VMDK extent overlap at 0x\(hex(overlap))")
+    }
     let end = max(try file.byteCount(), geometry.overhead)
     room = Room(
       allocator: BlockAllocator(unit: geometry.grainSize, end: end.aligned(upTo: geometry.grainSize)),
-      metadata: try VMDKMetadataMap(tables))
+      metadata: metadata)
   }
 
   private static let notPrepared = EngineError.invalid("The extent is not being written")

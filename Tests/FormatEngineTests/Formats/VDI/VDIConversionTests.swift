@@ -87,13 +87,16 @@ import Testing
   @Test(arguments: ["off", "on"]) func measuredSizeIsTheFiles(_ isStatic: String) throws {
     try TemporaryFolder.with { folder in
       let (path, _) = try Self.source(folder)
-      let chain = try ImageOpener.open(path, OpenOptions(format: "raw"))
+      // One that tells where it holds something.
+      let source = folder.file("disk.qcow2")
+      try Self.judge(path, "raw", to: source, as: "qcow2")
+      let chain = try ImageOpener.open(source, OpenOptions(format: "qcow2"))
       var values = OptionValues(VDIFormat.createOptions)
       try values.set("static", to: isStatic)
       let measured = try VDIFormat.measure(
         MeasureRequest(virtualSize: chain.virtualSize, options: values, source: chain))
       let target = folder.file("disk.vdi")
-      try Self.ours(path, "raw", to: target, as: "vdi", ["static": isStatic])
+      try Self.ours(source, "qcow2", to: target, as: "vdi", ["static": isStatic])
       #expect(try FileStore.open(target, access: .readOnly).byteCount() == measured.required)
       #expect(measured.required <= measured.fullyAllocated)
     }

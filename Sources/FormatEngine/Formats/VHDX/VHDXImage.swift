@@ -1,0 +1,32 @@
+/// What an image says of itself, read and found valid: everything but the BAT's entries.
+struct VHDXImage: Sendable {
+  var header: VHDXHeader
+  /// Which of the two headers it is.
+  var headerSlot: Int
+  var regions: VHDXRegions
+  var metadata: VHDXMetadata
+  var bat: Range<UInt64>
+  var metadataRegion: Range<UInt64>
+
+  /// `file`: with its log replayed.
+  init(file: any ByteStore, header: VHDXHeader, slot: Int) throws(EngineError) {
+    let byteCount = try file.byteCount()
+    self.header = header
+    headerSlot = slot
+    regions = try VHDXRegions.read(from: file)
+    try regions.validate(log: header.logRange, fileByteCount: byteCount)
+    bat = try regions.region(VHDXRegions.bat, "BAT")
+    metadataRegion = try regions.region(VHDXRegions.metadata, "metadata")
+    metadata = try VHDXMetadata.read(from: file, in: metadataRegion)
+    let needed = metadata.geometry.entryCount * 8
+    guard needed <= UInt64(bat.count) else {
+      throw .corrupt("The VHDX BAT has \(bat.count) bytes and the disk needs \(needed)")
+    }
+  }
+
+  /// Whether host bytes belong to the header section, the log or a region.
+  func isMetadata(_ range: Range<UInt64>) -> Bool {
+    range.lowerBound < MiB || range.overlaps(header.logRange)
+      || regions.entries.contains { range.overlaps($0.range) }
+  }
+}

@@ -1,0 +1,99 @@
+/// What a dynamic disk needs to be changed: where new blocks go. Lives in its layer's lock.
+struct VPCSession {
+  var rooms: BlockAllocator
+  /// Rooms that an entry on disk may still point to; the host's room goes back after the next flush.
+  var forgotten: [UInt64] = []
+  /// Some room was let go of.
+  var hasReleased = false
+  /// Where the footer is known to be.
+  var footerOffset: UInt64
+
+  /// `rooms.end` is the first byte after everything in the file but the footer.
+  init(rooms: BlockAllocator) {
+    self.rooms = rooms
+    footerOffset = rooms.end
+  }
+}
+
+extension VPCState {
+  /// The largest file: a block begins at most at the last sector that an entry can name.
+  private var maximumEnd: UInt64 {
+    UInt64(VPCGeometry.unused - 1) * VPCGeometry.sectorSize + geometry.roomSize
+  }
+
+  /// Called before every change; the first one looks through the whole table for where the blocks end.
+  mutating func prepareToWrite() throws(EngineError) {
+    guard session == nil else { return }
+    let blockEnd = try endOfBlocks()
+    // Blocks that are cut off would come to lie over new ones.
+    guard blockEnd <= knownEnd else {
+      throw .corrupt(
+        "The image has been truncated: its last block ends at \(blockEnd), past the end of the file")
+    }
+    let end = max(metadata.end, contentEnd, blockEnd).aligned(upTo: VPCGeometry.sectorSize)
+    if !copies.isHeadSound { try file.write(bytes: footer.bytes, at: 0) }
+    session = VPCSession(rooms: BlockAllocator(unit: geometry.roomSize, end: end))
+    // A footer that is missing, damaged or not last is written anew with the first change.
+    if !hasSoundEnd || contentEnd != end { fileEnd.move(footer, to: end) }
+  }
+
+  /// First byte after all blocks, 0 where there is none.
+  func endOfBlocks() throws(EngineError) -> UInt64 {
+    var last: UInt64 = 0
+    for index in 0..<geometry.blockCount {
+      let entry = try table.entry(at: index)
+      if entry != VPCGeometry.unused { last = max(last, VPCGeometry.roomOffset(entry) + geometry.roomSize) }
+    }
+    return last
+  }
+
+  /// Takes room off the end of the file that blocks have left, once they are gone from the table on disk.
+  mutating func trimEnd() throws(EngineError) {
+    let end = max(metadata.end, try endOfBlocks()).aligned(upTo: VPCGeometry.sectorSize)
+    guard let session, end < session.rooms.end else { return }
+    fileEnd.move(footer, to: end)
+    try order.flush()
+    (contentEnd, hasSoundEnd) = (end, true)
+    knownEnd = end + UInt64(VPCFooter.byteCount)
+    self.session = nil
+  }
+
+  /// Room for a block with its bitmap.
+  mutating func takeRoom() throws(EngineError) -> UInt64 {
+    guard var session else { throw EngineError(.readOnly, "The image is not prepared for changes") }
+    let room = try session.rooms.allocate(atMost: 1, limit: maximumEnd).hostOffset
+    self.session = session
+    noteEnd()
+    return room
+  }
+
+  /// Room that no entry has pointed to.
+  mutating func giveBack(_ room: UInt64) {
+    session?.rooms.takeBack(room, count: 1)
+    noteEnd()
+  }
+
+  /// Room that an entry on disk may point to.
+  mutating func release(_ room: UInt64) {
+    session?.rooms.release(room)
+    session?.forgotten.append(room)
+    session?.hasReleased = true
+  }
+
+  /// The footer follows the end of the blocks.
+  mutating func noteEnd() {
+    guard let end = session?.rooms.end else { return }
+    knownEnd = max(knownEnd, end)
+    guard end != session?.footerOffset else { return }
+    session?.footerOffset = end
+    fileEnd.move(footer, to: end)
+  }
+
+  mutating func flush() throws(EngineError) {
+    try order.flush()
+    session?.rooms.flushed()
+    let forgotten = session?.forgotten ?? []
+    session?.forgotten = []
+    for room in forgotten { file.forget(at: room, count: geometry.roomSize) }
+  }
+}
