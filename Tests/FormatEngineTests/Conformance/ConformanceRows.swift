@@ -8,7 +8,7 @@ extension ConformanceRow {
   static let all: [ConformanceRow] = [
     raw, engineQcow2, judgeQcow2,
     parallels,
-    engineVDI, judgeVDI,
+    vhdx, judgeVHDX,
     bochs, cloop,
     luks,
     engineVDI, judgeVDI,
@@ -22,7 +22,7 @@ extension ConformanceRow {
   static let hostile: [ConformanceRow] = [
     raw, judgeQcow2,
     parallels.filter { $0.name.hasPrefix("parallels") },
-    judgeVDI,
+    judgeVHDX,
     bochs, cloop,
     [judgeLUKS],
     judgeVDI,

@@ -108,14 +108,11 @@ extension ConformanceTests {
   /// What the judge says of a changed image.
   static func judge(_ fixture: Fixture, _ model: ModelDisk, allowingLeaks: Bool) throws {
     if fixture.row.format != "raw" {
-      let verdict = try ReferenceTool.check(
-        fixture.path, format: fixture.row.format, folder: fixture.folder.path,
-        passphrase: fixture.row.passphrase)
+      let verdict = try fixture.verdict()
       #expect(verdict.corruptions == 0 && verdict.checkErrors == 0, "\(verdict.text)")
       if !allowingLeaks { #expect(verdict.leaks == 0, "\(verdict.text)") }
     }
-    let content = try ReferenceTool.content(
-      of: fixture.path, format: fixture.row.format, in: fixture.folder, passphrase: fixture.row.passphrase)
+    let content = try fixture.judgedContent()
     #expect(ModelDisk.firstDifference(content, model.bytes) == nil, "the judge reads something else")
   }
 

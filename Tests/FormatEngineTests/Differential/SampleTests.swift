@@ -4,13 +4,13 @@ import Testing
 
 /// Images that other programs made give the digests that are listed for them.
 @Suite(.enabled(if: Samples.areHere)) struct SampleTests {
-  @Test(arguments: Samples.expectations(["raw", "qcow2", "vhdx"]))
   @Test(
     arguments: Samples.expectations([
       "raw", "qcow2",
       "parallels",
       "cloop", "bochs",
       "vmdk",
+      "vhdx",
     ]))
   func sampleGivesItsDigest(_ sample: Samples.Expectation) throws {
     try TemporaryFolder.with { folder in
