@@ -12,7 +12,7 @@ private let mebibyte = 1 << 20
   )
     throws -> (parent: String, child: String)
   {
-    try folder.makeFolder("sub")
+    _ = try folder.makeFolder("sub")
     let parent = folder.file("p.vhdx")
     let file = try FileStore.create(parent, flushing: .never)
     try VHDXBytes.new(2 * mebibyte, mebibyte, 512).write(to: file)

@@ -125,6 +125,8 @@ private let mebibyte = 1 << 20
       if writer.virtualSize > UInt64(size) {
         #expect(try writer.readBytes(at: UInt64(size), count: mebibyte).allSatisfy { $0 == 0 }, "\(moment)")
       }
+      // A BAT of two MiB takes its time.
+      guard newSize < 1 << 30 || state.cut % 8 == 0 else { return }
       let report = try (writer.top as? any Checkable)?.check(progress: .none)
       #expect(report?.corruptions == 0, "\(moment): \(report?.findings.first ?? "")")
     }

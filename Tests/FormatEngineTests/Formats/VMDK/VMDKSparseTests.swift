@@ -40,7 +40,7 @@ import Testing
     for value in Self.values(field.width) {
       var bytes = good
       VMDKImages.put(value, into: &bytes, at: field.offset, width: field.width)
-      try Deadline.within(seconds: 20, "\(field.name) = \(value)") {
+      Deadline.within(seconds: 20, "\(field.name) = \(value)") {
         let before = imgfs_allocated_byte_count()
         if let (chain, _) = try? VMDKImages.open(bytes) {
           for offset: UInt64 in [0, 65536 * 5, chain.virtualSize / 2, chain.virtualSize &- 512] {
