@@ -115,17 +115,17 @@ extension CreatableFormat {
 public enum FormatCatalog {
   public static let all: [any ImageFormat.Type] = [
     Qcow2Format.self,
-    VHDXFormat.self,
-    VPCFormat.self,
-    LUKSFormat.self,
-    ParallelsFormat.self,
-    VDIFormat.self,
     QcowFormat.self,
     QEDFormat.self,
-    BochsFormat.self,
-    CLoopFormat.self,
-    DMGFormat.self,
     VMDKFormat.self,
+    VDIFormat.self,
+    VPCFormat.self,
+    VHDXFormat.self,
+    ParallelsFormat.self,
+    LUKSFormat.self,
+    DMGFormat.self,
+    CLoopFormat.self,
+    BochsFormat.self,
     RawFormat.self,
   ]
 

@@ -4,14 +4,7 @@ import Testing
 
 /// Images that other programs made give the digests that are listed for them.
 @Suite(.enabled(if: Samples.areHere)) struct SampleTests {
-  @Test(
-    arguments: Samples.expectations([
-      "raw", "qcow2",
-      "parallels",
-      "cloop", "bochs",
-      "vmdk",
-      "vhdx",
-    ]))
+  @Test(arguments: Samples.expectations(Set(FormatCatalog.all.map { $0.name })))
   func sampleGivesItsDigest(_ sample: Samples.Expectation) throws {
     try TemporaryFolder.with { folder in
       let chain = try ImageOpener.open(try Samples.unpack(sample.name, into: folder))

@@ -13,7 +13,8 @@ import Testing
   @Test func readsWhatVMwareWrites() throws {
     let bytes = Self.text(
       [
-        "# Disk DescriptorFile", "version=1", "encoding=\"windows-1252\"", "CID=fb183c20", "parentCID=0a0b0c0d",
+        "# Disk DescriptorFile", "version=1", "encoding=\"windows-1252\"", "CID=fb183c20",
+        "parentCID=0a0b0c0d",
         "isNativeSnapshot=\"no\"", "createType=\"twoGbMaxExtentSparse\"",
         "parentFileNameHint=\"C:\\VMs\\base disk.vmdk\"", "", "# Extent description",
         "RW 4192256 SPARSE \"disk-s001.vmdk\"", "RDONLY 63 FLAT \"\\\\.\\PhysicalDrive0\" 63",
@@ -63,7 +64,8 @@ import Testing
   }
 
   @Test(arguments: [
-    ["version=1", "createType=\"vmfs\""], ["CID=", "createType=\"vmfs\""], ["CID=xyz", "createType=\"vmfs\""],
+    ["version=1", "createType=\"vmfs\""], ["CID=", "createType=\"vmfs\""],
+    ["CID=xyz", "createType=\"vmfs\""],
     ["CID=123456789", "createType=\"vmfs\""], ["CID=1"], ["CID=1", "createType="],
     ["CID=1", "parentCID=q", "createType=\"vmfs\""], [],
   ])
@@ -90,7 +92,7 @@ import Testing
   }
 
   @Test(arguments: [
-    ("version=1\n", true), ("# comment\r\n\r\nversion=3\r\nCID=1", true), ("#\n  \n version=2", true),
+    ("version=1\n", true), ("# comment\r\n\r\nversion=3\r\nCID=1", true), ("#\n  \n version=2\n", true),
     ("version=4\n", false), ("version=11\n", false), ("", false), ("CID=1\nversion=1\n", false),
     ("# Disk DescriptorFile\n", false), ("\u{eb}\u{63}\u{90}GRUB", false), ("COWD", false),
   ])

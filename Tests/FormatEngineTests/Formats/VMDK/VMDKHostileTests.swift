@@ -152,7 +152,9 @@ import Testing
     let good = try Self.stream()
     let content = try VMDKImages.open(good).0.readAll()
     let grain = Self.grainOffset(good)
-    for length in [0, 1, 2, 11, 65536, 131_072, 131_073, 131_584, 131_585, 0x7fff_ffff, 0xffff_ffff] as [UInt64] {
+    for length in [0, 1, 2, 11, 65536, 131_072, 131_073, 131_584, 131_585, 0x7fff_ffff, 0xffff_ffff]
+      as [UInt64]
+    {
       var bytes = good
       VMDKImages.put(length, into: &bytes, at: grain + 8, width: 4)
       let (chain, _) = try VMDKImages.open(bytes)

@@ -43,7 +43,8 @@ import Testing
       Deadline.within(seconds: 20, "\(field.name) = \(value)") {
         let before = imgfs_allocated_byte_count()
         if let (chain, _) = try? VMDKImages.open(bytes) {
-          for offset: UInt64 in [0, 65536 * 5, chain.virtualSize / 2, chain.virtualSize &- 512] {
+          let size = chain.virtualSize
+          for offset: UInt64 in [0, 65536 * 5, size / 1024 * 512, size &- 512] where offset < size {
             _ = try? chain.extent(at: offset, limit: 512)
             _ = try? chain.readBytes(at: offset, count: 512)
           }
@@ -154,7 +155,9 @@ import Testing
     #expect(try chain.extent(at: 32 * MiB, limit: 96 * MiB).extent.length == 96 * MiB)
     try chain.writeZeros(at: 96 * MiB, count: 32 * MiB)
     let changes: [(UInt64, UInt8)] = [(40 * MiB, 1), (100 * MiB + 5, 2), (41 * MiB, 3), (0, 4)]
-    for (offset, value) in changes { try chain.writeBytes([UInt8](repeating: value, count: 70_000), at: offset) }
+    for (offset, value) in changes {
+      try chain.writeBytes([UInt8](repeating: value, count: 70_000), at: offset)
+    }
     try chain.close()
     #expect(try VMDKImages.report(store.snapshot) == CheckReport())
     try TemporaryFolder.with { folder in
