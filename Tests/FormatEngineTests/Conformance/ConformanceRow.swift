@@ -116,7 +116,7 @@ extension ConformanceRow {
       let model = ModelDisk(files["model"] ?? [])
       return try body(
         Fixture(
-          row: self, path: folder.file("image"), model: model,
+          row: self, path: folder.file(fileName), model: model,
           below: files["model-below"].map { ModelDisk($0) },
           folder: folder))
     }

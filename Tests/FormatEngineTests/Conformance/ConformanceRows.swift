@@ -214,7 +214,7 @@ extension ConformanceRow {
     dmg("zlib, resource fork", DMGImage.Kind.zlib, .resourceFork, isJudged: true) { try ZlibText.pack($0) },
     dmg("bzip2", DMGImage.Kind.bzip2) { try PackedSamples.bzip2($0) },
     dmg("xz", DMGImage.Kind.lzma) { try PackedSamples.xz($0, preset: 0) },
-    dmg("ADC", DMGImage.Kind.adc, isJudged: true) { PackedSamples.adc($0) },
+    dmg("ADC", DMGImage.Kind.adc) { PackedSamples.adc($0) },
     dmg("LZFSE, plain blocks", DMGImage.Kind.lzfse) { PackedSamples.plainLZFSE($0) },
   ]
 

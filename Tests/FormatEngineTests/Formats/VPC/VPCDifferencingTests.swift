@@ -1,6 +1,7 @@
-import FormatEngine
 import TestSupport
 import Testing
+
+@testable import FormatEngine
 
 /// Disks over parents: which file it is, and whose bytes are read.
 struct VPCDifferencingTests {
@@ -50,7 +51,8 @@ struct VPCDifferencingTests {
         $0.relativeParent = ""
         $0.absoluteParent = other.file("base.vhd").replacing("/", with: "\\")
       }) { folder, built in
-        try Files.move(folder.file("base.vhd"), to: other.file("base.vhd"))
+        try other.write(try Files.read(folder.file("base.vhd")), to: "base.vhd")
+        try folder.write([], to: "base.vhd")
         #expect(try open("child.vhd", in: folder).readAll() == built.disk)
       }
     }
@@ -59,7 +61,8 @@ struct VPCDifferencingTests {
   /// It is never read as if there were no parent; its own bytes can be had on request.
   @Test func missingParentIsNamed() throws {
     try withPair({ $0.absoluteParent = "C:\\disks\\base.vhd" }) { folder, built in
-      try Files.move(folder.file("base.vhd"), to: folder.file("elsewhere.vhd"))
+      try folder.write(try Files.read(folder.file("base.vhd")), to: "elsewhere.vhd")
+      HostFiles.remove(folder.file("base.vhd"))
       let error = #expect(throws: EngineError.self) { try open("child.vhd", in: folder) }
       #expect(error?.code == .notFound)
       #expect(error?.message.contains("'C:\\disks\\base.vhd'") == true)
