@@ -7,12 +7,14 @@ extension ConformanceRow {
   /// Every kind of image. A new format adds its rows here.
   static let all: [ConformanceRow] = [
     raw, engineQcow2, judgeQcow2,
-    parallels,
-    bochs, cloop,
-    luks,
-    vpc,
-    engineVDI, judgeVDI,
+    engineQcow, judgeQcow, engineQED, judgeQED,
     engineVMDK, judgeVMDK,
+    engineVDI, judgeVDI,
+    vpc,
+    vhdx, judgeVHDX,
+    parallels,
+    luks,
+    dmg, cloop, bochs,
   ].flatMap { $0 }
 
   /// Those that the engine can change.
@@ -21,12 +23,14 @@ extension ConformanceRow {
   /// Those whose bytes are damaged: the judge's images have everything that ours have, and more.
   static let hostile: [ConformanceRow] = [
     raw, judgeQcow2,
-    parallels.filter { $0.name.hasPrefix("parallels") },
-    bochs, cloop,
-    [judgeLUKS],
-    vpc.filter { !$0.name.hasPrefix("our") },
-    judgeVDI,
+    judgeQcow, judgeQED,
     judgeVMDK,
+    judgeVDI,
+    vpc.filter { !$0.name.hasPrefix("our") },
+    judgeVHDX,
+    parallels.filter { $0.name.hasPrefix("parallels") },
+    [judgeLUKS],
+    dmg, cloop, bochs,
   ].flatMap { $0 }
 
   private static let raw = [
@@ -204,6 +208,26 @@ extension ConformanceRow {
       try CLoopImage(blockSize: 41 * 512).build(blockCount: 30, &random)
     },
   ]
+
+  private static let dmg = [
+    dmg("zlib", DMGImage.Kind.zlib, isJudged: true) { try ZlibText.pack($0) },
+    dmg("zlib, resource fork", DMGImage.Kind.zlib, .resourceFork, isJudged: true) { try ZlibText.pack($0) },
+    dmg("bzip2", DMGImage.Kind.bzip2) { try PackedSamples.bzip2($0) },
+    dmg("xz", DMGImage.Kind.lzma) { try PackedSamples.xz($0, preset: 0) },
+    dmg("ADC", DMGImage.Kind.adc) { PackedSamples.adc($0) },
+    dmg("LZFSE, plain blocks", DMGImage.Kind.lzfse) { PackedSamples.plainLZFSE($0) },
+  ]
+
+  private static func dmg(
+    _ name: String, _ kind: UInt32, _ place: DMGImage.MapPlace = .propertyList, isJudged: Bool = false,
+    _ pack: @escaping @Sendable ([UInt8]) throws -> [UInt8]
+  ) -> ConformanceRow {
+    var row = built("dmg, \(name)", "dmg", 0) { random in
+      try DMGImage.random(packed: kind, mapPlace: place, isJudged: isJudged, &random, pack: pack)
+    }
+    row.fileName = "image.dmg"
+    return row
+  }
 
   private static func built(
     _ name: String, _ format: String, _ size: Int,

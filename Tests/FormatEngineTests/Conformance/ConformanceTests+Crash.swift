@@ -14,7 +14,8 @@ extension ConformanceTests {
 
   /// Small disks of every kind: each power cut leaves several states, and each is read whole.
   static let powerCutRows = oneFileRows.filter {
-    $0.size <= 1 << 20 || $0.name == "our VDI, dynamic"
+    $0.size <= 1 << 20
+      || ["our VDI, dynamic", "our VHDX, dynamic", "our VHDX, differencing"].contains($0.name)
       || $0.name.contains("ubclusters") && $0.size <= 2 << 20
   }
 
@@ -78,10 +79,9 @@ extension ConformanceTests {
         try chain.close()
       }
       #expect(failures > 0)
-      let path = try fixture.folder.write(memory.snapshot, to: "image")
-      guard row.format != "raw" else { return }
-      let verdict = try ReferenceTool.check(
-        path, format: row.format, folder: fixture.folder.path, passphrase: row.passphrase)
+      try fixture.folder.write(memory.snapshot, to: "image")
+      guard row.isCheckedByJudge else { return }
+      let verdict = try fixture.verdict()
       #expect(verdict.corruptions == 0 && verdict.leaks == 0, "\(verdict.text)")
     }
   }
@@ -124,7 +124,7 @@ extension ConformanceTests {
       let content = try fixture.open().readAll()
       #expect(ModelDisk.firstDifference(content, model.bytes) == nil, "reopened, \(moment)")
     }
-    guard fixture.row.format != "raw" else { return }
+    guard fixture.row.isCheckedByJudge else { return }
     let marks = ["qcow2": 79, "parallels": 44]
     if let mark = marks[fixture.row.format], bytes[mark] & 1 != 0 {
       // Marked as being in use: its counts may be wrong, and whoever writes to it next sets them right.
@@ -134,8 +134,11 @@ extension ConformanceTests {
       // Not closed: the header may count more rooms than are in use, which the judge takes for an error.
       try VDICount.settle(path, moment)
     }
-    let verdict = try ReferenceTool.check(
-      path, format: fixture.row.format, folder: fixture.folder.path, passphrase: fixture.row.passphrase)
+    if fixture.row.format == "vhdx", fixture.row.isJudged {
+      // Not closed: its log is to be replayed, which the judge does not do for those who only read.
+      _ = try ReferenceTool.qemuImg.run(["check", "-q", "-r", "all", path], folder: fixture.folder.path)
+    }
+    let verdict = try fixture.verdict()
     #expect(verdict.corruptions == 0 && verdict.checkErrors == 0, "\(moment): \(verdict.text)")
   }
 

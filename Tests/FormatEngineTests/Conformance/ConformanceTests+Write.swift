@@ -107,10 +107,8 @@ extension ConformanceTests {
 
   /// What the judge says of a changed image.
   static func judge(_ fixture: Fixture, _ model: ModelDisk, allowingLeaks: Bool) throws {
-    if fixture.row.format != "raw" {
-      let verdict = try ReferenceTool.check(
-        fixture.path, format: fixture.row.format, folder: fixture.folder.path,
-        passphrase: fixture.row.passphrase)
+    if fixture.row.isCheckedByJudge {
+      let verdict = try fixture.verdict()
       #expect(verdict.corruptions == 0 && verdict.checkErrors == 0, "\(verdict.text)")
       if !allowingLeaks { #expect(verdict.leaks == 0, "\(verdict.text)") }
     }

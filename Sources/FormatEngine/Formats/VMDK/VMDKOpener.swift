@@ -16,11 +16,14 @@ struct VMDKOpener {
 
   mutating func open() throws(EngineError) -> VMDKOpenedImage {
     let byteCount = try file.byteCount()
-    guard byteCount >= 4 else { throw .corrupt("File is too small, not a valid image") }
+    guard byteCount > 0 else { throw .corrupt("File is too small, not a valid image") }
     let magic = try file.bytes(at: 0, count: 4).parsed { (span) throws(EngineError) in
       try span.littleEndian(UInt32.self, at: 0)
     }
     if magic == VMDKSparseHeader.magic { return try openSparse() }
+    guard magic != VMDKSparseHeader.oldMagic else {
+      throw .unsupported("Sparse extents of the kind COWD are not supported")
+    }
     guard byteCount <= UInt64(VMDKDescriptor.maximumByteCount) else {
       throw EngineError(.notThisFormat, "invalid VMDK image descriptor")
     }
@@ -56,16 +59,19 @@ struct VMDKOpener {
   }
 
   private func place(of descriptor: VMDKDescriptor, at offset: UInt64) -> VMDKDescriptorPlace {
-    VMDKDescriptorPlace(file: file, offset: offset, contentIDRange: descriptor.contentIDRange)
+    VMDKDescriptorPlace(
+      file: file, offset: offset, contentIDRange: descriptor.contentIDRange,
+      longContentIDRange: descriptor.longContentIDRange)
   }
 
   // MARK: Several files
 
   /// Types of disks that are described by a text. Others are of another kind than their extents say.
   private static let types: Set<String> = [
-    "monolithicflat", "vmfs", "vmfssparse", "sesparse", "twogbmaxextentsparse", "twogbmaxextentflat",
-    "2gbmaxextentsparse", "2gbmaxextentflat", "custom", "fulldevice", "partitioneddevice", "monolithicsparse",
-    "streamoptimized",
+    "monolithicflat", "monolithicsparse", "streamoptimized", "twogbmaxextentsparse", "twogbmaxextentflat",
+    "2gbmaxextentsparse", "2gbmaxextentflat", "custom", "fulldevice", "partitioneddevice", "vmfs",
+    "vmfssparse",
+    "vmfsthin", "vmfspreallocated", "vmfseagerzeroedthick", "vmfsraw", "sesparse",
   ]
 
   private mutating func openExtents(_ descriptor: VMDKDescriptor, at offset: UInt64) throws(EngineError)
