@@ -7,6 +7,8 @@ struct VHDXImage: Sendable {
   var metadata: VHDXMetadata
   var bat: Range<UInt64>
   var metadataRegion: Range<UInt64>
+  /// Places that hold no blocks.
+  private var metadataRanges: [Range<UInt64>] = []
 
   /// `file`: with its log replayed.
   init(file: any ByteStore, header: VHDXHeader, slot: Int) throws(EngineError) {
@@ -22,11 +24,19 @@ struct VHDXImage: Sendable {
     guard needed <= UInt64(bat.count) else {
       throw .corrupt("The VHDX BAT has \(bat.count) bytes and the disk needs \(needed)")
     }
+    noteRegions()
   }
 
-  /// Whether host bytes belong to the header section, the log or a region.
+  /// Whether host bytes belong to the header section, the log or a region. Every read comes by here, so that nothing is
+  /// made for it.
   func isMetadata(_ range: Range<UInt64>) -> Bool {
-    range.lowerBound < MiB || range.overlaps(header.logRange)
-      || regions.entries.contains { range.overlaps($0.range) }
+    for taken in metadataRanges
+    where range.lowerBound < taken.upperBound && taken.lowerBound < range.upperBound { return true }
+    return false
+  }
+
+  /// After a change of the regions.
+  mutating func noteRegions() {
+    metadataRanges = [0..<MiB, header.logRange] + regions.entries.map(\.range)
   }
 }
