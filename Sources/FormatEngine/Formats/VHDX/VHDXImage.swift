@@ -7,8 +7,8 @@ struct VHDXImage: Sendable {
   var metadata: VHDXMetadata
   var bat: Range<UInt64>
   var metadataRegion: Range<UInt64>
-  /// Places that hold no blocks.
-  private var metadataRanges: [Range<UInt64>] = []
+  /// Places that hold no blocks: the start and the end of each, in turn.
+  private var metadataBounds: [UInt64] = []
 
   /// `file`: with its log replayed.
   init(file: any ByteStore, header: VHDXHeader, slot: Int) throws(EngineError) {
@@ -30,13 +30,19 @@ struct VHDXImage: Sendable {
   /// Whether host bytes belong to the header section, the log or a region. Every read comes by here, so that nothing is
   /// made for it.
   func isMetadata(_ range: Range<UInt64>) -> Bool {
-    for taken in metadataRanges
-    where range.lowerBound < taken.upperBound && taken.lowerBound < range.upperBound { return true }
+    let (start, end) = (range.lowerBound, range.upperBound)
+    // Plain numbers by their index: ranges in a loop are made on the heap where nothing is optimized.
+    var index = 0
+    while index + 1 < metadataBounds.count {
+      if start < metadataBounds[index + 1] && metadataBounds[index] < end { return true }
+      index += 2
+    }
     return false
   }
 
   /// After a change of the regions.
   mutating func noteRegions() {
-    metadataRanges = [0..<MiB, header.logRange] + regions.entries.map(\.range)
+    let places = [0..<MiB, header.logRange] + regions.entries.map(\.range)
+    metadataBounds = places.flatMap { [$0.lowerBound, $0.upperBound] }
   }
 }
