@@ -23,6 +23,8 @@ struct ConformanceRow: Sendable, CustomTestStringConvertible {
   var passphrase: String?
   /// Whether the judge reads such images as they are meant.
   var isJudged = true
+  /// Whether its first bytes tell the format.
+  var isProbed = true
   /// Formats that are known by the file's name want another one.
   var fileName = "image"
 
