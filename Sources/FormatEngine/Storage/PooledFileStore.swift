@@ -5,17 +5,25 @@ final class OpenFilePool: Sendable {
   /// Of 1024 descriptors that a process usually has, for a chain of several such images.
   static let maximumOpen = 64
 
+  /// A store has its pool, and not the other way round.
+  private struct Entry {
+    weak var store: PooledFileStore?
+  }
+
   /// Those that are open, the one opened first in front. Before the lock of a store.
-  private let open = Mutex<[PooledFileStore]>([])
+  private let open = Mutex<[Entry]>([])
 
   /// Opens the store's file, after another one was closed if need be.
   fileprivate func admit(_ store: PooledFileStore) throws(EngineError) -> FileStore {
     try open.withLock { (open) throws(EngineError) in
-      if open.count >= Self.maximumOpen, let index = open.firstIndex(where: { $0.closeIfIdle() }) {
+      open.removeAll { $0.store == nil }
+      if open.count >= Self.maximumOpen,
+        let index = open.firstIndex(where: { $0.store?.closeIfIdle() ?? true })
+      {
         open.remove(at: index)
       }
       let (file, isNew) = try store.openNow()
-      if isNew { open.append(store) }
+      if isNew { open.append(Entry(store: store)) }
       return file
     }
   }

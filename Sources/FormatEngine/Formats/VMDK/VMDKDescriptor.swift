@@ -12,8 +12,15 @@ struct VMDKDescriptor: Equatable, Sendable {
   var extents: [VMDKExtentLine]
   /// Where the digits of the content id stand in the text.
   var contentIDRange: Range<Int>
+  /// The same for the long content id, which ends with the short one; nil where there is none.
+  var longContentIDRange: Range<Int>?
+  /// Another file records which parts of the disk change.
+  var hasChangeTracking = false
 
   static let noParent: UInt32 = 0xffff_ffff
+  /// VMware's word for "look at the long content id".
+  private static let longIDCounts: UInt32 = 0xffff_fffe
+  private static let longIDDigitCount = 32
   /// The longest text with room for 65535 extents of ordinary names; also bounds what a hostile file costs.
   static let maximumByteCount = 4 * Int(MiB)
 
@@ -58,6 +65,9 @@ struct VMDKDescriptor: Equatable, Sendable {
     case "createtype" where createType.isEmpty: createType = String(decoding: value, as: UTF8.self)
     case "parentfilenamehint" where parentFileNameHint == nil:
       parentFileNameHint = String(decoding: value, as: UTF8.self)
+    case "ddb.longcontentid" where value.count == Self.longIDDigitCount:
+      longContentIDRange = value.startIndex..<value.endIndex
+    case "changetrackpath": hasChangeTracking = !value.isEmpty
     default: break
     }
   }
@@ -74,9 +84,19 @@ struct VMDKDescriptor: Equatable, Sendable {
   static func newContentID(after old: UInt32?, digitCount: Int) -> (value: UInt32, digits: [UInt8]) {
     let mask = digitCount >= 8 ? UInt32.max : (1 << UInt32(4 * digitCount)) - 1
     var value = noParent
-    while value == old || value == noParent { value = UInt32.random(in: 0...mask) }
+    while value == old || value >= longIDCounts { value = UInt32.random(in: 0...mask) }
+    return (value, digits(value, count: digitCount))
+  }
+
+  /// Another long content id that ends with the short one.
+  static func newLongContentID(endingWith short: UInt32) -> [UInt8] {
+    let random = (0..<3).flatMap { _ in digits(UInt32.random(in: 0...UInt32.max), count: 8) }
+    return random + digits(short, count: 8)
+  }
+
+  private static func digits(_ value: UInt32, count: Int) -> [UInt8] {
     let digits = String(value, radix: 16)
-    return (value, Array((String(repeating: "0", count: digitCount - digits.utf8.count) + digits).utf8))
+    return Array((String(repeating: "0", count: max(0, count - digits.utf8.count)) + digits).utf8)
   }
 
   /// Whether a file that begins so is a descriptor: comments and blank lines, then a version.

@@ -40,7 +40,8 @@ struct VMDKExtentLine: Equatable, Sendable {
   /// Nil where the line is none of an extent, or of one without any bytes. `line`: without blanks at its ends.
   init?(_ line: ArraySlice<UInt8>) throws(EngineError) {
     let wordEnd = line.firstIndex { $0 == 0x20 || $0 == 0x09 } ?? line.endIndex
-    guard let access = Access(rawValue: String(decoding: line[..<wordEnd], as: UTF8.self)) else { return nil }
+    let word = String(decoding: line[..<wordEnd].prefix(16), as: UTF8.self)
+    guard let access = Access(rawValue: word.uppercased()) else { return nil }
     let invalid = EngineError.corrupt(
       "Invalid extent line: \(String(decoding: line.prefix(600), as: UTF8.self))")
     let quote = line.firstIndex(of: UInt8(ascii: "\""))
@@ -58,7 +59,7 @@ struct VMDKExtentLine: Equatable, Sendable {
       name = String(decoding: line[nameStart..<nameEnd], as: UTF8.self)
       rest = line[line.index(after: nameEnd)...].split { $0 == 0x20 || $0 == 0x09 }
     }
-    let kind = String(decoding: head[1], as: UTF8.self)
+    let kind = String(decoding: head[1], as: UTF8.self).uppercased()
     guard let offset = Self.hostOffset(rest, kind), (kind == "ZERO") || !name.isEmpty else { throw invalid }
     guard sectors > 0 else { return nil }
     self.init(

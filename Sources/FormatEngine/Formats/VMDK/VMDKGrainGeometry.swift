@@ -60,6 +60,12 @@ struct VMDKGrainGeometry: Equatable, Sendable {
   static let maximumFileByteCount: UInt64 = (1 << 32) * VMDKExtentLine.sectorByteCount
 
   func tableIndex(_ offset: UInt64) -> UInt64 { offset >> coverageBits }
+  /// Entries of a table that stand for grains of the extent.
+  func entryCount(ofTable index: UInt64) -> UInt64 {
+    let rest = byteCount - min(byteCount, index << coverageBits)
+    return min(rest.dividedRoundingUp(by: grainSize), 1 << tableBits)
+  }
+
   func entryIndex(_ offset: UInt64) -> Int { Int((offset >> grainBits) & ((1 << tableBits) - 1)) }
   func offsetInGrain(_ offset: UInt64) -> UInt64 { offset & (grainSize - 1) }
 }

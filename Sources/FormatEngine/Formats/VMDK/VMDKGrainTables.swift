@@ -21,6 +21,8 @@ final class VMDKGrainTables {
     self.geometry = geometry
     self.file = file
     fileEnd = try file.byteCount()
+    // Two directories, and the tables of both.
+    let cacheByteCount = cacheByteCount / 4
     let order = WriteOrder(stores: [file], firstRankPoints: true)
     self.order = order
     let tables = ([geometry.directoryOffset] + (geometry.redundantDirectoryOffset.map { [$0] } ?? [])).map {
@@ -75,7 +77,11 @@ final class VMDKGrainTables {
     let sector = try directory.entry(at: index)
     guard sector != 0 else { return nil }
     let place = UInt64(sector) * VMDKExtentLine.sectorByteCount
-    try requireInFile(place, geometry.tableByteCount, "Grain table \(index)")
+    guard sector > 1 else {
+      throw .corrupt("Grain table \(index) lies in the header of the extent", at: place)
+    }
+    // The last table may be cut off behind the last grain.
+    try requireInFile(place, 4 * geometry.entryCount(ofTable: index), "Grain table \(index)")
     return place
   }
 
@@ -89,6 +95,12 @@ final class VMDKGrainTables {
     guard end <= fileEnd else {
       throw .corrupt("\(what()) at 0x\(hex(hostOffset)) lies past the end of the image file", at: hostOffset)
     }
+  }
+
+  /// Whether an entry of the primary directory says that all grains of its table are zeros.
+  func isZeroTable(_ index: UInt64) throws(EngineError) -> Bool {
+    guard geometry.hasZeroedGrains else { return false }
+    return try copies[0].directory.entry(at: index) == VMDKGrainEntry.zeros.raw
   }
 
   // MARK: Changing

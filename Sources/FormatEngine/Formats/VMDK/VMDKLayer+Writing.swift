@@ -75,10 +75,19 @@ extension VMDKLayer: WritableLayer {
   /// write does it and the rest of the descriptor stays as it is.
   private func renewContentID(_ state: inout VMDKState) throws(EngineError) {
     guard !state.hasNewContentID else { return }
+    guard !hasChangeTracking else {
+      throw .unsupported(
+        "The image tracks its changes in another file (changeTrackPath), which is not written")
+    }
     let (value, digits) = VMDKDescriptor.newContentID(
       after: state.contentID, digitCount: descriptorPlace.contentIDRange.count)
+    let start = descriptorPlace.offset
     try descriptorPlace.file.write(
-      bytes: digits, at: descriptorPlace.offset + UInt64(descriptorPlace.contentIDRange.lowerBound))
+      bytes: digits, at: start + UInt64(descriptorPlace.contentIDRange.lowerBound))
+    if let range = descriptorPlace.longContentIDRange {
+      let long = VMDKDescriptor.newLongContentID(endingWith: value)
+      try descriptorPlace.file.write(bytes: long, at: start + UInt64(range.lowerBound))
+    }
     try descriptorPlace.file.flush()
     state.contentID = value
     state.hasNewContentID = true

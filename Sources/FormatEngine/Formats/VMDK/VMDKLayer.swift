@@ -9,6 +9,7 @@ final class VMDKLayer: ImageLayer {
   let path: String
   let createType: String
   let parentContentID: UInt32
+  let hasChangeTracking: Bool
   let descriptorPlace: VMDKDescriptorPlace
   let extents: [VMDKOpenedExtent]
   /// The files of the extents, as guest bytes go through them.
@@ -26,6 +27,7 @@ final class VMDKLayer: ImageLayer {
     virtualSize = image.extents.last?.range.upperBound ?? 0
     createType = image.descriptor.createType
     parentContentID = image.descriptor.parentContentID
+    hasChangeTracking = image.descriptor.hasChangeTracking
     descriptorPlace = image.descriptorPlace
     backing = image.descriptor.backing
     let grainSizes = image.extents.compactMap { $0.geometry?.grainSize }

@@ -56,16 +56,19 @@ struct VMDKOpener {
   }
 
   private func place(of descriptor: VMDKDescriptor, at offset: UInt64) -> VMDKDescriptorPlace {
-    VMDKDescriptorPlace(file: file, offset: offset, contentIDRange: descriptor.contentIDRange)
+    VMDKDescriptorPlace(
+      file: file, offset: offset, contentIDRange: descriptor.contentIDRange,
+      longContentIDRange: descriptor.longContentIDRange)
   }
 
   // MARK: Several files
 
   /// Types of disks that are described by a text. Others are of another kind than their extents say.
   private static let types: Set<String> = [
-    "monolithicflat", "vmfs", "vmfssparse", "sesparse", "twogbmaxextentsparse", "twogbmaxextentflat",
-    "2gbmaxextentsparse", "2gbmaxextentflat", "custom", "fulldevice", "partitioneddevice", "monolithicsparse",
-    "streamoptimized",
+    "monolithicflat", "monolithicsparse", "streamoptimized", "twogbmaxextentsparse", "twogbmaxextentflat",
+    "2gbmaxextentsparse", "2gbmaxextentflat", "custom", "fulldevice", "partitioneddevice", "vmfs",
+    "vmfssparse",
+    "vmfsthin", "vmfspreallocated", "vmfseagerzeroedthick", "vmfsraw", "sesparse",
   ]
 
   private mutating func openExtents(_ descriptor: VMDKDescriptor, at offset: UInt64) throws(EngineError)

@@ -92,7 +92,7 @@ import Testing
   }
 
   @Test(arguments: [
-    ("version=1\n", true), ("# comment\r\n\r\nversion=3\r\nCID=1", true), ("#\n  \n version=2", true),
+    ("version=1\n", true), ("# comment\r\n\r\nversion=3\r\nCID=1", true), ("#\n  \n version=2\n", true),
     ("version=4\n", false), ("version=11\n", false), ("", false), ("CID=1\nversion=1\n", false),
     ("# Disk DescriptorFile\n", false), ("\u{eb}\u{63}\u{90}GRUB", false), ("COWD", false),
   ])

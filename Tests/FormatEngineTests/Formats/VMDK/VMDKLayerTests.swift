@@ -17,14 +17,14 @@ import Testing
     try ReferenceTool.io(["write -q -P 7 64k 100k"], on: "part.vmdk", format: "vmdk", folder: folder.path)
     let lines = [
       "RW 128 ZERO", "RW 1024 FLAT \"a flat one\" 64", "RW 2048 SPARSE \"part-s001.vmdk\"", "RW 128 ZERO",
-      "RDONLY 128 FLAT \"a flat one\" 8",
+      "RDONLY 128 FLAT \"a flat one\" 1200",
     ]
     try folder.write(VMDKImages.descriptor(lines), to: "disk.vmdk")
     var model = ModelDisk(byteCount: (128 + 1024 + 2048 + 128 + 128) * 512)
     model.write(Array(flat[64 * 512..<(64 + 1024) * 512]), at: 128 * 512)
     let sparse = (128 + 1024) * 512
     model.write([UInt8](repeating: 7, count: 100 << 10), at: sparse + 65536)
-    model.write(Array(flat[8 * 512..<(8 + 128) * 512]), at: sparse + (2048 + 128) * 512)
+    model.write(Array(flat[1200 * 512..<(1200 + 128) * 512]), at: sparse + (2048 + 128) * 512)
     return model
   }
 

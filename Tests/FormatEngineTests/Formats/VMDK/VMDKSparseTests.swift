@@ -43,7 +43,8 @@ import Testing
       Deadline.within(seconds: 20, "\(field.name) = \(value)") {
         let before = imgfs_allocated_byte_count()
         if let (chain, _) = try? VMDKImages.open(bytes) {
-          for offset: UInt64 in [0, 65536 * 5, chain.virtualSize / 2, chain.virtualSize &- 512] {
+          let size = chain.virtualSize
+          for offset: UInt64 in [0, 65536 * 5, size / 1024 * 512, size &- 512] where offset < size {
             _ = try? chain.extent(at: offset, limit: 512)
             _ = try? chain.readBytes(at: offset, count: 512)
           }
