@@ -7,7 +7,9 @@ public enum VMDKFormat: ImageFormat {
   public static let numberedFileRoles = [VMDKOpener.role]
 
   public static func probe(_ head: RawSpan, path: String) -> ProbeScore {
-    if let magic = try? head.littleEndian(UInt32.self, at: 0), magic == VMDKSparseHeader.magic {
+    if let magic = try? head.littleEndian(UInt32.self, at: 0),
+      magic == VMDKSparseHeader.magic || magic == VMDKCOWDHeader.magic
+    {
       return .certain
     }
     guard let text = try? head.bytes(in: 0..<head.byteCount) else { return .none }

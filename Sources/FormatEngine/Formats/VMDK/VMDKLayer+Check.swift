@@ -28,6 +28,10 @@ extension VMDKLayer: Repairable {
           geometry, file: file.store, guestStart: extent.range.lowerBound, repairing: repairing)
         try checker.run(progress, total: virtualSize)
         report.add(checker.report)
+      case .spaceEfficient(let geometry):
+        var checker = VMDKSESparseChecker(geometry, file: file.store, guestStart: extent.range.lowerBound)
+        try checker.run(progress, total: virtualSize)
+        report.add(checker.report)
       }
     }
     return report

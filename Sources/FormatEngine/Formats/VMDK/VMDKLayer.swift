@@ -32,7 +32,7 @@ final class VMDKLayer: ImageLayer {
     hasChangeTracking = image.descriptor.hasChangeTracking
     descriptorPlace = image.descriptorPlace
     backing = image.descriptor.backing
-    let grainSizes = image.extents.compactMap { $0.geometry?.grainSize }
+    let grainSizes = image.extents.compactMap(\.grainSize)
     clusterSize = grainSizes.max() ?? 0
     storesHoles = image.extents.contains { $0.isFlat }
     stores = image.extents.map { ($0.file?.store ?? file).guestBytes }
