@@ -44,7 +44,8 @@ let package = Package(
       name: "TestSupport", dependencies: ["FormatEngine"], path: "Tests/TestSupport", swiftSettings: strict),
     .target(name: "CAllocationCounter", path: "Tests/CAllocationCounter"),
     .testTarget(
-      name: "FormatEngineTests", dependencies: ["CAllocationCounter", "FormatEngine", "TestSupport"],
+      name: "FormatEngineTests",
+      dependencies: ["CAllocationCounter", "CBzip2", "CLzma", "FormatEngine", "TestSupport"],
       swiftSettings: strict),
     .testTarget(
       name: "QemuImgTests", dependencies: ["FormatEngine", "qemu-img", "TestSupport"],

@@ -69,6 +69,8 @@ public struct ReferenceOpener: Sendable {
   public var isEnabled: Bool
   /// Whether folders may be searched for what an image tells by an id only: what lies below it is wanted.
   public var maySearch: Bool
+  /// Files that are being read, by their paths: a new file must not take the place of one of them.
+  public var filesInUse: [HostFiles.Identity: String] = [:]
   /// Opened all the same: parts of the image itself, which a check has to read.
   public var checkedRoles: Set<ReferencePolicy.Role> = []
 
@@ -95,6 +97,7 @@ public struct ReferenceOpener: Sendable {
     throws(EngineError) -> FileStore
   {
     let target = ImageName.join(try ImageName.plainPath(name, allowingFilePrefix: false), toFolderOf: path)
+    if let identity = HostFiles.identity(of: target), let used = filesInUse[identity] { throw .inUse(used) }
     return try FileStore.create(target, flushing: flushing)
   }
 

@@ -88,10 +88,12 @@ public enum ImageCreator {
   }
 
   /// Makes the image. `options` hold the size; a file that could not be finished is taken away again
-  /// where it was not there before. Returns what else there is to say, one sentence each.
+  /// where it was not there before. `sources`: disks that are being read, whose files stay as they are. Returns what
+  /// else there is to say, one sentence each.
   public static func create(
     _ path: String, format: any CreatableFormat.Type, options: OptionValues, flushing: FlushMode = .durable,
-    policy: ReferencePolicy = .anywhere, secrets: SecretStore = SecretStore()
+    policy: ReferencePolicy = .anywhere, secrets: SecretStore = SecretStore(),
+    whileReading sources: [ImageChain] = []
   ) throws(EngineError) -> [String] {
     let plain = try ImageName.plainPath(path)
     let backing = backing(in: options)
@@ -108,6 +110,7 @@ public enum ImageCreator {
       path: plain, virtualSize: try wholeSectors(options.number("size") ?? 0), backing: backing,
       options: options, references: ReferenceOpener(policy: policy, flushing: flushing))
     request.secrets = secrets
+    request.references.filesInUse = filesInUse(by: sources)
     do throws(EngineError) {
       let warnings = try apply(options, to: file)
       try format.create(on: file, request)
@@ -121,10 +124,19 @@ public enum ImageCreator {
   /// Refuses to make an image called `name` where that is a file which is being read: making it would empty it.
   public static func refuse(_ name: String, whileReading sources: [ImageChain]) throws(EngineError) {
     guard let identity = HostFiles.identity(of: try ImageName.plainPath(name)) else { return }
-    for file in sources.flatMap(\.members).flatMap(\.hostFiles) where file.identity == identity {
-      throw EngineError(
-        .locked, "Failed to get \"write\" lock\nIs another process using the image [\(file.path)]?")
+    if let used = filesInUse(by: sources)[identity] { throw .inUse(used) }
+  }
+
+  /// The files that disks lie in, those that their images name included, with their paths.
+  private static func filesInUse(by sources: [ImageChain]) -> [HostFiles.Identity: String] {
+    var files: [HostFiles.Identity: String] = [:]
+    for member in sources.flatMap(\.members) {
+      for file in member.hostFiles { files[file.identity] = file.path }
+      for file in (member.layer as? any SelfDescribing)?.extraFiles ?? [] {
+        if let identity = HostFiles.identity(of: file.path) { files[identity] = file.path }
+      }
     }
+    return files
   }
 
   private static func wholeSectors(_ size: UInt64) throws(EngineError) -> UInt64 {
@@ -143,5 +155,12 @@ public enum ImageCreator {
     if options.flag("nocow") == true { file.turnOffCopyOnWrite() }
     guard hint > 0, let failure = file.setExtentSizeHint(UInt32(hint)) else { return [] }
     return ["Failed to set extent size hint: \(failure)"]
+  }
+}
+
+extension EngineError {
+  /// A file would be written that is being read.
+  static func inUse(_ path: String) -> EngineError {
+    EngineError(.locked, "Failed to get \"write\" lock\nIs another process using the image [\(path)]?")
   }
 }

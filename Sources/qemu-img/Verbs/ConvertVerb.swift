@@ -97,7 +97,7 @@ enum ConvertVerb {
       try ImageCreator.refuse(arguments.target, whileReading: sources)
       return try ImageCreator.create(
         arguments.target, format: format, options: options, flushing: arguments.flushing,
-        secrets: arguments.source.secrets)
+        secrets: arguments.source.secrets, whileReading: sources)
     }
     warnings.forEach(Console.warning)
     return options.shown.filter { $0.name.hasSuffix("key-secret") }.reduce(into: [:]) {

@@ -93,7 +93,8 @@ enum DdVerb {
       try ImageCreator.refuse(name, whileReading: [source])
       var options = OptionValues(ImageCreator.options(of: format))
       options.set("size", to: .number(byteCount))
-      _ = try ImageCreator.create(name, format: format, options: options, flushing: .never)
+      _ = try ImageCreator.create(
+        name, format: format, options: options, flushing: .never, whileReading: [source])
     }
     var opening = OpenOptions(format: formatName, access: .readWrite)
     opening.flushing = .never

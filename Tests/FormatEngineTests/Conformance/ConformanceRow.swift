@@ -21,10 +21,15 @@ struct ConformanceRow: Sendable, CustomTestStringConvertible {
   var isWritable: Bool
   /// Of an encrypted image.
   var passphrase: String?
+  /// Whether the judge reads such images as they are meant.
+  var isJudged = true
   /// Formats that are known by the file's name want another one.
   var fileName = "image"
 
   var testDescription: String { name }
+
+  /// Whether the judge's `check` knows the format.
+  var isCheckedByJudge: Bool { !["raw", "qcow"].contains(format) }
 
   static let formatsOverTheirOwn: Set<String> = ["vmdk"]
 
@@ -54,6 +59,9 @@ struct BuiltImage: Sendable {
   var disk: [UInt8]
   /// Whether the judge can read it.
   var isJudged = true
+  /// Files that it needs, by their names, and the disk below it.
+  var others: [String: [UInt8]] = [:]
+  var below: [UInt8]?
 }
 
 /// An image of a row on disk, and what it must read like.
@@ -95,7 +103,7 @@ extension ConformanceRow {
       let model = ModelDisk(files["model"] ?? [])
       return try body(
         Fixture(
-          row: self, path: folder.file("image"), model: model,
+          row: self, path: folder.file(fileName), model: model,
           below: files["model-below"].map { ModelDisk($0) },
           folder: folder))
     }
@@ -126,7 +134,11 @@ extension ConformanceRow {
       let content = try ReferenceTool.content(of: path, format: format, in: folder)
       guard content == built.disk else { throw TestFailure("\(name): the judge reads something else") }
     }
-    return [fileName: built.file, "model": built.disk]
+    var files = built.others
+    files[fileName] = built.file
+    files["model"] = built.disk
+    files["model-below"] = built.below
+    return files
   }
 
   /// All files that were made, and what the judge reads of them.

@@ -7,11 +7,13 @@ extension ConformanceRow {
   /// Every kind of image. A new format adds its rows here.
   static let all: [ConformanceRow] = [
     raw, engineQcow2, judgeQcow2,
-    parallels,
-    bochs, cloop,
-    luks,
-    engineVDI, judgeVDI,
+    engineQcow, judgeQcow, engineQED, judgeQED,
     engineVMDK, judgeVMDK,
+    engineVDI, judgeVDI,
+    vpc,
+    parallels,
+    luks,
+    dmg, cloop, bochs,
   ].flatMap { $0 }
 
   /// Those that the engine can change.
@@ -20,11 +22,13 @@ extension ConformanceRow {
   /// Those whose bytes are damaged: the judge's images have everything that ours have, and more.
   static let hostile: [ConformanceRow] = [
     raw, judgeQcow2,
-    parallels.filter { $0.name.hasPrefix("parallels") },
-    bochs, cloop,
-    [judgeLUKS],
-    judgeVDI,
+    judgeQcow, judgeQED,
     judgeVMDK,
+    judgeVDI,
+    vpc.filter { !$0.name.hasPrefix("our") },
+    parallels.filter { $0.name.hasPrefix("parallels") },
+    [judgeLUKS],
+    dmg, cloop, bochs,
   ].flatMap { $0 }
 
   private static let raw = [
@@ -154,6 +158,36 @@ extension ConformanceRow {
           isWritable: true),
       ]
     }
+  private static let vpc = [
+    ConformanceRow(
+      name: "our vpc, dynamic", format: "vpc", size: 5 * mebibyte + 512,
+      maker: .engine(options: ["force_size": "on"], baseSize: nil), isWritable: true),
+    ConformanceRow(
+      name: "our vpc, fixed", format: "vpc", size: mebibyte + 512,
+      maker: .engine(options: ["force_size": "on", "subformat": "fixed"], baseSize: nil), isWritable: true),
+    ConformanceRow(
+      name: "vpc, dynamic", format: "vpc", size: 5 * mebibyte,
+      maker: .judge(
+        JudgeImage(format: "vpc", size: 5 * mebibyte, options: ["force_size=on"], cluster: 2 * mebibyte)),
+      isWritable: true),
+    ConformanceRow(
+      name: "vpc, fixed", format: "vpc", size: mebibyte,
+      maker: .judge(
+        JudgeImage(
+          format: "vpc", size: mebibyte, options: ["force_size=on", "subformat=fixed"], cluster: 65536)),
+      isWritable: true),
+    ConformanceRow(
+      name: "vpc, dynamic, 4 KiB blocks", format: "vpc", size: 200 * 1024 + 512,
+      maker: .built { random in try VPCImage().build(byteCount: 200 * 1024 + 512, &random) }, isWritable: true
+    ),
+    ConformanceRow(
+      name: "vpc, differencing, 8 KiB blocks", format: "vpc", size: 200 * 1024,
+      maker: .built { random in
+        try VPCImage(blockSize: 8192, isDifferencing: true).build(byteCount: 200 * 1024, &random)
+      },
+      isWritable: true, isJudged: false),
+  ]
+
   private static let bochs = [
     built("bochs, 64 KiB extents", "bochs", mebibyte + 3 * 512) { random in
       try BochsImage().build(byteCount: mebibyte + 3 * 512, &random)
@@ -172,6 +206,26 @@ extension ConformanceRow {
       try CLoopImage(blockSize: 41 * 512).build(blockCount: 30, &random)
     },
   ]
+
+  private static let dmg = [
+    dmg("zlib", DMGImage.Kind.zlib, isJudged: true) { try ZlibText.pack($0) },
+    dmg("zlib, resource fork", DMGImage.Kind.zlib, .resourceFork, isJudged: true) { try ZlibText.pack($0) },
+    dmg("bzip2", DMGImage.Kind.bzip2) { try PackedSamples.bzip2($0) },
+    dmg("xz", DMGImage.Kind.lzma) { try PackedSamples.xz($0, preset: 0) },
+    dmg("ADC", DMGImage.Kind.adc) { PackedSamples.adc($0) },
+    dmg("LZFSE, plain blocks", DMGImage.Kind.lzfse) { PackedSamples.plainLZFSE($0) },
+  ]
+
+  private static func dmg(
+    _ name: String, _ kind: UInt32, _ place: DMGImage.MapPlace = .propertyList, isJudged: Bool = false,
+    _ pack: @escaping @Sendable ([UInt8]) throws -> [UInt8]
+  ) -> ConformanceRow {
+    var row = built("dmg, \(name)", "dmg", 0) { random in
+      try DMGImage.random(packed: kind, mapPlace: place, isJudged: isJudged, &random, pack: pack)
+    }
+    row.fileName = "image.dmg"
+    return row
+  }
 
   private static func built(
     _ name: String, _ format: String, _ size: Int,

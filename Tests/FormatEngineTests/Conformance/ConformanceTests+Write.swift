@@ -107,16 +107,25 @@ extension ConformanceTests {
 
   /// What the judge says of a changed image.
   static func judge(_ fixture: Fixture, _ model: ModelDisk, allowingLeaks: Bool) throws {
-    if fixture.row.format != "raw" {
+    if fixture.row.isCheckedByJudge {
       let verdict = try ReferenceTool.check(
         fixture.path, format: fixture.row.format, folder: fixture.folder.path,
         passphrase: fixture.row.passphrase)
       #expect(verdict.corruptions == 0 && verdict.checkErrors == 0, "\(verdict.text)")
       if !allowingLeaks { #expect(verdict.leaks == 0, "\(verdict.text)") }
     }
+    guard fixture.row.isJudged else { return try Self.judgeOurselves(fixture, model) }
     let content = try ReferenceTool.content(
       of: fixture.path, format: fixture.row.format, in: fixture.folder, passphrase: fixture.row.passphrase)
     #expect(ModelDisk.firstDifference(content, model.bytes) == nil, "the judge reads something else")
+  }
+
+  /// Where the judge cannot read an image, our own check has to find nothing, and the model has to be there again.
+  private static func judgeOurselves(_ fixture: Fixture, _ model: ModelDisk) throws {
+    let chain = try fixture.open()
+    let report = try (chain.top as? any Checkable)?.check(progress: .none)
+    #expect(report?.findings == [])
+    #expect(ModelDisk.firstDifference(try chain.readAll(), model.bytes) == nil, "reopened")
   }
 
   @Test(arguments: ConformanceRow.writable)

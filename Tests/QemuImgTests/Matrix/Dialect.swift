@@ -15,6 +15,8 @@ struct Dialect: Sendable, CustomTestStringConvertible {
   var hasKey = false
   /// The judge can tell whether such an image is sound.
   var isChecked = true
+  /// The judge cannot make it from every disk: we do.
+  var isMadeByUs = false
 
   var testDescription: String { name }
 
@@ -38,7 +40,8 @@ struct Dialect: Sendable, CustomTestStringConvertible {
     Dialect(name: "vhdx fixed", format: "vhdx", options: "subformat=fixed"),
     Dialect(name: "qed", format: "qed"),
     Dialect(name: "qcow", format: "qcow"),
-    Dialect(name: "qcow packed", format: "qcow", isPacked: true),
+    // The judge ends with status 1, without a word, for some disks.
+    Dialect(name: "qcow packed", format: "qcow", isPacked: true, isMadeByUs: true),
     Dialect(name: "parallels", format: "parallels"),
     Dialect(name: "luks", format: "luks", options: "iter-time=10", hasKey: true, isChecked: false),
   ].filter { FormatCatalog.format(named: $0.format) != nil }

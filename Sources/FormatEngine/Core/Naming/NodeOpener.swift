@@ -237,6 +237,7 @@ struct NodeOpener {
       throw .invalid("The '\(driver)' block driver requires a file name")
     }
     guard !given.utf8.contains(0) else { throw .invalid("A file name has a NUL byte in it") }
+    try Self.refuseSparseBundle(given)
     let path = Self.fileOfBundle(given) ?? given
     guard common.flag("read-only") != true || access == .readOnly else { throw Self.readOnly }
     let flushing = common.flag("cache.no-flush") == true ? FlushMode.never : options.flushing
@@ -251,6 +252,12 @@ struct NodeOpener {
   private static func fileOfBundle(_ path: String) -> String? {
     let folder = path.hasSuffix("/") ? path : path + "/"
     return FormatCatalog.bundleDescriptors.map { folder + $0 }.first { HostFiles.identity(of: $0) != nil }
+  }
+
+  /// Apple's sparse bundles: a folder with the disk in bands.
+  private static func refuseSparseBundle(_ path: String) throws(EngineError) {
+    for name in ["/Info.plist", "/bands"] where HostFiles.identity(of: path + name) == nil { return }
+    throw .unsupported("'\(path)' is a sparse bundle disk image, which is not supported")
   }
 
   private func nullStore(_ node: NodeOptions, driver: String) throws(EngineError) -> OpenedStore {

@@ -40,7 +40,9 @@ struct DMGTrailer: Equatable, Sendable {
   /// qemu-img has it; an image that was written as a stream has it at its start.
   static func find(in file: any ByteStore) throws(EngineError) -> DMGTrailer {
     let end = try file.byteCount()
-    guard end >= UInt64(byteCount) else { throw .corrupt("dmg file must be at least 512 bytes long") }
+    // qemu-img counts whole sectors.
+    guard end > 0 else { throw .corrupt("dmg file must be at least 512 bytes long") }
+    guard end >= UInt64(byteCount) else { throw notFound }
     let windowStart = end.aligned(upTo: 512) - min(end.aligned(upTo: 512), 1023)
     let window = try file.bytes(at: windowStart, count: Int(end - windowStart))
     return try window.parsed { (span) throws(EngineError) in
@@ -52,12 +54,15 @@ struct DMGTrailer: Equatable, Sendable {
       let head = try file.bytes(at: 0, count: byteCount)
       return try head.parsed { (span) throws(EngineError) in
         guard try span.bigEndian(UInt32.self, at: 0) == magic else {
-          throw EngineError(.notThisFormat, "Could not locate UDIF trailer in dmg file")
+          throw notFound
         }
         return try parse(span, at: 0, fileEnd: end)
       }
     }
   }
+
+  private static let notFound = EngineError(
+    .notThisFormat, "Could not locate UDIF trailer in dmg file")
 
   private static func parse(_ span: RawSpan, at start: Int, fileEnd: UInt64) throws(EngineError) -> DMGTrailer
   {

@@ -155,9 +155,11 @@ struct QEDState {
   }
 
   /// Entries must not point past the end of the file, where a cluster ends with zeros that were not written.
+  /// The last byte before `end` is the caller's. (Another size of the file could cut off what others write
+  /// behind it at this moment.)
   mutating func extendFile(to end: UInt64) throws(EngineError) {
     guard end > fileEnd else { return }
-    if try file.byteCount() < end { try file.resize(to: end) }
+    if try file.byteCount() < end { try file.write(bytes: [0], at: end - 1) }
     try lookAtFileEnd()
   }
 

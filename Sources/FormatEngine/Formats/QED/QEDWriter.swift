@@ -69,20 +69,19 @@ extension QEDState {
   mutating func allocate(at offset: UInt64, limit: UInt64) throws(EngineError) -> Allocation {
     try prepareToWrite()
     let end = min(offset + limit, geometry.tableEnd(offset))
-    if let table = try tableOffset(geometry.l1Index(offset)),
-      case .cluster(let host) = try entry(at: offset, in: table)
-    {
+    let table = try tableOffset(geometry.l1Index(offset))
+    if let table, case .cluster(let host) = try entry(at: offset, in: table) {
       let runEnd = try runEnd(of: .cluster(hostOffset: host), from: offset, to: end, in: table)
       let place = host + geometry.offsetInCluster(offset)
       try requireNoMetadata(at: place, byteCount: runEnd - offset)
       return Allocation(guestOffset: offset, length: runEnd - offset, hostOffset: place, isNew: false)
     }
     try markInUse()
-    let table = try writableTable(for: offset)
     let start = offset.aligned(downTo: geometry.clusterSize)
     var wantedEnd = start + geometry.clusterSize
     while wantedEnd < end {
-      if case .cluster = try entry(at: wantedEnd, in: table) { break }
+      // A table that is missing is made by `link`: it comes to lie behind its first clusters, as QEMU's does.
+      if let table, case .cluster = try entry(at: wantedEnd, in: table) { break }
       wantedEnd += geometry.clusterSize
     }
     let room = try allocator.allocate(atMost: (wantedEnd - start) / geometry.clusterSize)

@@ -39,7 +39,7 @@ struct QcowHeader: Equatable, Sendable {
     }
     let version = try bytes.bigEndian(UInt32.self, at: 4)
     guard version == Self.version else {
-      var words = "qcow (v\(version)) does not support qcow version \(version)"
+      var words = "qcow (v1) does not support qcow version \(version)"
       if version == 2 || version == 3 { words += "\nTry the 'qcow2' driver instead." }
       throw .unsupported(words)
     }

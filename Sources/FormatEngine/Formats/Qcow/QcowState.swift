@@ -1,8 +1,8 @@
 /// What the lock of a QCOW layer protects: header, tables, and where the next bytes go.
 struct QcowState {
   var prologue: QcowPrologue
-  /// Guest bytes; while the disk grows it is ahead of the header.
-  var virtualSize: UInt64
+  /// Guest bytes; while the disk grows that is ahead of the file's header.
+  var virtualSize: UInt64 { prologue.header.virtualSize }
   let geometry: QcowGeometry
   let file: any ByteStore
   /// L2 tables, then the L1 table that points to them.
@@ -22,7 +22,6 @@ struct QcowState {
   init(_ prologue: QcowPrologue, file: any ByteStore) throws(EngineError) {
     self.prologue = prologue
     self.file = file
-    virtualSize = prologue.header.virtualSize
     geometry = prologue.header.geometry
     order = WriteOrder(stores: [file], firstRankPoints: true)
     // Both factors are small: at most 2^28 tables of at most 64 KiB.
@@ -172,7 +171,7 @@ struct QcowState {
   }
 
   /// Room at the end of the file, where something may have stood before, becomes zeros.
-  private mutating func makeZeros(from start: UInt64, to end: UInt64) throws(EngineError) {
+  mutating func makeZeros(from start: UInt64, to end: UInt64) throws(EngineError) {
     let byteCount = try file.byteCount()
     if start < byteCount {
       try file.writeZeros(at: start, count: min(byteCount, end) - start, freeing: true)
@@ -181,9 +180,11 @@ struct QcowState {
   }
 
   /// Entries must not point past the end of the file, where a cluster ends with zeros that were not written.
+  /// The last byte before `end` is the caller's. (Another size of the file could cut off what others write
+  /// behind it at this moment.)
   mutating func extendFile(to end: UInt64) throws(EngineError) {
     guard end > fileEnd else { return }
-    if try file.byteCount() < end { try file.resize(to: end) }
+    if try file.byteCount() < end { try file.write(bytes: [0], at: end - 1) }
     fileEnd = max(fileEnd, end)
   }
 
@@ -203,10 +204,5 @@ struct QcowState {
       try file.flush()
       fileEnd = min(fileEnd, allocator.end)
     }
-  }
-
-  /// As when the image was opened: the tables were changed in the file itself.
-  mutating func startAfresh() throws(EngineError) {
-    self = try QcowState(try QcowPrologue.read(from: file), file: file)
   }
 }

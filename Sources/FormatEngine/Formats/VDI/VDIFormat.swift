@@ -4,8 +4,7 @@ public enum VDIFormat: ImageFormat {
   public static let fileRoles: [String] = []
   public static let layerOptions = OptionSchema([])
 
-  /// QEMU goes by the signature alone, at byte 64, where a boot sector could have its bytes; the text before it
-  /// always begins with three angle brackets.
+  /// By the signature at byte 64 alone, as in QEMU: the text before it is everybody's own.
   public static func probe(_ head: RawSpan, path: String) -> ProbeScore {
     VDIHeader.hasSignature(head) ? .certain : .none
   }

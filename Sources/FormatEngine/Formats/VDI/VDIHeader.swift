@@ -12,7 +12,7 @@ enum VDIImageType: UInt32, Sendable {
   var hasParent: Bool { self == .undo || self == .differencing }
 }
 
-/// The header of version 1.1, little-endian ("All about VDIs" of VirtualBox's forum, VirtualBox's `VBoxManage internalcommands dumphdinfo`).
+/// The header of version 1.1, little-endian (VirtualBox's forum, "All about VDIs").
 ///
 /// | bytes     | field                                                      |
 /// |-----------|------------------------------------------------------------|

@@ -16,7 +16,7 @@ struct VMDKOpener {
 
   mutating func open() throws(EngineError) -> VMDKOpenedImage {
     let byteCount = try file.byteCount()
-    guard byteCount >= 4 else { throw .corrupt("File is too small, not a valid image") }
+    guard byteCount > 0 else { throw .corrupt("File is too small, not a valid image") }
     let magic = try file.bytes(at: 0, count: 4).parsed { (span) throws(EngineError) in
       try span.littleEndian(UInt32.self, at: 0)
     }

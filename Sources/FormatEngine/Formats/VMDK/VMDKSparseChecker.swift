@@ -118,7 +118,7 @@ struct VMDKSparseChecker {
         let good = other.flatMap { fault(of: $0) == nil && $0.isStored ? $0 : nil }
         let isFixed = repairing == .all
         if isFixed { try set(good ?? .none, at: offset) }
-        corruption("ERROR: \(words) for sector \(sector(offset))", isFixed: isFixed)
+        corruption("ERROR: cluster offset for sector \(sector(offset)) \(words)", isFixed: isFixed)
         if isFixed, let good { try take(good, at: offset) }
         continue
       }
@@ -132,14 +132,14 @@ struct VMDKSparseChecker {
 
   /// Why an entry cannot be true, nil where it can.
   private func fault(of entry: VMDKGrainEntry) -> String? {
-    if entry == .zeros && !geometry.hasZeroedGrains { return "cluster offset in the metadata" }
+    if entry == .zeros && !geometry.hasZeroedGrains { return "points into the metadata" }
     guard entry.isStored else { return nil }
-    guard entry.hostOffset < fileEnd else { return "cluster offset after file size" }
+    guard entry.hostOffset < fileEnd else { return "points after EOF" }
     let byteCount = geometry.isPacked ? VMDKExtentLine.sectorByteCount : geometry.grainSize
     guard let metadata, (try? metadata.requireNone(at: entry.hostOffset, byteCount: byteCount)) == nil else {
       return nil
     }
-    return "cluster offset in the metadata"
+    return "points into the metadata"
   }
 
   /// Notes that a grain is used. Packed ones lie anywhere.

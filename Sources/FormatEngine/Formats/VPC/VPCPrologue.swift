@@ -59,6 +59,9 @@ struct VPCFooterCopies {
   var isHeadSound: Bool { VPCFooter.hasCookie(head) && VPCFooter.hasRightChecksum(head) }
   var isTailSound: Bool { VPCFooter.hasCookie(tail) && VPCFooter.hasRightChecksum(tail) }
 
+  /// Whether the file ends with a footer of 512 bytes that is sound.
+  var isWhole: Bool { isTailSound && tailByteCount == UInt64(VPCFooter.byteCount) }
+
   /// The copy to go by.
   func chosen() throws(EngineError) -> VPCFooter {
     if isTailSound {

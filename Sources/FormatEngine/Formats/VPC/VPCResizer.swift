@@ -80,7 +80,7 @@ extension VPCState {
     let addition = header.tableOffset + VPCNewDisk.tableByteCount(entries: geometry.blockCount)..<newEnd
     guard !addition.isEmpty else { return true }
     // Behind the last block there is the footer.
-    guard metadata.overlapping(addition) == nil, newEnd <= copies.contentEnd else { return false }
+    guard metadata.overlapping(addition) == nil, newEnd <= contentEnd else { return false }
     for index in 0..<geometry.blockCount {
       guard let room = try room(ofBlock: index) else { continue }
       if addition.overlaps(room..<room + geometry.roomSize) { return false }
@@ -123,7 +123,7 @@ extension VPCState {
     virtualSize = byteCount
     try file.write(bytes: footer.bytes, at: 0)
     try file.flush()
-    fileEnd.move(footer, to: session?.rooms.end ?? copies.contentEnd)
+    fileEnd.move(footer, to: session?.rooms.end ?? contentEnd)
     try flush()
   }
 
@@ -142,5 +142,6 @@ extension VPCState {
     try flush()
     try adopt(
       VPCGeometry(blockSize: geometry.blockSize, virtualSize: newSize), virtualSize: newSize)
+    try trimEnd()
   }
 }

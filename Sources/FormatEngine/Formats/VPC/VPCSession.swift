@@ -3,6 +3,8 @@ struct VPCSession {
   var rooms: BlockAllocator
   /// Rooms that an entry on disk may still point to; the host's room goes back after the next flush.
   var forgotten: [UInt64] = []
+  /// Some room was let go of.
+  var hasReleased = false
   /// Where the footer is known to be.
   var footerOffset: UInt64
 
@@ -22,24 +24,38 @@ extension VPCState {
   /// Called before every change; the first one looks through the whole table for where the blocks end.
   mutating func prepareToWrite() throws(EngineError) {
     guard session == nil else { return }
-    var end = max(metadata.end, copies.contentEnd)
+    let blockEnd = try endOfBlocks()
+    // Blocks that are cut off would come to lie over new ones.
+    guard blockEnd <= knownEnd else {
+      throw .corrupt(
+        "The image has been truncated: its last block ends at \(blockEnd), past the end of the file")
+    }
+    let end = max(metadata.end, contentEnd, blockEnd).aligned(upTo: VPCGeometry.sectorSize)
+    if !copies.isHeadSound { try file.write(bytes: footer.bytes, at: 0) }
+    session = VPCSession(rooms: BlockAllocator(unit: geometry.roomSize, end: end))
+    // A footer that is missing, damaged or not last is written anew with the first change.
+    if !hasSoundEnd || contentEnd != end { fileEnd.move(footer, to: end) }
+  }
+
+  /// First byte after all blocks, 0 where there is none.
+  func endOfBlocks() throws(EngineError) -> UInt64 {
+    var last: UInt64 = 0
     for index in 0..<geometry.blockCount {
       let entry = try table.entry(at: index)
-      guard entry != VPCGeometry.unused else { continue }
-      end = max(end, VPCGeometry.roomOffset(entry) + geometry.roomSize)
+      if entry != VPCGeometry.unused { last = max(last, VPCGeometry.roomOffset(entry) + geometry.roomSize) }
     }
-    // Blocks that are cut off would come to lie over new ones.
-    guard end <= max(metadata.end, copies.fileByteCount) else {
-      throw .corrupt("The image has been truncated: its last block ends at \(end), past the end of the file")
-    }
-    end = end.aligned(upTo: VPCGeometry.sectorSize)
-    session = VPCSession(rooms: BlockAllocator(unit: geometry.roomSize, end: end))
-    // A footer of 511 bytes, one that is missing or damaged, or not last, is written anew with the first change.
-    if !copies.isTailSound || copies.tailByteCount != UInt64(VPCFooter.byteCount) || copies.contentEnd != end
-    {
-      fileEnd.move(footer, to: end)
-    }
-    if !copies.isHeadSound { try file.write(bytes: footer.bytes, at: 0) }
+    return last
+  }
+
+  /// Takes room off the end of the file that blocks have left, once they are gone from the table on disk.
+  mutating func trimEnd() throws(EngineError) {
+    let end = max(metadata.end, try endOfBlocks()).aligned(upTo: VPCGeometry.sectorSize)
+    guard let session, end < session.rooms.end else { return }
+    fileEnd.move(footer, to: end)
+    try order.flush()
+    (contentEnd, hasSoundEnd) = (end, true)
+    knownEnd = end + UInt64(VPCFooter.byteCount)
+    self.session = nil
   }
 
   /// Room for a block with its bitmap.
@@ -61,6 +77,7 @@ extension VPCState {
   mutating func release(_ room: UInt64) {
     session?.rooms.release(room)
     session?.forgotten.append(room)
+    session?.hasReleased = true
   }
 
   /// The footer follows the end of the blocks.

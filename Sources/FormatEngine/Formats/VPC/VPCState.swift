@@ -3,7 +3,12 @@ struct VPCState {
   let file: any ByteStore
   var footer: VPCFooter
   var header: VPCDynamicHeader
-  let copies: VPCFooterCopies
+  /// As they were when the image was opened.
+  var copies: VPCFooterCopies
+  /// First byte after all but the footer at the end.
+  var contentEnd: UInt64
+  /// The image ends with its footer, whole and sound.
+  var hasSoundEnd: Bool
   var virtualSize: UInt64
   var geometry: VPCGeometry
   var metadata: VPCMetadataMap
@@ -29,6 +34,8 @@ struct VPCState {
     footer = prologue.footer
     self.header = header
     copies = prologue.copies
+    contentEnd = copies.contentEnd
+    hasSoundEnd = copies.isWhole
     virtualSize = prologue.virtualSize
     geometry = VPCGeometry(blockSize: UInt64(header.blockSize), virtualSize: prologue.virtualSize)
     metadata = try VPCMetadataMap(prologue.footer, header, geometry, fileByteCount: copies.fileByteCount)

@@ -31,7 +31,12 @@ extension VPCLayer: WritableLayer {
     try state.withLock { (state) throws(EngineError) in try state.flush() }
   }
 
-  func close() throws(EngineError) { try flush() }
+  func close() throws(EngineError) {
+    try state.withLock { (state) throws(EngineError) in
+      try state.flush()
+      if state.session?.hasReleased == true { try state.trimEnd() }
+    }
+  }
 
   /// Runs a change of the tables. The first one prepares the image for it.
   func change<T>(_ body: (inout sending VPCState) throws(EngineError) -> sending T) throws(EngineError)
@@ -145,6 +150,7 @@ extension VPCLayer: Emptyable {
         if let room { state.release(room) }
       }
       try state.flush()
+      try state.trimEnd()
     }
   }
 }

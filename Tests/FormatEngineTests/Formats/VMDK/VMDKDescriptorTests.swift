@@ -94,7 +94,8 @@ import Testing
   @Test(arguments: [
     ("version=1\n", true), ("# comment\r\n\r\nversion=3\r\nCID=1", true), ("#\n  \n version=2\n", true),
     ("version=4\n", false), ("version=11\n", false), ("", false), ("CID=1\nversion=1\n", false),
-    ("# Disk DescriptorFile\n", false), ("\u{eb}\u{63}\u{90}GRUB", false), ("COWD", false),
+    ("# Disk DescriptorFile\n", false), ("\u{eb}\u{63}\u{90}GRUB", false), ("COWD", true), ("KDMV", true),
+    ("KDMW", false),
   ])
   func probeClaimsDescriptorsOnly(_ text: String, _ isDescriptor: Bool) throws {
     for bytes in [Array(text.utf8), Array(text.utf8) + [UInt8](repeating: 0, count: 1000)] {

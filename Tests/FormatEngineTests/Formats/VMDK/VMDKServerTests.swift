@@ -215,6 +215,13 @@ import Testing
     }
   }
 
+  private static let wideValues: [UInt64] = [
+    0, 1, 2, 8, 64, 0xffff, 0x1_0000_0000, 0x40_0000_0000_0000, 0x1000_0000_0000_0000,
+    0x1000_0000_0000_0001, 0x1000_0000_0000_0002, 0x2000_0000_0000_0000, 0x3000_0000_0000_0000,
+    0x3fff_0000_0000_0000, 0x3000_0100_0000_0000, 0x4000_0000_0000_0000, 0x7fff_ffff_ffff_ffff,
+    0xffff_ffff_ffff_ffff, 0xffff_ffff_ffff_fff8,
+  ]
+
   @Test func fieldsOfBothHeadersAndTablesAreReadOrRefused() throws {
     try TemporaryFolder.with { folder in
       _ = try Self.makeSpaceEfficient(in: folder)
@@ -224,12 +231,7 @@ import Testing
       for offset in Array(stride(from: 0, to: 208, by: 8)) + [
         512, 536, 2048, 2056, table, table + 8, table + 80,
       ] {
-        for value in [
-          0, 1, 2, 8, 64, 0xffff, 1 << 32, 1 << 54, 1 << 60, 1 << 60 | 1, 1 << 60 | 2, 2 << 60, 3 << 60,
-        ]
-          + [3 << 60 | 0xfff << 48, 3 << 60 | 1 << 40, 4 << 60, UInt64.max >> 1, UInt64.max, UInt64.max - 7]
-          as [UInt64]
-        {
+        for value in Self.wideValues {
           var bytes = good
           VMDKImages.put(value, into: &bytes, at: offset, width: 8)
           try folder.write(bytes, to: "image-se.vmdk")
@@ -243,9 +245,10 @@ import Testing
           }
         }
       }
-      for (offset, value) in [(table, 4 << 60), (table + 8, 3 << 60 | 1 << 30), (2048, 1 << 60 | 9)]
-        as [(Int, UInt64)]
-      {
+      let wrong: [(Int, UInt64)] = [
+        (table, 0x4000_0000_0000_0000), (table + 8, 0x3000_0000_4000_0000), (2048, 0x1000_0000_0000_0009),
+      ]
+      for (offset, value) in wrong {
         var bytes = good
         VMDKImages.put(value, into: &bytes, at: offset, width: 8)
         try folder.write(bytes, to: "image-se.vmdk")

@@ -214,9 +214,9 @@ import Testing
     let directory = Int(VMDKImages.number(good, at: 56, width: 8)) * 512
     let (table, other) = (VMDKImages.table(good, copy: 0), VMDKImages.table(good, copy: 1))
     for (place, value, words) in [
-      (table + 4, 0xffff_ff00, "ERROR: cluster offset after file size for sector 128"),
-      (table, 22, "ERROR: cluster offset in the metadata for sector 0"),
-      (table + 20, 1, "ERROR: cluster offset in the metadata for sector 640"),
+      (table + 4, 0xffff_ff00, "ERROR: cluster offset for sector 128 points after EOF"),
+      (table, 22, "ERROR: cluster offset for sector 0 points into the metadata"),
+      (table + 20, 1, "ERROR: cluster offset for sector 640 points into the metadata"),
       (directory, 0xffff_ff00, "ERROR: could not get cluster_offset for sector 0"),
       (other + 4, 0, "WARNING: the redundant grain tables differ for sector 128"),
       (other + 8, 999, "WARNING: the redundant grain tables differ for sector 256"),

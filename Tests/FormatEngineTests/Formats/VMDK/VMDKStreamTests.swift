@@ -142,7 +142,8 @@ import Testing
     let chain = try VMDKImages.open(bytes).0
     #expect(try chain.extent(at: 0, limit: 5 * GiB).readsAsZeros)
     try TemporaryFolder.with { folder in
-      try ReferenceTool.qemuImg("check", "-f", "vmdk", try folder.write(bytes, to: "image"))
+      let path = try folder.write(bytes, to: "image")
+      try ReferenceTool.qemuImg("check", "-f", "vmdk", path)
     }
   }
 
