@@ -87,7 +87,7 @@ import Testing
     let size = 130 << 20
     var disk = ModelDisk(byteCount: size)
     var random = SeededRandom(seed: 3)
-    for place in [0, 65536 * 3 + 5, 65536 * 511, 70 << 20, (96 << 20) - 1] {
+    for place in [0, 65536 * 3 + 5, 65536 * 511, 70 << 20, (96 << 20) - 100] {
       disk.write(random.bytes(100), at: place)
     }
     let bytes = try Self.packed(disk.bytes)
