@@ -90,6 +90,13 @@ public enum ReferenceTool: String, Sendable {
     public var checkErrors: Int
     /// All it printed.
     public var text: String
+
+    public init(corruptions: Int, leaks: Int, checkErrors: Int, text: String) {
+      self.corruptions = corruptions
+      self.leaks = leaks
+      self.checkErrors = checkErrors
+      self.text = text
+    }
   }
 
   public static func check(

@@ -155,6 +155,10 @@ extension ImageChain {
     defer { fillBuffers.give(buffer) }
     var position = start
     while position < end {
+      if room.readsAsZeros, let length = try zeroRun(from: position, to: end) {
+        position += length
+        continue
+      }
       let count = Int(min(end - position, UInt64(buffer.byteCount)))
       let piece = unsafe buffer.prefix(count)
       unsafe try readOld(into: piece, at: position, from: position, to: position + UInt64(count))
@@ -164,6 +168,14 @@ extension ImageChain {
       }
       position += UInt64(count)
     }
+  }
+
+  /// How many bytes from `start` on are known to read as zeros, nil where that is not known; past the end of the
+  /// disk all are.
+  private func zeroRun(from start: UInt64, to end: UInt64) throws(EngineError) -> UInt64? {
+    guard start < virtualSize else { return end - start }
+    let found = try locate(at: start, limit: min(end, virtualSize) - start)
+    return found.readsAsZeros ? found.extent.length : nil
   }
 
   /// Fills the part of `buffer` that is for guest bytes `start ..< end`; its first byte is for `offset`. Past the

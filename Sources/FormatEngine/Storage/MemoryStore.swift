@@ -53,7 +53,11 @@ public final class MemoryStore: ByteStore {
     content.withLock { bytes in
       guard offset < UInt64(bytes.count) else { return }
       let inside = Int(min(count, UInt64(bytes.count) - offset))
-      bytes.replaceSubrange(Int(offset)..<Int(offset) + inside, with: repeatElement(0, count: inside))
+      // SAFETY: `inside` bytes from `offset` on are in the array.
+      unsafe bytes.withUnsafeMutableBytes { raw -> Void in
+        unsafe UnsafeMutableRawBufferPointer(rebasing: raw[Int(offset)..<Int(offset) + inside])
+          .initializeMemory(as: UInt8.self, repeating: 0)
+      }
     }
   }
 

@@ -47,7 +47,10 @@ enum CommitVerb {
       try commit(chain, at: depth, options, rateLimit: rateLimit, line)
     }
     if !keepsContent {
-      try attempt("Failed to empty \(name): ") { () throws(EngineError) in try Committer.empty(chain) }
+      try attempt("Failed to empty \(name): ") { () throws(EngineError) in
+        // As qemu-img: what cannot be emptied stays as it is.
+        if chain.top is any Emptyable { try Committer.empty(chain) }
+      }
     }
     if !isQuiet { Console.write("Image committed.\n") }
     return 0

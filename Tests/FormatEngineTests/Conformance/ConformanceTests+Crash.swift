@@ -8,13 +8,14 @@ extension ConformanceTests {
     switch row.maker {
     case .engine(let options, _): row.isOneFile && options["encrypt.format"] != "luks"
     case .judge: row.isOneFile
-    case .built: false
+    case .built: true
     }
   }
 
   /// Small disks of every kind: each power cut leaves several states, and each is read whole.
   static let powerCutRows = oneFileRows.filter {
-    $0.size <= 1 << 20 || $0.name == "our VDI, dynamic"
+    $0.size <= 1 << 20
+      || ["our VDI, dynamic", "our VHDX, dynamic", "our VHDX, differencing"].contains($0.name)
       || $0.name.contains("ubclusters") && $0.size <= 2 << 20
   }
 
@@ -78,10 +79,9 @@ extension ConformanceTests {
         try chain.close()
       }
       #expect(failures > 0)
-      let path = try fixture.folder.write(memory.snapshot, to: "image")
+      try fixture.folder.write(memory.snapshot, to: "image")
       guard row.isCheckedByJudge else { return }
-      let verdict = try ReferenceTool.check(
-        path, format: row.format, folder: fixture.folder.path, passphrase: row.passphrase)
+      let verdict = try fixture.verdict()
       #expect(verdict.corruptions == 0 && verdict.leaks == 0, "\(verdict.text)")
     }
   }
@@ -134,8 +134,11 @@ extension ConformanceTests {
       // Not closed: the header may count more rooms than are in use, which the judge takes for an error.
       try VDICount.settle(path, moment)
     }
-    let verdict = try ReferenceTool.check(
-      path, format: fixture.row.format, folder: fixture.folder.path, passphrase: fixture.row.passphrase)
+    if fixture.row.format == "vhdx", fixture.row.isJudged {
+      // Not closed: its log is to be replayed, which the judge does not do for those who only read.
+      _ = try ReferenceTool.qemuImg.run(["check", "-q", "-r", "all", path], folder: fixture.folder.path)
+    }
+    let verdict = try fixture.verdict()
     #expect(verdict.corruptions == 0 && verdict.checkErrors == 0, "\(moment): \(verdict.text)")
   }
 

@@ -108,9 +108,7 @@ extension ConformanceTests {
   /// What the judge says of a changed image.
   static func judge(_ fixture: Fixture, _ model: ModelDisk, allowingLeaks: Bool) throws {
     if fixture.row.isCheckedByJudge {
-      let verdict = try ReferenceTool.check(
-        fixture.path, format: fixture.row.format, folder: fixture.folder.path,
-        passphrase: fixture.row.passphrase)
+      let verdict = try fixture.verdict()
       #expect(verdict.corruptions == 0 && verdict.checkErrors == 0, "\(verdict.text)")
       if !allowingLeaks { #expect(verdict.leaks == 0, "\(verdict.text)") }
     }

@@ -15,7 +15,10 @@ import Testing
   }
 
   /// What a fuzzer made of an image is refused with the words that qemu-img has for it.
-  @Test(arguments: [("afl9.vmdk", "vmdk", "L1 size too big")])
+  @Test(arguments: [
+    ("afl9.vmdk", "vmdk", "L1 size too big"),
+    ("afl5.img", "vpc", "Max Table Entries too large (1073741825)"),
+  ])
   func madeUpSampleIsRefused(_ name: String, _ format: String, _ words: String) throws {
     try TemporaryFolder.with { folder in
       let path = try Samples.unpack(name, into: folder)
@@ -23,6 +26,21 @@ import Testing
         try ImageOpener.open(path, OpenOptions(format: format))
       }
       #expect(error?.message.contains(words) == true, "\(String(describing: error))")
+    }
+  }
+
+  /// A differencing disk whose parent is not there is an error that names it; what it has itself can be read.
+  @Test func sampleWithoutItsParentIsReadOnRequest() throws {
+    try TemporaryFolder.with { folder in
+      let path = try Samples.unpack("fat-differential.vhd", into: folder)
+      let error = #expect(throws: EngineError.self) { try ImageOpener.open(path) }
+      #expect(error?.message.contains("C:\\Projects\\dfvfs\\test_data\\fat-parent.vhd") == true)
+      let alone = try ImageOpener.open(
+        "json:{\"driver\":\"vpc\",\"file.filename\":\"\(path)\",\"backing\":null}")
+      let stored = try alone.allExtents().filter { $0.located.extent.source == .stored }
+      #expect(stored.map(\.located.extent.length).reduce(0, +) == 9216)
+      // The file's name in the FAT's root folder.
+      #expect(try alone.readBytes(at: stored[0].start, count: 512).contains { $0 != 0 })
     }
   }
 

@@ -44,6 +44,8 @@ struct Dialect: Sendable, CustomTestStringConvertible {
     Dialect(name: "qcow packed", format: "qcow", isPacked: true, isMadeByUs: true),
     Dialect(name: "parallels", format: "parallels"),
     Dialect(name: "luks", format: "luks", options: "iter-time=10", hasKey: true, isChecked: false),
+    Dialect(name: "parallels", format: "parallels"),
+    Dialect(name: "parallels 63 sectors", format: "parallels", options: "cluster_size=32256"),
   ].filter { FormatCatalog.format(named: $0.format) != nil }
 
   /// What `convert` takes for making such an image.

@@ -80,7 +80,9 @@ struct IndependentReader: Sendable, CustomTestStringConvertible {
   ]
 
   /// Readers that follow a parent, or are given it. (libqcow reads the parent where version 3 has zeros.)
-  private static let chained: Set<String> = ["libqcow: qcow2 v2", "dissect-qcow2: qcow2", "dissect-vdi: vdi"]
+  private static let chained: Set<String> = [
+    "libqcow: qcow2 v2", "dissect-qcow2: qcow2", "libvhdi: vhdx", "dissect-vhdx: vhdx", "dissect-vdi: vdi",
+  ]
 
   /// Writes here and there in an image, as a guest does.
   func scribble(

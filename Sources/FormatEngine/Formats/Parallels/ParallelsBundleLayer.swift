@@ -184,7 +184,12 @@ extension ParallelsBundleLayer: WritableLayer {
   }
 
   func close() throws(EngineError) {
-    for number in parts.indices { try writable(number).close() }
+    var failure: EngineError?
+    for number in parts.indices {
+      // The others are put in order also where one cannot be.
+      do throws(EngineError) { try writable(number).close() } catch { failure = failure ?? error }
+    }
+    if let failure { throw failure }
   }
 }
 

@@ -11,6 +11,7 @@ struct ParallelsChecker {
   let progress: Progress
   var report = CheckReport()
   var used: ParallelsUsedClusters
+  /// Bytes of the file, in whole sectors.
   var fileEnd: UInt64
   /// Entries to be changed, by their numbers.
   var changes: [(index: UInt64, entry: UInt32)] = []
@@ -29,7 +30,7 @@ struct ParallelsChecker {
     self.progress = progress
     self.repairing = repairing
     geometry = header.geometry
-    fileEnd = try file.byteCount()
+    fileEnd = try file.byteCount().aligned(upTo: 512)
     used = ParallelsUsedClusters(geometry, dataOffset: geometry.firstDataOffset)
   }
 
@@ -58,8 +59,9 @@ struct ParallelsChecker {
   /// Where the data begin: by the header, but not after the first cluster in use.
   private mutating func checkDataOffset() throws(EngineError) {
     let stored = geometry.dataOffset(header, fileEnd: fileEnd)
+    let known = header.dataSector == 0 ? nil : stored
     var start = stored ?? geometry.firstDataOffset
-    if let lowest = try lowestCluster(), stored == nil || header.dataSector == 0 || lowest < start {
+    if let lowest = try lowestCluster(inGridOf: known), known == nil || lowest < start {
       // All clusters lie a whole number of clusters apart, so they show where such a number begins.
       start = lowest - (lowest - geometry.firstDataOffset) / geometry.clusterSize * geometry.clusterSize
     }
@@ -71,13 +73,16 @@ struct ParallelsChecker {
     isHeaderChanged = true
   }
 
-  /// Host offset of the first cluster in use inside the file, behind the BAT.
-  private func lowestCluster() throws(EngineError) -> UInt64? {
+  /// Host offset of the first cluster in use inside the file, behind the BAT. `start`: where one may begin, and others
+  /// a whole number of clusters from it; nil where that is not known.
+  private func lowestCluster(inGridOf start: UInt64?) throws(EngineError) -> UInt64? {
     var walk = try ParallelsEntryWalk(geometry, in: file)
     var lowest: UInt64?
     while let (_, entry) = try walk.next() {
       let host = geometry.hostOffset(of: entry)
-      if host >= geometry.firstDataOffset, host < fileEnd { lowest = min(lowest ?? host, host) }
+      guard host >= geometry.firstDataOffset, host < fileEnd, host < lowest ?? .max else { continue }
+      if let start, host >= start || (start - host) % geometry.clusterSize != 0 { continue }
+      lowest = host
     }
     return lowest
   }

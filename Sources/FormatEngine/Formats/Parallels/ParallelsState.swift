@@ -2,9 +2,9 @@
 struct ParallelsState {
   var header: ParallelsHeader
   let file: any ByteStore
-  private(set) var geometry: ParallelsGeometry
-  private(set) var bat: EntryTable<UInt32>
-  private(set) var order: WriteOrder
+  var geometry: ParallelsGeometry
+  var bat: EntryTable<UInt32>
+  var order: WriteOrder
   /// Nil where the image is opened for reading only.
   var used: ParallelsUsedClusters?
   /// Clusters that no entry in memory points to, while one on disk still may.
@@ -29,8 +29,8 @@ struct ParallelsState {
     let end = offset + limit
     var index = offset / size
     guard let host = try hostOffset(of: index) else {
-      index += 1
-      while index < geometry.entryCount, index * size < end, try bat.entry(at: index) == 0 { index += 1 }
+      index = try endOfEmptyEntries(
+        from: index + 1, before: min(geometry.entryCount, end.dividedRoundingUp(by: size)))
       let runEnd = index >= geometry.entryCount ? end : min(end, index * size)
       return Extent(.below, length: runEnd - offset)
     }
@@ -47,4 +47,28 @@ struct ParallelsState {
     let entry = try bat.entry(at: index)
     return entry == 0 ? nil : geometry.hostOffset(of: entry)
   }
+
+  /// The first entry from `start` on that is not 0, at most `end`. Holes of the file are passed over: the BAT of a
+  /// disk of many TiB is mostly one.
+  private func endOfEmptyEntries(from start: UInt64, before end: UInt64) throws(EngineError) -> UInt64 {
+    var index = start
+    // No hole begins before this one.
+    var checked = start
+    while index < end {
+      if index >= checked, index % Self.entriesInSlice == 0, !order.isDirty {
+        let run = try file.run(at: ParallelsGeometry.batOffset + index * 4, limit: (end - index) * 4)
+        if !run.isData && run.length >= 4 {
+          index += run.length / 4
+          continue
+        }
+        checked = index + run.length / 4
+      }
+      guard try bat.entry(at: index) == 0 else { break }
+      index += 1
+    }
+    return max(min(index, end), start)
+  }
+
+  /// As many as are read from the file at once.
+  private static let entriesInSlice: UInt64 = 1024
 }

@@ -132,10 +132,11 @@ extension VDIState {
     var linked: UInt64 = 0
     defer { if linked > 0 { raiseCount(to: first + UInt32(linked)) } }
     do throws(EngineError) {
-      // Zeros at the end were not written; blocks are whole all the same.
+      // Zeros at the end were not written; blocks are whole all the same. The last byte is this block's own:
+      // another size of the file could cut off what others write behind it at this moment.
       let end = geometry.hostOffset(first) + allocation.length
       if end > fileEnd {
-        if try file.byteCount() < end { try file.resize(to: end) }
+        if try file.byteCount() < end { try file.write(bytes: [0], at: end - 1) }
         fileEnd = end
       }
       while linked < count {

@@ -7,6 +7,8 @@ struct VHDXImage: Sendable {
   var metadata: VHDXMetadata
   var bat: Range<UInt64>
   var metadataRegion: Range<UInt64>
+  /// Places that hold no blocks: the start and the end of each, in turn.
+  private var metadataBounds: [UInt64] = []
 
   /// `file`: with its log replayed.
   init(file: any ByteStore, header: VHDXHeader, slot: Int) throws(EngineError) {
@@ -22,11 +24,25 @@ struct VHDXImage: Sendable {
     guard needed <= UInt64(bat.count) else {
       throw .corrupt("The VHDX BAT has \(bat.count) bytes and the disk needs \(needed)")
     }
+    noteRegions()
   }
 
-  /// Whether host bytes belong to the header section, the log or a region.
+  /// Whether host bytes belong to the header section, the log or a region. Every read comes by here, so that nothing is
+  /// made for it.
   func isMetadata(_ range: Range<UInt64>) -> Bool {
-    range.lowerBound < MiB || range.overlaps(header.logRange)
-      || regions.entries.contains { range.overlaps($0.range) }
+    let (start, end) = (range.lowerBound, range.upperBound)
+    // Plain numbers by their index: ranges in a loop are made on the heap where nothing is optimized.
+    var index = 0
+    while index + 1 < metadataBounds.count {
+      if start < metadataBounds[index + 1] && metadataBounds[index] < end { return true }
+      index += 2
+    }
+    return false
+  }
+
+  /// After a change of the regions.
+  mutating func noteRegions() {
+    let places = [0..<MiB, header.logRange] + regions.entries.map(\.range)
+    metadataBounds = places.flatMap { [$0.lowerBound, $0.upperBound] }
   }
 }

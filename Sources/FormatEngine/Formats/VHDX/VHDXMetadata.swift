@@ -16,6 +16,8 @@ struct VHDXMetadata: Equatable, Sendable {
   var physicalSectorSize: UInt64
   /// Set for differencing disks.
   var parent: VHDXParentLocator?
+  /// Where in the region its locator stands.
+  var parentLocator: Range<UInt64> = 0..<0
   /// Where in the region the virtual size stands: it is changed in place.
   var virtualSizeOffset: UInt64 = 0
 
@@ -52,6 +54,8 @@ struct VHDXMetadata: Equatable, Sendable {
   private struct Place {
     var offset: UInt64
     var length: UInt32
+
+    var range: Range<UInt64> { offset..<offset + UInt64(length) }
   }
 
   // MARK: Reading
@@ -87,6 +91,7 @@ struct VHDXMetadata: Equatable, Sendable {
     }
     if flags & 2 != 0 {
       metadata.parent = try .parse(item(ItemID.parentLocator, "parent locator", atLeast: 20))
+      metadata.parentLocator = places[ItemID.parentLocator]?.range ?? 0..<0
     }
     try metadata.validate()
     return metadata

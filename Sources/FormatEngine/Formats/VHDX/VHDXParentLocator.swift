@@ -42,6 +42,21 @@ struct VHDXParentLocator: Equatable, Sendable {
     }
   }
 
+  /// Where the value of a key stands in a locator that was read before, nil where there is no such key.
+  static func place(of key: String, in bytes: [UInt8]) throws(EngineError) -> Range<Int>? {
+    try bytes.parsed { (span) throws(EngineError) in
+      for index in 0..<Int(try span.littleEndian(UInt16.self, at: 18)) {
+        let entry = headerByteCount + entryByteCount * index
+        let start = Int(try span.littleEndian(UInt32.self, at: entry))
+        let name = try span.bytes(in: start..<start + Int(try span.littleEndian(UInt16.self, at: entry + 8)))
+        guard utf16(name) == key else { continue }
+        let value = Int(try span.littleEndian(UInt32.self, at: entry + 4))
+        return value..<value + Int(try span.littleEndian(UInt16.self, at: entry + 10))
+      }
+      return nil
+    }
+  }
+
   private static func utf16(_ bytes: [UInt8]) -> String {
     let units = stride(from: 0, to: bytes.count - 1, by: 2).map {
       UInt16(bytes[$0]) | UInt16(bytes[$0 + 1]) << 8

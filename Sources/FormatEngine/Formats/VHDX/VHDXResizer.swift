@@ -123,6 +123,7 @@ extension VHDXState {
     image.regions.entries[index].hostOffset = place
     image.regions.entries[index].length = UInt32(length)
     image.bat = place..<place + length
+    image.noteRegions()
     // The rest of the tables stays as it is: zeros.
     let table = Array(image.regions.serialised().prefix(16 + 32 * image.regions.entries.count))
     for hostOffset in VHDXRegions.hostOffsets { try pages.write(table, at: hostOffset) }

@@ -82,11 +82,12 @@ extension VMDKFormat: CreatableFormat {
     guard !backing.name.utf8.contains(where: { $0 < 0x20 || $0 == UInt8(ascii: "\"") }) else {
       throw .invalid("The name '\(backing.name)' cannot stand in a VMDK descriptor")
     }
-    let path = try request.references.policy.path(of: backing, namedBy: request.path)
-    let store = try FileStore.open(path, access: .readOnly)
-    let references = ReferenceOpener(policy: request.references.policy, isEnabled: false)
-    let parent = try open(
-      store, LayerRequest(path: path, access: .readOnly, references: references, isForInspection: true))
+    var options = OpenOptions(format: name)
+    options.policy = request.references.policy
+    options.isForInspection = true
+    options.backing = .ignore
+    let node = try options.policy.specification(of: backing, namedBy: request.path)
+    let parent = try ImageOpener.open(node, options).top
     guard let parent = parent as? VMDKLayer else { throw .invalid("backing_file must be a vmdk image") }
     return parent.contentID
   }

@@ -144,6 +144,8 @@ extension VMDKDescriptor {
   fileprivate var backing: BackingReference? {
     guard hasParent else { return nil }
     let hint = parentFileNameHint ?? ""
+    // QEMU records trees of drivers, too.
+    if ImageName.jsonText(of: hint) != nil { return BackingReference(name: hint, format: VMDKFormat.name) }
     var candidates = [hint]
     if let last = hint.split(whereSeparator: { $0 == "/" || $0 == "\\" }).last, last != hint[...] {
       candidates.append(String(last))

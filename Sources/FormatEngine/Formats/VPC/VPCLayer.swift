@@ -43,7 +43,9 @@ extension VPCLayer: ParentChecking {
     switch parent {
     case let parent as VPCLayer: found = parent.state.withLock { $0.footer.uniqueID }
     case let parent as VPCFixedLayer: found = parent.end.withLock { $0.footer.uniqueID }
-    default: throw .corrupt("The parent '\(path)' of a VHD must be a VHD")
+    default:
+      throw .corrupt(
+        "The parent '\(path)' of a VHD must be a VHD; with backing.driver=vpc it is taken for one")
     }
     guard found == expected else {
       throw .corrupt("'\(path)' is not the parent that the disk was made over: its unique id is another one")

@@ -1,6 +1,12 @@
 /// Which bytes of a dynamic disk's file are no blocks.
 struct VPCMetadataMap {
-  private(set) var ranges: [(name: String, range: Range<UInt64>)] = []
+  private struct Region {
+    var name: StaticString
+    var start: UInt64
+    var end: UInt64
+  }
+
+  private var regions: [Region] = []
 
   /// `corrupt` where header and table lie over one another or over the footer's copy.
   init(
@@ -15,23 +21,30 @@ struct VPCMetadataMap {
     for locator in header.locators {
       // Paths are only read, so it does no harm where they lie over something else.
       guard let range = locator.range(inFileOf: fileByteCount) else { continue }
-      ranges.append(("a parent locator", range))
+      regions.append(Region(name: "a parent locator", start: range.lowerBound, end: range.upperBound))
     }
   }
 
-  private mutating func add(_ name: String, _ start: UInt64, _ count: UInt64) throws(EngineError) {
-    let range = start..<(try start.adding(count, orCorrupt: name))
+  private mutating func add(_ name: StaticString, _ start: UInt64, _ count: UInt64) throws(EngineError) {
+    let range = start..<(try start.adding(count, orCorrupt: "\(name)"))
     if let other = overlapping(range) {
       throw .corrupt("In the image, \(name) lies over \(other)", at: start)
     }
-    ranges.append((name, range))
+    regions.append(Region(name: name, start: range.lowerBound, end: range.upperBound))
   }
 
-  /// What of the metadata lies in `range`, nil where nothing does.
-  func overlapping(_ range: Range<UInt64>) -> String? {
-    ranges.first { $0.range.overlaps(range) }?.name
+  /// What of the metadata lies in `range`, nil where nothing does. Every look-up of a block comes by here.
+  func overlapping(_ range: Range<UInt64>) -> StaticString? {
+    var index = 0
+    while index < regions.count {
+      if regions[index].start < range.upperBound && range.lowerBound < regions[index].end {
+        return regions[index].name
+      }
+      index += 1
+    }
+    return nil
   }
 
   /// First byte after all of it.
-  var end: UInt64 { ranges.map(\.range.upperBound).max() ?? 0 }
+  var end: UInt64 { regions.map(\.end).max() ?? 0 }
 }

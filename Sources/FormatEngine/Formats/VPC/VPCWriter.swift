@@ -57,9 +57,11 @@ extension VPCState {
     guard let room = try room(ofBlock: index) else {
       let room = try takeRoom()
       // Sectors of a differencing disk can be stored alone, all other blocks are whole.
+      // What of the last block lies past the disk's end nobody reads.
       let start = isDifferencing ? offset.aligned(downTo: VPCGeometry.sectorSize) : blockStart
       let stop =
-        isDifferencing ? end.aligned(upTo: VPCGeometry.sectorSize) : blockStart + geometry.blockSize
+        isDifferencing
+        ? end.aligned(upTo: VPCGeometry.sectorSize) : min(blockStart + geometry.blockSize, virtualSize)
       let host = room + geometry.bitmapSize + (start - blockStart)
       return Allocation(
         guestOffset: start, length: stop - start, hostOffset: host, isNew: true,

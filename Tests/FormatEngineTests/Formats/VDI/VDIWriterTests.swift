@@ -32,6 +32,19 @@ import Testing
     #expect(try after.open().readAll() == content)
   }
 
+  /// Between a look at the file's size and another one, others may write behind it.
+  @Test func blocksAreLinkedWithoutResizingTheFile() throws {
+    let store = FaultStore(MemoryStore(VDIBytes(entries: [0, VDIBytes.free, VDIBytes.free]).bytes))
+    let chain = try ImageChain.over(store, format: VDIFormat.self, access: .readWrite)
+    store.arm(failing: 0, forEver: true, of: [.resize])
+    try chain.writeBytes([5], at: 4096)
+    try chain.writeBytes([6], at: 3 * 4096 - 1)
+    try chain.flush()
+    #expect(try store.byteCount() == 1024 + 3 * 4096)
+    let content = [5] + [UInt8](repeating: 0, count: 2 * 4096 - 2) + [6]
+    #expect(try chain.readBytes(at: 4096, count: 2 * 4096) == content)
+  }
+
   @Test func extraBytesMoveWithTheirBlock() throws {
     var image = VDIBytes(extra: 512, entries: [0, 1])
     image.bytes[1024 + 4608 + 5] = 0x77

@@ -30,7 +30,8 @@ struct VPCHostileTests {
         let store = MemoryStore(bytes)
         let chain = try ImageChain.over(store, format: VPCFormat.self, access: .readWrite)
         result = .success(chain)
-        if chain.virtualSize <= 16 * MiB {
+        // A block is whole in the file: one of 1 GiB would be held in memory here.
+        if chain.virtualSize <= 16 * MiB && chain.top.clusterSize <= 16 * MiB {
           _ = try? chain.readAll()
           _ = try? chain.writeBytes([1, 2, 3], at: chain.virtualSize / 2)
           _ = try? chain.writeZeros(at: 0, count: chain.virtualSize)

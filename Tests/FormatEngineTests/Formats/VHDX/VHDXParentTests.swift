@@ -1,0 +1,152 @@
+import TestSupport
+import Testing
+
+@testable import FormatEngine
+
+private let mebibyte = 1 << 20
+
+@Suite struct VHDXParentTests {
+  /// A parent full of ones, and a child that says where it is.
+  private static func make(
+    _ folder: TemporaryFolder, names: [String: String] = ["relative_path": ".\\p.vhdx"]
+  )
+    throws -> (parent: String, child: String)
+  {
+    _ = try folder.makeFolder("sub")
+    let parent = folder.file("p.vhdx")
+    let file = try FileStore.create(parent, flushing: .never)
+    try VHDXBytes.new(2 * mebibyte, mebibyte, 512).write(to: file)
+    let chain = try VHDXLayerTests.open(parent, .readWrite)
+    try chain.writeBytes([UInt8](repeating: 1, count: 2 * mebibyte), at: 0)
+    try chain.close()
+    var locator = VHDXParentLocator(values: names)
+    locator.values["parent_linkage"] = try VHDXHeader.readCurrent(from: file).0.dataWriteGuid.description
+    let child = folder.file("c.vhdx")
+    try VHDXBytes.new(2 * mebibyte, mebibyte, 512, false, locator)
+      .write(to: try FileStore.create(child, flushing: .never))
+    return (parent, child)
+  }
+
+  @Test func locatorIsReadAsItIsWritten() throws {
+    let locator = try VHDXParentLocator(name: "../häuser/p.vhdx", linkage: VHDXGuid(1, 2, 3, 4))
+    #expect(try VHDXParentLocator.parse(locator.serialised()) == locator)
+    #expect(locator.values["relative_path"] == "..\\häuser\\p.vhdx")
+    #expect(locator.linkages == [VHDXGuid(1, 2, 3, 4)])
+    #expect(locator.candidates == ["../häuser/p.vhdx", "p.vhdx"])
+    #expect(throws: EngineError.self) { try VHDXParentLocator(name: "a\\b", linkage: .zero) }
+  }
+
+  @Test func damagedLocatorIsRefused() throws {
+    let good = try VHDXParentLocator(name: "p.vhdx", linkage: VHDXGuid(1, 2, 3, 4)).serialised()
+    for count in 0..<good.count { _ = try? VHDXParentLocator.parse(Array(good.prefix(count))) }
+    for (offset, value) in [(0, 1), (18, 200), (20, 60000), (23, 255), (24, 65000), (28, 255)]
+      as [(Int, UInt16)]
+    {
+      var bytes = VHDXBytes(good)
+      bytes.put(value, at: offset)
+      #expect(throws: EngineError.self, "\(offset)") { try VHDXParentLocator.parse(bytes.bytes) }
+    }
+  }
+
+  /// In the order of the specification; what another machine calls it is looked for beside the image.
+  @Test(arguments: [
+    ["relative_path": ".\\p.vhdx"], ["relative_path": "sub\\..\\p.vhdx"],
+    ["relative_path": "C:\\other\\p.vhdx"],
+    ["absolute_win32_path": "C:\\disks\\p.vhdx"], ["absolute_win32_path": "\\\\?\\D:\\disks\\p.vhdx"],
+    ["volume_path": "\\\\?\\Volume{26A21BDA-A627-11D7-9931-806E6F6E6963}\\x\\p.vhdx"],
+    ["relative_path": "..\\gone\\q.vhdx", "absolute_win32_path": "C:\\p.vhdx"],
+  ])
+  func parentIsFoundByAnyOfItsNames(_ names: [String: String]) throws {
+    try TemporaryFolder.with { folder in
+      let (_, child) = try Self.make(folder, names: names)
+      let chain = try ImageOpener.open(child)
+      #expect(chain.members.count == 2)
+      #expect(try chain.readAll().allSatisfy { $0 == 1 })
+    }
+  }
+
+  @Test func absoluteNameOfThisHostIsKept() throws {
+    try TemporaryFolder.with { folder in
+      let (parent, _) = try Self.make(folder)
+      var request = CreateRequest(
+        path: folder.file("sub/d.vhdx"), virtualSize: UInt64(2 * mebibyte),
+        backing: BackingReference(name: parent, format: "vhdx"),
+        options: OptionValues(VHDXFormat.createOptions),
+        references: ReferenceOpener())
+      try VHDXFormat.create(on: try FileStore.create(request.path, flushing: .never), request)
+      #expect(try ImageOpener.open(request.path).readAll().allSatisfy { $0 == 1 })
+      request.backing = BackingReference(name: parent, format: "raw")
+      #expect(throws: EngineError.self) { try VHDXFormat.create(on: MemoryStore(), request) }
+      request.backing = BackingReference(name: "gone.vhdx", format: "vhdx")
+      #expect(throws: EngineError.self) { try VHDXFormat.create(on: MemoryStore(), request) }
+    }
+  }
+
+  @Test func missingParentIsNamedAndItsDataCanBeGiven() throws {
+    try TemporaryFolder.with { folder in
+      let name = "C:\\disks\\gone.vhdx"
+      let (parent, child) = try Self.make(folder, names: ["absolute_win32_path": name])
+      let error = #expect(throws: EngineError.self) { try ImageOpener.open(child) }
+      #expect(error?.message.contains(name) == true)
+      #expect(error?.message.contains("backing.file.filename") == true)
+      var options = OpenOptions()
+      options.layerOptions = ["backing.file.filename": parent]
+      #expect(try ImageOpener.open(child, options).readAll().allSatisfy { $0 == 1 })
+      options.layerOptions = [:]
+      options.backing = .ignore
+      #expect(try ImageOpener.open(child, options).readAll().allSatisfy { $0 == 0 })
+    }
+  }
+
+  /// Sectors that a child does not have are those of the parent as it was.
+  @Test func changedOrForeignParentIsRefused() throws {
+    try TemporaryFolder.with { folder in
+      let (parent, child) = try Self.make(folder)
+      #expect(try ImageOpener.open(child).readAll().allSatisfy { $0 == 1 })
+      let chain = try VHDXLayerTests.open(parent, .readWrite)
+      try chain.writeBytes([2], at: 0)
+      try chain.close()
+      let error = #expect(throws: EngineError.self) { try ImageOpener.open(child) }
+      #expect(error?.message.contains("changed since") == true)
+      try folder.write([UInt8](repeating: 0, count: 4096), to: "p.vhdx")
+      #expect(throws: EngineError.self) { try ImageOpener.open(child) }
+    }
+  }
+
+  @Test func secondLinkageIsAsGood() throws {
+    try TemporaryFolder.with { folder in
+      let (parent, _) = try Self.make(folder)
+      let guid = try VHDXHeader.readCurrent(from: try FileStore.open(parent, access: .readOnly)).0
+        .dataWriteGuid
+      let locator = VHDXParentLocator(values: [
+        "parent_linkage": VHDXGuid.random().description, "parent_linkage2": guid.description,
+        "relative_path": "p.vhdx",
+      ])
+      try VHDXBytes.new(2 * mebibyte, mebibyte, 512, false, locator)
+        .write(to: try FileStore.create(folder.file("d.vhdx"), flushing: .never))
+      #expect(try ImageOpener.open(folder.file("d.vhdx")).readAll().allSatisfy { $0 == 1 })
+    }
+  }
+
+  @Test func policyGuardsTheParent() throws {
+    try TemporaryFolder.with { folder in
+      let (parent, _) = try Self.make(folder)
+      let guid = try VHDXHeader.readCurrent(from: try FileStore.open(parent, access: .readOnly)).0
+        .dataWriteGuid
+      for name in ["../p.vhdx", parent] {
+        try VHDXBytes.new(
+          2 * mebibyte, mebibyte, 512, false, try VHDXParentLocator(name: name, linkage: guid)
+        ).write(to: try FileStore.create(folder.file("sub/e.vhdx"), flushing: .never))
+        var options = OpenOptions()
+        #expect(try ImageOpener.open(folder.file("sub/e.vhdx"), options).members.count == 2)
+        options.policy = ReferencePolicy(.folders([folder.file("sub")]))
+        let error = #expect(throws: EngineError.self) {
+          try ImageOpener.open(folder.file("sub/e.vhdx"), options)
+        }
+        #expect(error?.code == .permissionDenied)
+        options.policy = ReferencePolicy(.nowhere)
+        #expect(throws: EngineError.self) { try ImageOpener.open(folder.file("sub/e.vhdx"), options) }
+      }
+    }
+  }
+}
