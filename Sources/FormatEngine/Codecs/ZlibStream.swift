@@ -28,3 +28,26 @@ internal import CDeflate
     }
   }
 }
+
+/// Packs units as zlib streams. Belongs to one thread.
+@safe final class ZlibStreamPacker: ClusterPacker {
+  private let context: OpaquePointer
+
+  /// `level`: 1 (fast) to 12 (small).
+  init(level: Int) throws(EngineError) {
+    guard let context = unsafe libdeflate_alloc_compressor(CInt(level)) else {
+      throw EngineError(.system(errno: 12), "No memory for a deflate context")
+    }
+    unsafe self.context = context
+  }
+
+  deinit { unsafe libdeflate_free_compressor(context) }
+
+  func pack(_ source: UnsafeRawBufferPointer, into target: UnsafeMutableRawBufferPointer) throws(EngineError)
+    -> Int?
+  {
+    let count = unsafe libdeflate_zlib_compress(
+      context, source.baseAddress, source.count, target.baseAddress, target.count)
+    return count == 0 ? nil : count
+  }
+}

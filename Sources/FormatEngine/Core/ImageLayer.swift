@@ -119,10 +119,23 @@ public protocol WritableLayer: ImageLayer {
   func close() throws(EngineError)
 }
 
+/// Which units of a layer a copy stores packed.
+public enum UnitPacking: Sendable {
+  /// None, even where packing is asked for.
+  case never
+  /// All that get smaller, where packing is asked for.
+  case onRequest
+  /// Every one, zeros and those that get larger, too: the layer stores no other.
+  case always
+}
+
 /// A layer that takes units already packed, and packs them itself: qcow2, streamOptimized VMDK.
 public protocol CompressedWriting: WritableLayer {
+  var unitPacking: UnitPacking { get }
   /// Guest bytes in one packed unit.
   var compressionUnit: UInt64 { get }
+  /// Bytes that a packed unit has at most.
+  var largestPackedUnit: UInt64 { get }
   /// Whether units must come in ascending order (append-only formats).
   var needsAscendingOffsets: Bool { get }
   /// One packer for each thread.
@@ -131,6 +144,12 @@ public protocol CompressedWriting: WritableLayer {
   func finishCompressed() throws(EngineError)
   /// Stores packed units: `pieces` says how many bytes of `bytes` belong to which unit, in order.
   func storeCompressed(_ bytes: UnsafeRawBufferPointer, pieces: [PackedPiece]) throws(EngineError)
+}
+
+extension CompressedWriting {
+  public var unitPacking: UnitPacking { .onRequest }
+  /// Smaller than the unit by at least a byte, or it is stored as it is.
+  public var largestPackedUnit: UInt64 { compressionUnit - 1 }
 }
 
 /// A unit's packed bytes inside a batch.

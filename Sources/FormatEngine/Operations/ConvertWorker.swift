@@ -15,6 +15,8 @@ final class ConvertWorker {
   let other: AlignedBuffer
   private let packer: (any ClusterPacker)?
   private let packed: AlignedBuffer
+  /// Bytes for one packed unit.
+  private let packedRoom: Int
   var actions: [Action] = []
   /// For each unit of the segment in the buffer, whether the target needs it.
   var neededUnits: [Bool] = []
@@ -24,7 +26,9 @@ final class ConvertWorker {
     buffer = AlignedBuffer(byteCount: Int(work.segmentByteCount))
     other = AlignedBuffer(byteCount: work.newBacking == nil ? 0 : Int(work.segmentByteCount))
     packer = try work.packing?.makePacker()
-    packed = AlignedBuffer(byteCount: packer == nil ? 0 : Int(work.segmentByteCount))
+    packedRoom = Int(work.packing?.largestPackedUnit ?? 0)
+    let unitCount = work.packing.map { work.segmentByteCount / $0.compressionUnit } ?? 0
+    packed = AlignedBuffer(byteCount: Int(unitCount) * packedRoom)
   }
 
   /// False where other work has failed and this was not written any more.
@@ -126,13 +130,14 @@ final class ConvertWorker {
       let start = index * Int(unit)
       let whole = unsafe UnsafeRawBufferPointer(rebasing: buffer.bytes[start..<start + Int(unit)])
       let range = start..<min(start + Int(unit), Int(segment.length))
-      if work.options.sparseByteCount > 0, work.canLeaveOutZeros, unsafe ZeroScan.isZero(whole) {
+      if work.options.sparseByteCount > 0, work.canLeaveOutZeros, !work.mustPackZeros,
+        unsafe ZeroScan.isZero(whole)
+      {
         if work.mustWriteZeros { actions.append(.zeros(range)) }
         continue
       }
-      // Smaller than the cluster by at least a byte, or it is stored as it is.
       let room = unsafe UnsafeMutableRawBufferPointer(
-        rebasing: packed.bytes[packedCount..<packedCount + Int(unit) - 1])
+        rebasing: packed.bytes[packedCount..<packedCount + packedRoom])
       if let count = unsafe try packer.pack(whole, into: room) {
         actions.append(.packed(PackedPiece(guestOffset: segment.offset + UInt64(start), byteCount: count)))
         packedCount += count

@@ -116,15 +116,28 @@ final class ConvertWork: Sendable {
     self.options = options
     self.progress = progress
     rate = options.rateLimit.map(RateLimit.init)
-    writing = options.allowsAnyOrder ? .atOnce : target.top.clusterSize > 0 ? .inTurn : .oneByOne
-    packing = options.compress ? target.top as? any CompressedWriting : nil
-    if options.compress && packing == nil {
-      throw .unsupported("Compression not supported for this file format")
-    }
+    packing = try Self.packing(of: target, options)
+    let mayBeAtOnce = options.allowsAnyOrder && packing?.needsAscendingOffsets != true
+    writing = mayBeAtOnce ? .atOnce : target.top.clusterSize > 0 ? .inTurn : .oneByOne
     let layer = target.top as? any BackingChanging
     storedUnit = layer?.storedUnit ?? max(target.top.clusterSize, 512)
     marksZeros = layer?.marksZeros ?? false
     segmentByteCount = packing.map { max($0.compressionUnit, MiB) } ?? max(target.top.clusterSize, 2 * MiB)
+  }
+
+  /// What packs units for the target, nil where they are stored as they are.
+  private static func packing(of target: ImageChain, _ options: ConvertOptions) throws(EngineError)
+    -> (any CompressedWriting)?
+  {
+    guard let layer = target.top as? any CompressedWriting else {
+      if options.compress { throw .unsupported("Compression not supported for this file format") }
+      return nil
+    }
+    return switch layer.unitPacking {
+    case .never: nil
+    case .onRequest: options.compress ? layer : nil
+    case .always: layer
+    }
   }
 
   /// The next piece with something to do, nil at the end. Long runs of zeros that need nothing to be done
@@ -188,6 +201,9 @@ final class ConvertWork: Sendable {
 
   /// False: only what is stored will still read as zeros over another backing file.
   var canLeaveOutZeros: Bool { newBacking == nil || marksZeros }
+
+  /// Zeros of the target are stored as other units are.
+  var mustPackZeros: Bool { mustWriteZeros && packing?.unitPacking == .always }
 
   /// Zeros in the target are not there by themselves.
   var mustWriteZeros: Bool {

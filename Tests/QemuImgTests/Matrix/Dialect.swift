@@ -27,6 +27,7 @@ struct Dialect: Sendable, CustomTestStringConvertible {
     Dialect(name: "qcow2 v2", format: "qcow2", options: "compat=0.10,cluster_size=4k"),
     Dialect(name: "qcow2 subclusters", format: "qcow2", options: "extended_l2=on"),
     Dialect(name: "vmdk", format: "vmdk"),
+    Dialect(name: "vmdk packed", format: "vmdk", options: "subformat=streamOptimized", isPacked: true),
     Dialect(name: "vmdk flat", format: "vmdk", options: "subformat=monolithicFlat"),
     Dialect(name: "vmdk split", format: "vmdk", options: "subformat=twoGbMaxExtentSparse"),
     Dialect(name: "vmdk split flat", format: "vmdk", options: "subformat=twoGbMaxExtentFlat"),

@@ -66,9 +66,6 @@ struct VMDKCreateOptions {
       }
     }
     hasZeroedGrains = options.flag("zeroed_grain") ?? false
-    guard subformat != .streamOptimized else {
-      throw .unsupported("Writing images of the subformat streamOptimized is not supported")
-    }
     guard !subformat.isFlat || request.backing == nil else {
       throw .invalid("Flat image can't have backing file")
     }

@@ -1,5 +1,5 @@
 extension VMDKFormat: CreatableFormat {
-  public static let supportsCompression = false
+  public static let supportsCompression = true
   public static var createOptions: OptionSchema { VMDKCreateOptions.schema }
 
   public static func create(on file: any ByteStore, _ request: CreateRequest) throws(EngineError) {
@@ -10,6 +10,11 @@ extension VMDKFormat: CreatableFormat {
       contentID: UInt32.random(in: 0..<VMDKDescriptor.noParent), parentContentID: parentID,
       parentName: request.backing?.name, extents: lines, options: options, virtualSize: request.virtualSize)
     let text = descriptor.text
+    if options.subformat == .streamOptimized {
+      let stream = try VMDKNewStream(
+        byteCount: request.virtualSize, hasZeroedGrains: options.hasZeroedGrains)
+      return try stream.write(to: file, descriptor: text)
+    }
     if options.subformat.isOneFile {
       let layout = try VMDKNewSparseExtent(
         byteCount: request.virtualSize, hasZeroedGrains: options.hasZeroedGrains)

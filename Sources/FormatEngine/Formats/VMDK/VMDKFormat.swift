@@ -8,7 +8,7 @@ public enum VMDKFormat: ImageFormat {
 
   public static func probe(_ head: RawSpan, path: String) -> ProbeScore {
     if let magic = try? head.littleEndian(UInt32.self, at: 0),
-      magic == VMDKSparseHeader.magic || magic == VMDKSparseHeader.oldMagic
+      magic == VMDKSparseHeader.magic || magic == VMDKCOWDHeader.magic
     {
       return .certain
     }

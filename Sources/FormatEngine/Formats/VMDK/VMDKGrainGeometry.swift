@@ -24,6 +24,10 @@ struct VMDKGrainGeometry: Equatable, Sendable {
   var overhead: UInt64
   /// Of the embedded descriptor.
   var descriptor: Range<UInt64>
+  /// Of the file's own header.
+  var headerByteCount = UInt64(VMDKSparseHeader.byteCount)
+  /// Host offset of a field of 32 bits that says at which sector the next grain is to be put; nil where there is none.
+  var freeSectorOffset: UInt64?
 
   /// Of a checked header. `byteCount`: of the extent, at most the header's capacity.
   init(_ header: VMDKSparseHeader, byteCount: UInt64) throws(EngineError) {
@@ -48,6 +52,22 @@ struct VMDKGrainGeometry: Equatable, Sendable {
     descriptor =
       descriptorStart == 0
       ? 0..<0 : descriptorStart..<descriptorStart + (try bytes(header.descriptorSectors, "The descriptor"))
+  }
+
+  /// Of a checked header. `byteCount`: of the extent, at most the header's capacity.
+  init(_ header: VMDKCOWDHeader, byteCount: UInt64) {
+    self.byteCount = byteCount
+    grainBits = UInt64(header.grainSectors.trailingZeroBitCount) + 9
+    tableBits = UInt64(VMDKCOWDHeader.entriesInTable.trailingZeroBitCount)
+    directoryOffset = UInt64(header.directoryOffset) * VMDKExtentLine.sectorByteCount
+    hasZeroedGrains = false
+    isPacked = false
+    hasMarkers = false
+    descriptor = 0..<0
+    headerByteCount = VMDKCOWDHeader.byteCount
+    freeSectorOffset = VMDKCOWDHeader.freeSectorOffset
+    overhead = VMDKCOWDHeader.byteCount
+    overhead = max(overhead, directoryOffset + directoryByteCount)
   }
 
   var grainSize: UInt64 { 1 << grainBits }

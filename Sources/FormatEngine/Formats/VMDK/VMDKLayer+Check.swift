@@ -1,3 +1,5 @@
+import Synchronization
+
 extension VMDKLayer: Repairable {
   func check(progress: Progress) throws(EngineError) -> CheckReport {
     try run(repairing: nil, progress)
@@ -9,7 +11,7 @@ extension VMDKLayer: Repairable {
 
   private func run(repairing: RepairMode?, _ progress: Progress) throws(EngineError) -> CheckReport {
     var report = CheckReport()
-    for extent in extents {
+    for extent in state.withLock({ $0.extents }) {
       guard let file = extent.file else { continue }
       switch extent.content {
       case .zeros: continue
@@ -24,6 +26,10 @@ extension VMDKLayer: Repairable {
       case .sparse(let geometry):
         var checker = try VMDKSparseChecker(
           geometry, file: file.store, guestStart: extent.range.lowerBound, repairing: repairing)
+        try checker.run(progress, total: virtualSize)
+        report.add(checker.report)
+      case .spaceEfficient(let geometry):
+        var checker = VMDKSESparseChecker(geometry, file: file.store, guestStart: extent.range.lowerBound)
         try checker.run(progress, total: virtualSize)
         report.add(checker.report)
       }

@@ -13,8 +13,8 @@ extension VMDKLayer: SelfDescribing {
     let size = extent.range.upperBound - extent.range.lowerBound
     fields.append(InfoField("virtual-size", .integer(Int64(bitPattern: size))))
     fields.append(InfoField("filename", .text(extent.file?.path ?? "")))
-    if let geometry = extent.geometry {
-      fields.append(InfoField("cluster-size", .integer(Int64(bitPattern: geometry.grainSize))))
+    if let grainSize = extent.grainSize {
+      fields.append(InfoField("cluster-size", .integer(Int64(bitPattern: grainSize))))
     }
     // As qemu-img has it: a file that is an image by itself has no type of its own.
     fields.append(InfoField("format", .text(extent.isOwnFile ? "" : extent.line.kind)))

@@ -46,6 +46,7 @@ extension VMDKLayer: WritableLayer {
     try state.withLock { (state) throws(EngineError) in
       for map in state.openMaps { try map.flush() }
     }
+    if unitPacking == .always { try file.flush() }
   }
 
   func close() throws(EngineError) { try flush() }
@@ -64,6 +65,11 @@ extension VMDKLayer: WritableLayer {
           "The extent '\(extents[index].line.fileName)' is marked \(extents[index].line.access.rawValue)",
           offset: offset)
       }
+      guard extents[index].geometry?.isPacked != true else {
+        throw EngineError(
+          .unsupported, "A streamOptimized VMDK image is written only once, from front to back, by convert",
+          offset: offset)
+      }
       let map = try state.map(of: index)
       try renewContentID(&state)
       return try body(map, index, start, min(limit, end - offset))
@@ -73,7 +79,7 @@ extension VMDKLayer: WritableLayer {
   /// Children were made over what the disk was until now. The new id is on disk before anything else changes: a
   /// change that nobody can tell is worse than an id without one. It is as long as the old one, so that one small
   /// write does it and the rest of the descriptor stays as it is.
-  private func renewContentID(_ state: inout VMDKState) throws(EngineError) {
+  func renewContentID(_ state: inout VMDKState) throws(EngineError) {
     guard !state.hasNewContentID else { return }
     guard !hasChangeTracking else {
       throw .unsupported(

@@ -14,11 +14,13 @@ final class VMDKLayer: ImageLayer {
   let extents: [VMDKOpenedExtent]
   /// The files of the extents, as guest bytes go through them.
   private let stores: [any ByteStore]
-  private let file: any ByteStore
+  let file: any ByteStore
   /// By the number of the extent, nil where nothing is packed.
   private let codecs: [VMDKGrainCodec?]
   /// Protects the tables and the content id, never data I/O. After `RangeLock`, before `ClusterCache`.
   let state: Mutex<VMDKState>
+  /// Where packed grains go, nil before the first one. Before `state`.
+  let stream = Mutex<VMDKStreamWriter?>(nil)
 
   init(_ image: VMDKOpenedImage, file: any ByteStore, path: String) throws(EngineError) {
     self.file = file
@@ -30,7 +32,7 @@ final class VMDKLayer: ImageLayer {
     hasChangeTracking = image.descriptor.hasChangeTracking
     descriptorPlace = image.descriptorPlace
     backing = image.descriptor.backing
-    let grainSizes = image.extents.compactMap { $0.geometry?.grainSize }
+    let grainSizes = image.extents.compactMap(\.grainSize)
     clusterSize = grainSizes.max() ?? 0
     storesHoles = image.extents.contains { $0.isFlat }
     stores = image.extents.map { ($0.file?.store ?? file).guestBytes }
@@ -79,13 +81,14 @@ final class VMDKLayer: ImageLayer {
 
 /// What an opened image keeps in its lock.
 struct VMDKState {
-  private let extents: [VMDKOpenedExtent]
+  private(set) var extents: [VMDKOpenedExtent]
   private let hasParent: Bool
   /// By the number of the extent; made when it is first needed, since a disk may have thousands.
   private var maps: [(any VMDKExtentMap)?]
   var contentID: UInt32
   /// The content id on disk says that the content changed since the image was opened.
   var hasNewContentID = false
+  private var isStreaming = false
   private let cacheByteCount: UInt64
   /// The extent that answered last: most questions are about the same one.
   private var latest = 0
@@ -115,10 +118,21 @@ struct VMDKState {
   }
 
   mutating func map(of index: Int) throws(EngineError) -> any VMDKExtentMap {
+    guard !isStreaming else { throw .unsupported("The image is being written: it has no tables yet") }
     if let map = maps[index] { return map }
     let map = try extents[index].makeMap(hasParent: hasParent, cacheByteCount: cacheByteCount)
     maps[index] = map
     return map
+  }
+
+  /// The tables of the only extent come when all its grains are there.
+  mutating func beginStream() { isStreaming = true }
+
+  /// The tables are there.
+  mutating func endStream(_ geometry: VMDKGrainGeometry) {
+    extents[0].content = .sparse(geometry)
+    maps[0] = nil
+    isStreaming = false
   }
 
   /// Those that were used.

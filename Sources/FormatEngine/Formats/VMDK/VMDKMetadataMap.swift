@@ -10,7 +10,7 @@ struct VMDKMetadataMap {
   /// Reads the directories.
   init(_ tables: VMDKGrainTables) throws(EngineError) {
     let geometry = tables.geometry
-    var regions: [Range<UInt64>] = [0..<UInt64(VMDKSparseHeader.byteCount)]
+    var regions: [Range<UInt64>] = [0..<geometry.headerByteCount]
     if !geometry.descriptor.isEmpty { regions.append(geometry.descriptor) }
     let directories = [geometry.directoryOffset] + (geometry.redundantDirectoryOffset.map { [$0] } ?? [])
     for directory in directories where geometry.directoryCount > 0 {

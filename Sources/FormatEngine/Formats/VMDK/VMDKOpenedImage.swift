@@ -20,6 +20,7 @@ struct VMDKOpenedExtent: Sendable {
     case zeros
     case flat(start: UInt64)
     case sparse(VMDKGrainGeometry)
+    case spaceEfficient(VMDKSESparseGeometry)
     /// Opened for inspection: nobody looked into the file.
     case unopened
   }
@@ -37,6 +38,11 @@ struct VMDKOpenedExtent: Sendable {
     if case .sparse(let geometry) = content { geometry } else { nil }
   }
 
+  /// Guest bytes in a grain, nil where there are none.
+  var grainSize: UInt64? {
+    if case .spaceEfficient = content { VMDKSESparseGeometry.grainSize } else { geometry?.grainSize }
+  }
+
   var isFlat: Bool {
     if case .flat = content { true } else { false }
   }
@@ -51,6 +57,8 @@ struct VMDKOpenedExtent: Sendable {
     case (.flat(let start), let store?): return VMDKFlatExtent(store, from: start)
     case (.sparse(let geometry), let store?):
       return try VMDKSparseExtent(geometry, file: store, hasParent: hasParent, cacheByteCount: cacheByteCount)
+    case (.spaceEfficient(let geometry), let store?):
+      return VMDKSESparseExtent(geometry, file: store, cacheByteCount: cacheByteCount)
     default: throw .unsupported("The extent '\(line.fileName)' is not open")
     }
   }

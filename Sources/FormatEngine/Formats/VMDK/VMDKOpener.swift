@@ -21,8 +21,8 @@ struct VMDKOpener {
       try span.littleEndian(UInt32.self, at: 0)
     }
     if magic == VMDKSparseHeader.magic { return try openSparse() }
-    guard magic != VMDKSparseHeader.oldMagic else {
-      throw .unsupported("Sparse extents of the kind COWD are not supported")
+    guard magic != VMDKCOWDHeader.magic else {
+      throw .unsupported("The file is one extent of a disk: the descriptor that names it is to be opened")
     }
     guard byteCount <= UInt64(VMDKDescriptor.maximumByteCount) else {
       throw EngineError(.notThisFormat, "invalid VMDK image descriptor")
@@ -104,9 +104,10 @@ struct VMDKOpener {
   ) throws(EngineError) -> VMDKOpenedExtent {
     var extent = VMDKOpenedExtent(line: line, range: range, content: .zeros)
     if line.kind == "ZERO" { return extent }
-    guard ["FLAT", "VMFS", "SPARSE"].contains(line.kind) else {
+    guard ["FLAT", "VMFS", "SPARSE", "VMFSSPARSE", "SESPARSE"].contains(line.kind) else {
       throw .unsupported("Unsupported extent type '\(line.kind)'")
     }
+    guard line.kind != "SESPARSE" || request.access == .readOnly else { throw VMDKSESparseExtent.readOnly }
     let role = "\(Self.role).\(index)"
     if let given = request.files[role] {
       extent.file = given
@@ -124,9 +125,14 @@ struct VMDKOpener {
       return extent
     }
     guard let store = extent.file?.store else { return extent }
-    if line.kind == "SPARSE" {
-      extent.content = .sparse(try sparseGeometry(of: store, line))
-    } else {
+    switch line.kind {
+    case "SPARSE", "VMFSSPARSE", "SESPARSE":
+      do throws(EngineError) {
+        extent.content = try sparseContent(of: store, line)
+      } catch {
+        throw error.whileTrying("Could not open extent '\(line.fileName)'")
+      }
+    default:
       guard line.hostOffset <= maximumFileOffset - line.byteCount else {
         throw .corrupt("A flat extent ends at a place that no file has")
       }
@@ -154,31 +160,55 @@ struct VMDKOpener {
     guard identity != (file as? FileStore)?.identity, !sparseFiles.contains(identity) else {
       throw .corrupt("The file '\(line.fileName)' is used by the image in two ways")
     }
-    if line.kind == "SPARSE" { sparseFiles.insert(identity) }
+    if line.kind != "FLAT" && line.kind != "VMFS" { sparseFiles.insert(identity) }
     return store
   }
 
-  private func sparseGeometry(of store: any ByteStore, _ line: VMDKExtentLine) throws(EngineError)
-    -> VMDKGrainGeometry
+  /// What the first bytes of the file say that it is counts, whatever type the descriptor has.
+  private func sparseContent(of store: any ByteStore, _ line: VMDKExtentLine) throws(EngineError)
+    -> VMDKOpenedExtent.Content
   {
-    do throws(EngineError) {
-      let header = try VMDKSparseHeader.read(from: store)
-      guard header.capacity >= line.byteCount / VMDKExtentLine.sectorByteCount else {
-        throw .corrupt("It is smaller than the descriptor says")
-      }
-      return try VMDKGrainGeometry(header, byteCount: line.byteCount)
-    } catch {
-      throw error.whileTrying("Could not open extent '\(line.fileName)'")
+    if line.kind == "SESPARSE" { return .spaceEfficient(try seSparseGeometry(of: store, line)) }
+    let magic = try store.bytes(at: 0, count: 4).parsed { (span) throws(EngineError) in
+      try span.littleEndian(UInt32.self, at: 0)
+    }
+    if magic == VMDKCOWDHeader.magic {
+      let header = try VMDKCOWDHeader.read(from: store)
+      try requireRoom(for: line, in: UInt64(header.capacity))
+      return .sparse(VMDKGrainGeometry(header, byteCount: line.byteCount))
+    }
+    let header = try VMDKSparseHeader.read(from: store)
+    try requireRoom(for: line, in: header.capacity)
+    return .sparse(try VMDKGrainGeometry(header, byteCount: line.byteCount))
+  }
+
+  private func seSparseGeometry(of store: any ByteStore, _ line: VMDKExtentLine) throws(EngineError)
+    -> VMDKSESparseGeometry
+  {
+    let header = try VMDKSESparseHeader.read(from: store)
+    try requireRoom(for: line, in: header.capacity)
+    if header.needsReplay {
+      request.note(
+        "The extent '\(line.fileName)' was not closed: it is read without the changes that only its journal has"
+      )
+    }
+    return VMDKSESparseGeometry(header, byteCount: line.byteCount)
+  }
+
+  /// `capacity`: of the extent's file, in sectors.
+  private func requireRoom(for line: VMDKExtentLine, in capacity: UInt64) throws(EngineError) {
+    guard capacity >= line.byteCount / VMDKExtentLine.sectorByteCount else {
+      throw .corrupt("It is smaller than the descriptor says")
     }
   }
 
   /// Readers and writers work by the largest grain: packed grains must be of one size and lie at multiples of it.
   private func checkUnits(_ extents: [VMDKOpenedExtent]) throws(EngineError) {
-    guard let largest = extents.compactMap({ $0.geometry?.grainSize }).max() else { return }
+    guard let largest = extents.compactMap(\.grainSize).max() else { return }
     for extent in extents {
-      guard let geometry = extent.geometry else { continue }
-      let isRegular = geometry.grainSize == largest && extent.range.lowerBound.isAligned(to: largest)
-      guard isRegular || (!geometry.isPacked && request.access == .readOnly) else {
+      guard let grainSize = extent.grainSize else { continue }
+      let isRegular = grainSize == largest && extent.range.lowerBound.isAligned(to: largest)
+      guard isRegular || (extent.geometry?.isPacked != true && request.access == .readOnly) else {
         throw .unsupported(
           "Extents whose grains have several sizes, or do not begin at multiples of them, are only read, and only"
             + " where nothing is packed")

@@ -42,6 +42,7 @@ extension VMDKSparseExtent {
     // Files end with a whole grain: some readers refuse others. The last byte is nobody else's.
     let end = allocation.hostOffset + count << geometry.grainBits
     if try file.byteCount() < end { try file.write(bytes: [0], at: end - 1) }
+    try noteEnd(end)
     try tables.setEntries(at: allocation.guestOffset, count: Int(count)) { number in
       VMDKGrainEntry(hostOffset: allocation.hostOffset + UInt64(number) << geometry.grainBits)
     }
@@ -143,7 +144,26 @@ extension VMDKSparseExtent {
     let end = max(try file.byteCount(), geometry.overhead)
     room = Room(
       allocator: BlockAllocator(unit: geometry.grainSize, end: end.aligned(upTo: geometry.grainSize)),
-      metadata: metadata)
+      metadata: metadata, freeSector: try recordedFreeSector())
+  }
+
+  private func recordedFreeSector() throws(EngineError) -> UInt32 {
+    guard let field = geometry.freeSectorOffset else { return 0 }
+    return try file.bytes(at: field, count: 4).parsed { (span) throws(EngineError) in
+      try span.littleEndian(UInt32.self, at: 0)
+    }
+  }
+
+  /// A grain or a table ends at a place of the file. Where the header says what the first free sector is, it is on disk
+  /// before anything refers to the grain, so that no other writer puts something else there.
+  private func noteEnd(_ hostOffset: UInt64) throws(EngineError) {
+    guard let field = geometry.freeSectorOffset, let known = room?.freeSector else { return }
+    let sector = UInt32(clamping: hostOffset.dividedRoundingUp(by: VMDKExtentLine.sectorByteCount))
+    guard sector > known else { return }
+    var bytes: [UInt8] = []
+    bytes.append(littleEndian: sector)
+    try file.write(bytes: bytes, at: field)
+    room?.freeSector = sector
   }
 
   private static let notPrepared = EngineError.invalid("The extent is not being written")
@@ -159,6 +179,7 @@ extension VMDKSparseExtent {
     guard start + byteCount <= VMDKGrainGeometry.maximumFileByteCount else {
       throw EngineError(.tooLarge, "The VMDK extent has reached the largest size that its file can have")
     }
+    try noteEnd(start + byteCount)
     let places = (0..<UInt64(tables.copyCount)).map { start + $0 * step }
     try tables.addTable(index, at: places)
     for place in places { room?.metadata.insert(place..<place + geometry.tableByteCount) }

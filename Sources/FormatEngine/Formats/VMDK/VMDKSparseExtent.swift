@@ -15,6 +15,8 @@ final class VMDKSparseExtent: VMDKExtentMap {
   struct Room {
     var allocator: BlockAllocator
     var metadata: VMDKMetadataMap
+    /// What the header has recorded, where it does.
+    var freeSector: UInt32
   }
 
   init(

@@ -13,9 +13,8 @@ extension VMDKSparseHeader {
     return header
   }
 
-  private static func read(from file: any ByteStore, at offset: UInt64) throws(EngineError)
-    -> VMDKSparseHeader
-  {
+  /// The header at a place, as it is.
+  static func read(from file: any ByteStore, at offset: UInt64) throws(EngineError) -> VMDKSparseHeader {
     let bytes = try file.bytes(at: offset, count: byteCount)
     return try bytes.parsed { (span) throws(EngineError) in try VMDKSparseHeader(span) }
   }
@@ -121,6 +120,13 @@ struct VMDKMarker: Equatable, Sendable {
   /// Bytes before the packed bytes of a grain.
   static let grainPrefix: UInt64 = 12
 
+  /// Before `sectorCount` sectors of metadata.
+  init(_ kind: Kind, sectorCount: UInt64) {
+    value = sectorCount
+    size = 0
+    self.kind = kind.rawValue
+  }
+
   init(_ bytes: RawSpan) throws(EngineError) {
     value = try bytes.littleEndian(UInt64.self, at: 0)
     size = try bytes.littleEndian(UInt32.self, at: 8)
@@ -129,6 +135,16 @@ struct VMDKMarker: Equatable, Sendable {
 
   static func read(from file: any ByteStore, at offset: UInt64) throws(EngineError) -> VMDKMarker {
     try file.bytes(at: offset, count: 16).parsed { (span) throws(EngineError) in try VMDKMarker(span) }
+  }
+
+  /// A sector.
+  func serialised() -> [UInt8] {
+    var bytes: [UInt8] = []
+    bytes.append(littleEndian: value)
+    bytes.append(littleEndian: size)
+    bytes.append(littleEndian: kind)
+    bytes.pad(toMultipleOf: Int(VMDKExtentLine.sectorByteCount))
+    return bytes
   }
 
   func isMetadata(_ kind: Kind) -> Bool { size == 0 && self.kind == kind.rawValue }

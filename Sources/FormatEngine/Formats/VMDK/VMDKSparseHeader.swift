@@ -42,8 +42,6 @@ struct VMDKSparseHeader: Equatable, Sendable {
   private(set) var hasWholeLineEnds = true
 
   static let magic: UInt32 = 0x564d_444b
-  /// "COWD": sparse extents of ESX, with another header.
-  static let oldMagic: UInt32 = 0x4457_4f43
   static let byteCount = 512
   /// In `directoryOffset`: a copy of the header at the end of the file has it.
   static let directoryAtEnd = UInt64.max

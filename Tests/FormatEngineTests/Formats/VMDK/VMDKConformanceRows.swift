@@ -11,6 +11,12 @@ extension ConformanceRow {
     made("link, zeroed grains", mebibyte, ["zeroed_grain": "on"], baseSize: mebibyte / 2 + 512),
     made("flat", 2 * mebibyte + 512, ["subformat": "monolithicFlat"]),
     made("split, sparse", 2 * mebibyte, ["subformat": "twoGbMaxExtentSparse"]),
+    ConformanceRow(
+      name: "our vmdk, stream", format: "vmdk", size: mebibyte + 70 * 512,
+      maker: .built { random in
+        let disk = someDisk(mebibyte + 70 * 512, &random).bytes
+        return BuiltImage(file: try VMDKStreamTests.packed(disk), disk: disk)
+      }, isWritable: false),
   ]
 
   private static func made(_ name: String, _ size: Int, _ options: [String: String], baseSize: Int? = nil)
@@ -46,12 +52,7 @@ extension ConformanceRow {
       name: "vmdk, \(name)", format: "vmdk", size: size,
       maker: .built { random in
         try TemporaryFolder.with { folder in
-          var disk = ModelDisk(byteCount: size)
-          for _ in 0..<8 {
-            let range = random.range(in: size, most: 150_000, unit: 65536)
-            disk.write(
-              random.oneIn(3) ? random.bytes(range.count) : random.fill(range.count), at: range.lowerBound)
-          }
+          let disk = someDisk(size, &random)
           try folder.write(disk.bytes, to: "disk.raw")
           try ReferenceTool.qemuImg(
             "convert", "-O", "vmdk", "-o", "subformat=streamOptimized", "disk.raw", "image",
@@ -59,5 +60,15 @@ extension ConformanceRow {
           return BuiltImage(file: try Files.read(folder.file("image")), disk: disk.bytes)
         }
       }, isWritable: false)
+  }
+
+  private static func someDisk(_ size: Int, _ random: inout SeededRandom) -> ModelDisk {
+    var disk = ModelDisk(byteCount: size)
+    for _ in 0..<8 {
+      let range = random.range(in: size, most: 150_000, unit: 65536)
+      disk.write(
+        random.oneIn(3) ? random.bytes(range.count) : random.fill(range.count), at: range.lowerBound)
+    }
+    return disk
   }
 }

@@ -1,0 +1,66 @@
+import Synchronization
+
+/// Takes grains already packed: streamOptimized images have no others, and are written from front to back, once.
+extension VMDKLayer: CompressedWriting {
+  var unitPacking: UnitPacking {
+    extents.count == 1 && extents[0].geometry?.isPacked == true ? .always : .never
+  }
+  var compressionUnit: UInt64 { clusterSize }
+  /// A stream that stores what does not get smaller has a few bytes for each 5000, and some at both ends.
+  var largestPackedUnit: UInt64 { clusterSize + clusterSize / 512 + 64 }
+  var needsAscendingOffsets: Bool { true }
+
+  func makePacker() throws(EngineError) -> any ClusterPacker {
+    try ZlibStreamPacker(level: Self.deflateLevel)
+  }
+
+  /// The fastest level whose output is never larger than qemu-img's, which is zlib's level 6: by 0.4 % smaller on
+  /// text to 2 % on documents. Level 5 takes a tenth less time, but is larger on text.
+  private static let deflateLevel = 6
+
+  func storeCompressed(_ bytes: UnsafeRawBufferPointer, pieces: [PackedPiece]) throws(EngineError) {
+    try stream.withLock { (stream) throws(EngineError) in
+      if stream == nil { stream = try begunStream() }
+      unsafe try stream?.append(bytes, pieces)
+    }
+  }
+
+  func finishCompressed() throws(EngineError) {
+    try stream.withLock { (stream) throws(EngineError) in
+      guard let footer = try stream?.finish() else { return }
+      stream = nil
+      let geometry = try VMDKGrainGeometry(footer, byteCount: virtualSize)
+      state.withLock { $0.endStream(geometry) }
+    }
+  }
+
+  /// The end of a new image gives way to its grains.
+  private func begunStream() throws(EngineError) -> VMDKStreamWriter {
+    guard unitPacking == .always, extents[0].geometry?.hasMarkers == true, extents[0].isOwnFile else {
+      throw .unsupported("Packed grains are only written to streamOptimized VMDK images of one file")
+    }
+    let header = try VMDKSparseHeader.read(from: file, at: 0)
+    guard header.directoryOffset == VMDKSparseHeader.directoryAtEnd else {
+      throw .unsupported("Packed grains are only written to images whose directory is at their end")
+    }
+    try requireEmpty()
+    try state.withLock { (state) throws(EngineError) in
+      try renewContentID(&state)
+      state.beginStream()
+    }
+    try file.resize(to: header.overheadSectors * VMDKExtentLine.sectorByteCount)
+    return try VMDKStreamWriter(header, file: file)
+  }
+
+  private func requireEmpty() throws(EngineError) {
+    var offset: UInt64 = 0
+    while offset < virtualSize {
+      let found = try extent(at: offset, limit: virtualSize - offset)
+      guard found.source == .below else {
+        throw EngineError(
+          .unsupported, "Could not write to allocated cluster for streamOptimized", offset: offset)
+      }
+      offset += found.length
+    }
+  }
+}
