@@ -29,7 +29,7 @@ extension ConformanceTests {
       _ = try Self.changeAll(fixture, store, armed: nil)
       let callCount = store.callCount
       #expect(callCount >= 12)
-      for number in stride(from: 0, to: callCount, by: max(1, callCount / Effort.rounds(8))) {
+      for number in stride(from: 0, to: callCount, by: max(1, callCount / Effort.rounds(5))) {
         let memory = MemoryStore(good)
         let model = try Self.changeAll(fixture, FaultStore(memory), armed: number)
         try Self.expectSound(fixture, memory.snapshot, model, "after call \(number) failed")
@@ -152,7 +152,7 @@ extension ConformanceTests {
       var random = SeededRandom.fromEnvironment(or: 52)
       let seed = "\(random)"
       var judged = 0
-      let cuts = stride(from: 0, through: store.eventCount, by: max(1, store.eventCount / Effort.rounds(30)))
+      let cuts = stride(from: 0, through: store.eventCount, by: max(1, store.eventCount / Effort.rounds(16)))
       try store.forEachCrashState(cuts: cuts, random: &random, randomCount: 2) { state in
         let moment = "cut after \(state.cut) of \(store.eventCount), \(state.story), \(seed)"
         let memory = MemoryStore(state.bytes)

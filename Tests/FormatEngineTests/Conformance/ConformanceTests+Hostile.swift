@@ -9,7 +9,7 @@ extension ConformanceTests {
     try row.withFixture { fixture in
       let good = try Files.read(fixture.path)
       let places = try Self.metadata(of: fixture, good)
-      for round in 0..<Effort.rounds(row.size > 5 << 20 ? 12 : 40) {
+      for round in 0..<Effort.rounds(row.size > 5 << 20 ? 10 : 24) {
         var bytes = good
         var changes: [String] = []
         for _ in 0...random.below(3) {
@@ -58,7 +58,7 @@ extension ConformanceTests {
       _ = try fixture.openAlone(store).readAll()
       let callCount = store.callCount
       #expect(callCount > 0)
-      for number in stride(from: 0, to: callCount, by: max(1, callCount / Effort.rounds(30))) {
+      for number in stride(from: 0, to: callCount, by: max(1, callCount / Effort.rounds(20))) {
         store.arm(failing: number)
         guard let chain = try? fixture.openAlone(store) else { continue }
         let first = try? Self.readInPieces(chain)

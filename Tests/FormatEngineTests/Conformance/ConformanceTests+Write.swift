@@ -71,7 +71,7 @@ extension ConformanceTests {
           var random = SeededRandom(seed: UInt64(500 + number))
           var mine = model.disk
           do {
-            for _ in 0..<Effort.rounds(25) {
+            for _ in 0..<Effort.rounds(16) {
               let index =
                 random.below((units - number + threadCount - 1) / threadCount) * threadCount + number
               let start = index * unit

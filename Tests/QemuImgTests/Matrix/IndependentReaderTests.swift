@@ -109,6 +109,8 @@ struct IndependentReader: Sendable, CustomTestStringConvertible {
 
   /// The disk as the reader sees it is this one; zeros may follow where the format rounds sizes.
   func expect(_ disk: ModelDisk, of image: String, _ parents: [String], in folder: TemporaryFolder) throws {
+    let ours = try ImageOpener.open(folder.file(image), OpenOptions(format: dialect.format)).readAll()
+    #expect(ModelDisk.firstDifference(Array(ours.prefix(disk.byteCount)), disk.bytes) == nil, "as we read it")
     let python = try #require(Self.python)
     let script = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
       .deletingLastPathComponent().appendingPathComponent("Readers/read_disk.py").path
