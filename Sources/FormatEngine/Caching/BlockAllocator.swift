@@ -55,6 +55,11 @@ struct BlockAllocator {
     released.removeAll()
   }
 
+  /// Whether room in `range` may be handed out again: nothing else must be put there.
+  func keepsRoom(in range: Range<UInt64>) -> Bool {
+    (free + released).contains { range.overlaps($0..<$0 + unit) }
+  }
+
   /// Room that is needed for something else than blocks, at the end of the file.
   mutating func reserveEnd(_ byteCount: UInt64) -> UInt64 {
     let start = end

@@ -143,8 +143,9 @@ public final class FileStore: ByteStore {
     let modes =
       freeing
       ? [FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, FALLOC_FL_ZERO_RANGE] : [FALLOC_FL_ZERO_RANGE]
-    // Punching does not make the file longer; past the end it is the length that makes zeros.
-    if kind == .regular, try byteCount() < offset + count { try resize(to: offset + count) }
+    // Punching does not make the file longer; past the end it is the length that makes zeros. The last byte is the
+    // caller's own: another size of the file could cut off what others write behind it at this moment.
+    if kind == .regular, try byteCount() < offset + count { try write(bytes: [0], at: offset + count - 1) }
     for mode in modes {
       if retrying({ fallocate(descriptor, CInt(mode), off_t(offset), off_t(count)) }) == 0 { return }
       guard errno == EOPNOTSUPP || errno == ENOTTY || errno == EINVAL || errno == ENODEV else {

@@ -45,6 +45,25 @@ import Testing
     }
   }
 
+  /// Zeros that make the file longer cut off nothing that is written behind them at this moment.
+  @Test func zerosPastTheEndLeaveWhatOthersWriteBehindThem() throws {
+    try TemporaryFolder.with { folder in
+      let store = try FileStore.create(folder.file("store"))
+      for round in 0..<3000 {
+        try store.resize(to: 0)
+        let complaints = Threads.run(2) { number in
+          let written: Void? =
+            number == 0
+            ? try? store.writeZeros(at: 0, count: 4096, freeing: round % 2 == 0)
+            : try? store.write(bytes: [7], at: 8191)
+          return written == nil ? "failed" : nil
+        }
+        #expect(complaints.isEmpty)
+        try #require(try store.byteCount() == 8192, "round \(round)")
+      }
+    }
+  }
+
   @Test func writesAndZerosPastTheEndMakeTheStoreLonger() throws {
     try withStores { (store) throws in
       try store.write(bytes: [9], at: 1000)

@@ -146,6 +146,11 @@ struct ParallelsChecker {
   }
 
   private mutating func checkDuplicates() throws(EngineError) {
+    // Each gets a copy of a whole cluster; a small file must not become one of terabytes by that.
+    let placeCount = (fileEnd - min(used.dataOffset, fileEnd)) / geometry.clusterSize
+    guard !isMendingErrors || duplicates.count <= max(placeCount, 16) else {
+      throw .corrupt("More clusters share a place than the file has places: the BAT as a whole is lost")
+    }
     for (index, host) in duplicates {
       error("duplicate offset in BAT entry \(index)")
       guard isMendingErrors else { continue }

@@ -21,7 +21,7 @@ public enum QEDFormat: ImageFormat {
       try repair(prologue, file, request)
       prologue = try QEDPrologue.read(from: file)
     }
-    return try QEDLayer(file: file, prologue: prologue)
+    return try QEDLayer(file: file, prologue: prologue, isOverlay: request.isOverlay)
   }
 
   /// Mends an image whose last writer did not close it.

@@ -41,6 +41,13 @@ struct QEDHeader: Equatable, Sendable {
   /// First byte after the header's clusters. At most 2^58.
   var headerEnd: UInt64 { UInt64(headerClusters) * UInt64(clusterSize) }
 
+  /// Where the name of the backing file stands; empty where there is none, whatever its fields say.
+  var nameRange: Range<UInt64> {
+    guard features.contains(.backingFile) else { return 0..<0 }
+    // Two 32-bit numbers.
+    return UInt64(backingNameOffset)..<UInt64(backingNameOffset) + UInt64(backingNameLength)
+  }
+
   /// Reads the fields as they stand; `validate` says whether they make sense.
   static func parse(_ bytes: RawSpan) throws(EngineError) -> QEDHeader {
     guard bytes.byteCount >= 4, try bytes.littleEndian(UInt32.self, at: 0) == magic else {
@@ -78,9 +85,7 @@ struct QEDHeader: Equatable, Sendable {
     guard headerClusters > 0 else { throw .corrupt("QED header size is invalid") }
     guard headerEnd <= UInt64(UInt32.max) else { throw .corrupt("QED header size is too large") }
     guard features.contains(.backingFile) else { return }
-    // Two 32-bit numbers.
-    let nameEnd = UInt64(backingNameOffset) + UInt64(backingNameLength)
-    guard backingNameOffset >= Self.byteCount, nameEnd <= headerEnd else {
+    guard backingNameOffset >= Self.byteCount, nameRange.upperBound <= headerEnd else {
       throw .corrupt("QED backing filename offset is invalid")
     }
     guard backingNameLength <= Self.maximumNameLength else {

@@ -14,13 +14,14 @@ final class QEDLayer: ImageLayer {
   /// The virtual size, for those who ask without the lock.
   let size: Atomic<UInt64>
 
-  init(file: any ByteStore, prologue: QEDPrologue) throws(EngineError) {
+  /// `isOverlay`: the command line says what lies below.
+  init(file: any ByteStore, prologue: QEDPrologue, isOverlay: Bool) throws(EngineError) {
     self.file = file
     guestFile = file.guestBytes
     geometry = prologue.header.geometry
     clusterSize = geometry.clusterSize
     size = Atomic(prologue.header.virtualSize)
-    state = Mutex(try QEDState(prologue, file: file))
+    state = Mutex(try QEDState(prologue, file: file, isOverlay: isOverlay))
   }
 
   func store(_ index: UInt16) -> any ByteStore { guestFile }

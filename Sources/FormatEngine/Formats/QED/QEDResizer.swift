@@ -53,18 +53,17 @@ extension QEDLayer: BackingChanging {
       guard prologue.header.compatibleFeatures == 0 else {
         throw .unsupported("The image has features that are not known here")
       }
-      let slot = UInt32(QEDHeader.maximumNameLength + 1)
-      let first = UInt32(QEDHeader.byteCount)
-      let old = prologue.header
-      let oldRange = old.backingNameOffset..<old.backingNameOffset + old.backingNameLength
+      let slot = UInt64(QEDHeader.maximumNameLength + 1)
+      let first = UInt64(QEDHeader.byteCount)
+      let oldRange = prologue.header.nameRange
       let isFirstFree = oldRange.isEmpty || !oldRange.overlaps(first..<first + slot)
       let place = isFirstFree ? first : first + slot
-      let name = try prologue.setBacking(backing, at: place)
+      let name = try prologue.setBacking(backing, at: UInt32(place))
       // An old name that reaches into both slots is nobody's; it is left alone.
       guard oldRange.isEmpty || name.isEmpty || !oldRange.overlaps(place..<place + slot) else {
         throw EngineError(.noSpace, "There is no room for another name in the header")
       }
-      try file.write(bytes: name, at: UInt64(place))
+      try file.write(bytes: name, at: place)
       try file.flush()
     }
   }

@@ -12,14 +12,17 @@ struct QEDState {
   var allocator: BlockAllocator
   /// Bytes of the whole clusters that the file is known to have. What lies past it is no image's.
   private var fileEnd: UInt64
+  /// Something lies below that the image itself does not name.
+  private let isOverlay: Bool
   /// The mark that the image needs a check is this session's, which takes it off again.
   private var isMarkedInUse = false
 
   /// L2 tables that are held at once: 16 MiB of them describe 128 GiB at 64 KiB clusters.
   private static let maximumCacheBytes: UInt64 = 16 * MiB
 
-  init(_ prologue: QEDPrologue, file: any ByteStore) throws(EngineError) {
+  init(_ prologue: QEDPrologue, file: any ByteStore, isOverlay: Bool) throws(EngineError) {
     self.prologue = prologue
+    self.isOverlay = isOverlay
     self.file = file
     virtualSize = prologue.header.virtualSize
     geometry = prologue.header.geometry
@@ -35,6 +38,9 @@ struct QEDState {
     fileEnd = try file.byteCount().aligned(downTo: geometry.clusterSize)
     allocator = BlockAllocator(unit: geometry.clusterSize, end: fileEnd)
   }
+
+  /// What is not stored reads as zeros.
+  var hasNothingBelow: Bool { prologue.backing == nil && !isOverlay }
 
   // MARK: Looking up
 
@@ -112,13 +118,15 @@ struct QEDState {
 
   // MARK: Changing
 
-  /// Whether a host range of guest bytes touches the L1 table: then its entry is damaged, and must not be
-  /// written by. (The header's clusters are no data cluster's, see `entry`.)
-  func requireNoMetadata(at hostOffset: UInt64, byteCount: UInt64) throws(EngineError) {
+  /// Whether a host range of guest bytes, or an L2 table, touches the L1 table: then its entry is damaged, and must
+  /// not be written by. (The header's clusters are nobody else's, see `entry`.)
+  func requireNoMetadata(at hostOffset: UInt64, byteCount: UInt64, _ what: String = "Data cluster")
+    throws(EngineError)
+  {
     let l1Offset = prologue.header.l1Offset
     guard hostOffset >= l1Offset + geometry.tableByteCount || hostOffset + byteCount <= l1Offset else {
       throw .corrupt(
-        "Data cluster offset 0x\(String(hostOffset, radix: 16)) lies in the L1 table", at: hostOffset)
+        "\(what) offset 0x\(String(hostOffset, radix: 16)) lies in the L1 table", at: hostOffset)
     }
   }
 
@@ -129,8 +137,11 @@ struct QEDState {
   /// Host offset of the L2 table for a guest offset, which is made where there is none.
   mutating func writableTable(for offset: UInt64) throws(EngineError) -> UInt64 {
     let index = geometry.l1Index(offset)
-    if let table = try tableOffset(index) { return table }
     let byteCount = geometry.tableByteCount
+    if let table = try tableOffset(index) {
+      try requireNoMetadata(at: table, byteCount: byteCount, "L2 table")
+      return table
+    }
     guard allocator.end <= maximumFileOffset - byteCount else {
       throw EngineError(.tooLarge, "The image file has reached the largest size that a file can have")
     }
@@ -187,7 +198,7 @@ struct QEDState {
 
   /// As when the image was opened: the tables were changed in the file itself.
   mutating func startAfresh() throws(EngineError) {
-    var fresh = try QEDState(try QEDPrologue.read(from: file), file: file)
+    var fresh = try QEDState(try QEDPrologue.read(from: file), file: file, isOverlay: isOverlay)
     fresh.isMarkedInUse = isMarkedInUse && fresh.prologue.header.features.contains(.needsCheck)
     self = fresh
   }

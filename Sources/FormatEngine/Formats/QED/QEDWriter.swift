@@ -116,7 +116,7 @@ extension QEDState {
     let wholeEnd = end == virtualSize ? end.aligned(upTo: size) : end.aligned(downTo: size)
     guard offset.isAligned(to: size), wholeEnd > offset else {
       // A part of a cluster that nothing lies below reads as zeros already.
-      guard prologue.backing == nil else { return .done(0) }
+      guard hasNothingBelow else { return .done(0) }
       return .done(min(end, offset.aligned(downTo: size) + size) - offset)
     }
     try prepareToWrite()

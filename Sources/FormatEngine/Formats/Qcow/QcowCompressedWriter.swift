@@ -40,6 +40,6 @@ extension QcowState {
     let table = try writableTable(for: piece.guestOffset)
     let old = try entry(at: piece.guestOffset, in: table)
     try setEntry(at: piece.guestOffset, in: table, toRaw: raw)
-    if case .cluster(let host) = old, host.isAligned(to: geometry.clusterSize) { allocator.release(host) }
+    if case .cluster(let host) = old { release(host) }
   }
 }

@@ -21,6 +21,6 @@ public enum QcowFormat: ImageFormat {
   {
     let prologue = try QcowPrologue.read(from: file)
     let cipher = try QcowEncryption.open(prologue.header, request)
-    return try QcowLayer(file: file, prologue: prologue, cipher: cipher)
+    return try QcowLayer(file: file, prologue: prologue, cipher: cipher, isOverlay: request.isOverlay)
   }
 }

@@ -11,6 +11,7 @@ struct QcowHeader: Equatable, Sendable {
   var backingNameLength: UInt32 = 0
   /// Kept as it is.
   var modificationTime: UInt32 = 0
+  /// In bytes, as recorded.
   var virtualSize: UInt64
   var clusterBits: UInt8
   var l2Bits: UInt8
@@ -27,6 +28,8 @@ struct QcowHeader: Equatable, Sendable {
   /// QEMU opens no larger L1 tables: 512 TiB of disk with clusters of 4 KiB.
   static let maximumL1Count = UInt64(Int32.max) / 8
 
+  /// Guest bytes: QEMU leaves out a sector that is not whole.
+  var diskSize: UInt64 { virtualSize.aligned(downTo: 512) }
   var geometry: QcowGeometry { QcowGeometry(clusterBits: UInt64(clusterBits), l2Bits: UInt64(l2Bits)) }
   var l1Count: UInt64 { geometry.l1Count(forVirtualSize: virtualSize) }
   var l1ByteCount: UInt64 { l1Count * 8 }

@@ -17,7 +17,10 @@ final class QcowLayer: ImageLayer {
   /// The virtual size, for those who ask without the lock.
   let size: Atomic<UInt64>
 
-  init(file: any ByteStore, prologue: QcowPrologue, cipher: LayerCipher?) throws(EngineError) {
+  /// `isOverlay`: the command line says what lies below.
+  init(file: any ByteStore, prologue: QcowPrologue, cipher: LayerCipher?, isOverlay: Bool)
+    throws(EngineError)
+  {
     self.file = file
     guestFile = file.guestBytes
     geometry = prologue.header.geometry
@@ -25,8 +28,8 @@ final class QcowLayer: ImageLayer {
     isEncrypted = prologue.header.isEncrypted
     self.cipher = cipher
     codec = QcowClusterCodec(clusterSize: clusterSize)
-    size = Atomic(prologue.header.virtualSize)
-    state = Mutex(try QcowState(prologue, file: file))
+    size = Atomic(prologue.header.diskSize)
+    state = Mutex(try QcowState(prologue, file: file, isOverlay: isOverlay))
   }
 
   func store(_ index: UInt16) -> any ByteStore { guestFile }

@@ -107,7 +107,7 @@ extension QcowState {
   mutating func startAfresh(virtualSize: UInt64? = nil) throws(EngineError) {
     var fresh = try QcowPrologue.read(from: file)
     if let virtualSize { fresh.header.virtualSize = virtualSize }
-    self = try QcowState(fresh, file: file)
+    self = try QcowState(fresh, file: file, isOverlay: isOverlay)
   }
 
   /// Copies the L1 table to the end of the file, with room for `count` entries. All is on disk before the header

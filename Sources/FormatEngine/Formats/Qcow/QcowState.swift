@@ -2,7 +2,7 @@
 struct QcowState {
   var prologue: QcowPrologue
   /// Guest bytes; while the disk grows that is ahead of the file's header.
-  var virtualSize: UInt64 { prologue.header.virtualSize }
+  var virtualSize: UInt64 { prologue.header.diskSize }
   let geometry: QcowGeometry
   let file: any ByteStore
   /// L2 tables, then the L1 table that points to them.
@@ -13,14 +13,17 @@ struct QcowState {
   /// Size of the file when it was last asked for; clusters and tables that start past it are damage.
   private var fileEnd: UInt64
   private let fixedRanges: [Range<UInt64>]
+  /// Something lies below that the image itself does not name.
+  let isOverlay: Bool
   /// Room was set aside at the end of the file.
   var hasAllocated = false
 
   /// L2 tables that are held at once: 4 MiB of them describe 2 GiB at 4 KiB clusters.
   private static let maximumCacheBytes: UInt64 = 4 * MiB
 
-  init(_ prologue: QcowPrologue, file: any ByteStore) throws(EngineError) {
+  init(_ prologue: QcowPrologue, file: any ByteStore, isOverlay: Bool) throws(EngineError) {
     self.prologue = prologue
+    self.isOverlay = isOverlay
     self.file = file
     geometry = prologue.header.geometry
     order = WriteOrder(stores: [file], firstRankPoints: true)
@@ -35,6 +38,9 @@ struct QcowState {
     fixedRanges = prologue.header.fixedRanges
     allocator = BlockAllocator(unit: geometry.clusterSize, end: fileEnd)
   }
+
+  /// What is not stored reads as zeros.
+  var hasNothingBelow: Bool { prologue.backing == nil && !isOverlay }
 
   // MARK: Looking up
 
@@ -131,13 +137,28 @@ struct QcowState {
 
   // MARK: Changing
 
-  /// Guest bytes must not go where a damaged entry says that they are, if header, L1 table or name are there.
-  func requireNoMetadata(at hostOffset: UInt64, byteCount: UInt64) throws(EngineError) {
-    let range = hostOffset..<hostOffset + byteCount
-    guard !fixedRanges.contains(where: { $0.overlaps(range) }) else {
+  /// Nothing must go where a damaged entry says that it is, if header, L1 table or name are there.
+  func requireNoMetadata(at hostOffset: UInt64, byteCount: UInt64, _ what: String = "Cluster")
+    throws(EngineError)
+  {
+    guard !touchesMetadata(at: hostOffset, byteCount: byteCount) else {
       throw .corrupt(
-        "Cluster at 0x\(String(hostOffset, radix: 16)) lies in the tables of the image", at: hostOffset)
+        "\(what) at 0x\(String(hostOffset, radix: 16)) lies in the tables of the image", at: hostOffset)
     }
+  }
+
+  private func touchesMetadata(at hostOffset: UInt64, byteCount: UInt64) -> Bool {
+    let range = hostOffset..<hostOffset + byteCount
+    return fixedRanges.contains { $0.overlaps(range) }
+  }
+
+  /// A cluster that no entry in memory points to any more can be used again, if new ones could lie there: at a
+  /// multiple of their size, and not where a damaged entry led.
+  mutating func release(_ hostOffset: UInt64) {
+    guard hostOffset.isAligned(to: geometry.clusterSize),
+      !touchesMetadata(at: hostOffset, byteCount: geometry.clusterSize)
+    else { return }
+    allocator.release(hostOffset)
   }
 
   func setEntry(at offset: UInt64, in table: UInt64, toRaw raw: UInt64) throws(EngineError) {
@@ -147,7 +168,10 @@ struct QcowState {
   /// Host offset of the L2 table for a guest offset, which is made where there is none.
   mutating func writableTable(for offset: UInt64) throws(EngineError) -> UInt64 {
     let index = geometry.l1Index(offset)
-    if let table = try tableOffset(index) { return table }
+    if let table = try tableOffset(index) {
+      try requireNoMetadata(at: table, byteCount: geometry.l2ByteCount, "L2 table")
+      return table
+    }
     let table = try reserve(geometry.l2ByteCount, isAligned: true)
     try makeZeros(from: table, to: table + geometry.l2ByteCount)
     try l1.setEntry(at: index, to: table)

@@ -98,7 +98,6 @@ extension QcowState {
   /// Takes clusters out of the tables where zeros are read then.
   mutating func forget(at offset: UInt64, limit: UInt64) throws(EngineError) -> QcowZeroing {
     let found = try extent(at: offset, limit: limit)
-    let hasNothingBelow = prologue.backing == nil
     switch found.source {
     case .below, .zeros: return .done(hasNothingBelow ? found.length : 0)
     case .stored where !found.isEncrypted:
@@ -115,7 +114,7 @@ extension QcowState {
     for position in stride(from: offset, to: wholeEnd, by: Int(size)) {
       let old = try entry(at: position, in: table)
       try setEntry(at: position, in: table, toRaw: 0)
-      if case .cluster(let host) = old, host.isAligned(to: size) { allocator.release(host) }
+      if case .cluster(let host) = old { release(host) }
     }
     return .done(min(wholeEnd, end) - offset)
   }

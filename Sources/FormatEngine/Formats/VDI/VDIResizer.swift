@@ -99,10 +99,12 @@ extension VDIState {
     let shift = (count * 4).dividedRoundingUp(by: geometry.unit)
     let place = geometry.dataOffset
     let newDataOffset = place + shift * geometry.unit
-    guard newDataOffset <= UInt64(UInt32.max), place <= UInt64(UInt32.max) else {
+    // As many rooms as are moved may come behind the last one, and all need numbers.
+    let end = max(session?.end ?? 0, shift)
+    guard newDataOffset <= UInt64(UInt32.max), end + shift <= UInt64(VDIEntry.zeros.raw) else {
       throw EngineError(.tooLarge, "There is no room for a longer block map before the first block")
     }
-    try evacuate(roomsBelow: UInt32(shift), to: max(session?.end ?? 0, shift))
+    try evacuate(roomsBelow: UInt32(shift), to: end)
     // Numbers of rooms count from the first block on, so that all become lower.
     var pieces: [UInt8] = []
     let pieceCount = 65536

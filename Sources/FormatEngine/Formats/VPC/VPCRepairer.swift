@@ -42,6 +42,7 @@ extension VPCState {
     contentEnd = copies.contentEnd
     hasSoundEnd = copies.isWhole
     knownEnd = copies.fileByteCount
+    session = nil
   }
 
   fileprivate mutating func mendHeaders(_ faults: Set<VPCChecker.Fault>, _ report: inout CheckReport)

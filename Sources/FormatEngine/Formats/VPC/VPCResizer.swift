@@ -57,6 +57,9 @@ extension VPCState {
   /// Makes room in the table for a disk of `newSize`, with the new entries unused. On disk when it returns.
   fileprivate mutating func growTable(for newSize: UInt64) throws(EngineError) {
     let grown = VPCGeometry(blockSize: geometry.blockSize, virtualSize: newSize)
+    guard grown.blockCount <= VPCDynamicHeader.maximumEntryCount else {
+      throw EngineError(.tooLarge, "A disk with blocks of \(geometry.blockSize) bytes cannot become so large")
+    }
     let oldEnd = header.tableOffset + geometry.blockCount * 4
     let newEnd = header.tableOffset + VPCNewDisk.tableByteCount(entries: grown.blockCount)
     var newHeader = header
@@ -80,7 +83,9 @@ extension VPCState {
     let addition = header.tableOffset + VPCNewDisk.tableByteCount(entries: geometry.blockCount)..<newEnd
     guard !addition.isEmpty else { return true }
     // Behind the last block there is the footer.
-    guard metadata.overlapping(addition) == nil, newEnd <= contentEnd else { return false }
+    guard metadata.overlapping(addition) == nil, newEnd <= contentEnd,
+      session?.rooms.keepsRoom(in: addition) != true
+    else { return false }
     for index in 0..<geometry.blockCount {
       guard let room = try room(ofBlock: index) else { continue }
       if addition.overlaps(room..<room + geometry.roomSize) { return false }
@@ -136,8 +141,7 @@ extension VPCState {
       try progress.step(index - first, of: geometry.blockCount - first)
       let room = try? room(ofBlock: index)
       guard try table.entry(at: index) != VPCGeometry.unused else { continue }
-      try table.setEntry(at: index, to: VPCGeometry.unused)
-      if let room { release(room) }
+      try remove(block: index, from: room)
     }
     try flush()
     try adopt(

@@ -3,8 +3,10 @@ struct VPCSession {
   var rooms: BlockAllocator
   /// Rooms that an entry on disk may still point to; the host's room goes back after the next flush.
   var forgotten: [UInt64] = []
-  /// Some room was let go of.
+  /// Some block was let go of.
   var hasReleased = false
+  /// Whether no two blocks overlap, so that the room of one is nobody else's; nil until the first one goes.
+  var hasBlocksApart: Bool?
   /// Where the footer is known to be.
   var footerOffset: UInt64
 
@@ -73,11 +75,33 @@ extension VPCState {
     noteEnd()
   }
 
-  /// Room that an entry on disk may point to.
-  mutating func release(_ room: UInt64) {
+  /// Takes a block out of the table. Its room, to which an entry on disk may still point, can be used again later;
+  /// where blocks overlap, which is damage, it may be another one's, and stays as it is.
+  mutating func remove(block index: UInt64, from room: UInt64?) throws(EngineError) {
+    if session?.hasBlocksApart == nil {
+      let areApart = try areBlocksApart()
+      session?.hasBlocksApart = areApart
+    }
+    try table.setEntry(at: index, to: VPCGeometry.unused)
+    session?.hasReleased = true
+    guard let room, session?.hasBlocksApart == true else { return }
     session?.rooms.release(room)
     session?.forgotten.append(room)
-    session?.hasReleased = true
+  }
+
+  /// Whether no two entries of the table lead to the same bytes.
+  private func areBlocksApart() throws(EngineError) -> Bool {
+    var entries: [UInt32] = []
+    for index in 0..<geometry.blockCount {
+      let entry = try table.entry(at: index)
+      guard entry != VPCGeometry.unused else { continue }
+      // Those of 32 TiB; more is nobody's disk, and not worth the memory.
+      guard entries.count < 1 << 24 else { return false }
+      entries.append(entry)
+    }
+    entries.sort()
+    let roomSectors = geometry.roomSize / VPCGeometry.sectorSize
+    return zip(entries, entries.dropFirst()).allSatisfy { UInt64($1) - UInt64($0) >= roomSectors }
   }
 
   /// The footer follows the end of the blocks.

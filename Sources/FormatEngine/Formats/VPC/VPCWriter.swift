@@ -131,8 +131,7 @@ extension VPCState {
       let blockEnd = min(blockStart + geometry.blockSize, virtualSize)
       if let room = try room(ofBlock: index) {
         guard removing(position == blockStart && end >= blockEnd) else { break }
-        try table.setEntry(at: index, to: VPCGeometry.unused)
-        release(room)
+        try remove(block: index, from: room)
       }
       position = min(blockEnd, end)
     }
@@ -148,8 +147,7 @@ extension VPCLayer: Emptyable {
         // Entries that lead nowhere go, too.
         let room = try? state.room(ofBlock: index)
         guard try state.table.entry(at: index) != VPCGeometry.unused else { continue }
-        try state.table.setEntry(at: index, to: VPCGeometry.unused)
-        if let room { state.release(room) }
+        try state.remove(block: index, from: room)
       }
       try state.flush()
       try state.trimEnd()

@@ -174,4 +174,18 @@ import Testing
       #expect(try (again.top as? any Checkable)?.check(progress: .none).corruptions == 0)
     }
   }
+
+  /// A small file that would become a large one by copies.
+  @Test func tableWhoseEntriesAreAllAlikeIsNotMended() throws {
+    var random = SeededRandom(seed: 91)
+    var image = ParallelsImage(storedCount: 1)
+    for index in 0..<32 { image.places[index] = 0 }
+    let bytes = image.build(&random)
+    let store = MemoryStore(bytes)
+    #expect(throws: EngineError.self) {
+      try ImageChain.over(store, format: ParallelsFormat.self, access: .readWrite)
+    }
+    #expect(store.snapshot == bytes)
+    #expect(try ImageChain.over(store, format: ParallelsFormat.self).readAll() == image.disk(bytes))
+  }
 }

@@ -86,6 +86,30 @@ import Testing
     #expect(store.snapshot == image.bytes)
   }
 
+  /// An L2 table that lies over the L1 table would let entries of the one change the other.
+  @Test func tableThatLiesOverTheFirstTableIsNotWrittenTo() throws {
+    var image = try QEDHeaderTests.good()
+    // The second and all further clusters of the L1 table, which are empty.
+    image.put(65536 * 2, at: 65536, width: 8)
+    let store = MemoryStore(image.bytes)
+    let chain = try ImageChain.over(store, format: QEDFormat.self, access: .readWrite)
+    #expect(throws: EngineError.self) { try chain.writeBytes([1], at: 0) }
+    #expect(throws: EngineError.self) { try chain.writeZeros(at: 0, count: 65536) }
+    try? chain.close()
+    #expect(Array(store.snapshot[65536..<5 * 65536]) == Array(image.bytes[65536..<5 * 65536]))
+  }
+
+  /// The fields of the name say nothing where the image has no backing file.
+  @Test func fieldsOfNoNameAreNotLookedAt() throws {
+    let image = try QEDHeaderTests.good().with(UInt64(UInt32.max), at: 56, width: 4)
+      .with(UInt64(UInt32.max), at: 60, width: 4)
+    let store = MemoryStore(image.bytes)
+    let chain = try ImageChain.over(store, format: QEDFormat.self, access: .readWrite)
+    let layer = try #require(chain.top as? any BackingChanging)
+    try layer.setBacking(BackingReference(name: "below", format: "raw"))
+    #expect(try QEDPrologue.read(from: store).backing == BackingReference(name: "below", format: "raw"))
+  }
+
   /// Reading fails for the range of a damaged entry, and for nothing else.
   @Test(arguments: [2, 65535, 0, 1 << 40, UInt64.max - 65535] as [UInt64])
   func damagedEntryFailsForItsRangeOnly(_ value: UInt64) throws {
@@ -145,6 +169,26 @@ import Testing
       #expect(Array(content.dropFirst(100 * 1024)).isZero)
       #expect(throws: EngineError.self) { try chain.resize(to: 1024) }
       #expect(throws: EngineError.self) { try chain.resize(to: 1 << 47) }
+    }
+  }
+
+  /// What the command line puts below an image that names nothing counts as its backing file does.
+  @Test func zerosHideWhatTheCommandLinePutsBelow() throws {
+    try TemporaryFolder.with { folder in
+      try folder.write([UInt8](repeating: 5, count: 1 << 20), to: "base.raw")
+      let path = folder.file("image")
+      try ReferenceTool.qemuImg("create", "-q", "-f", "qed", path, "1M", folder: folder.path)
+      var options = OpenOptions(format: "qed", access: .readWrite)
+      options.layerOptions = ["backing.driver": "raw", "backing.file.filename": folder.file("base.raw")]
+      let chain = try ImageOpener.open(path, options)
+      var model = ModelDisk([UInt8](repeating: 5, count: 1 << 20))
+      for range in [1000..<1100, 65_536..<200_000, 524_288..<1_048_576] {
+        try chain.writeZeros(at: UInt64(range.lowerBound), count: UInt64(range.count))
+        model.writeZeros(at: range.lowerBound, count: range.count)
+      }
+      #expect(ModelDisk.firstDifference(try chain.readAll(), model.bytes) == nil)
+      try chain.close()
+      #expect(ModelDisk.firstDifference(try ImageOpener.open(path, options).readAll(), model.bytes) == nil)
     }
   }
 

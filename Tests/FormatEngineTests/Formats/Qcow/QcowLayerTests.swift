@@ -49,6 +49,56 @@ import Testing
     #expect(store.snapshot == image.bytes)
   }
 
+  /// An L2 table that lies over the L1 table would let entries of the one change the other.
+  @Test func tableThatLiesOverTheFirstTableIsNotWrittenTo() throws {
+    var image = try QcowHeaderTests.good()
+    let l1 = image.number(at: 40, width: 8)
+    image.put(l1 + 8, at: Int(l1), width: 8)
+    // Longer than one entry, so that a table can begin in it.
+    image.put(5 << 20, at: 24, width: 8)
+    let store = MemoryStore(image.bytes)
+    let chain = try ImageChain.over(store, format: QcowFormat.self, access: .readWrite)
+    #expect(throws: EngineError.self) { try chain.writeBytes([1], at: 8192) }
+    try? chain.close()
+    #expect(Array(store.snapshot.prefix(image.bytes.count)) == image.bytes)
+  }
+
+  /// A damaged entry's cluster, once nothing refers to it, is not handed out where it lies over a table.
+  @Test func placeOfATableIsNotReusedAsACluster() throws {
+    var image = try QcowHeaderTests.good()
+    let l1 = Int(image.number(at: 40, width: 8))
+    // The L1 table where a cluster might be.
+    let entries = Array(image.bytes[l1..<l1 + 8])
+    image.bytes.pad(toMultipleOf: 4096)
+    let place = image.bytes.count
+    image.bytes += entries + [UInt8](repeating: 0, count: 4088)
+    let table = Self.table2(image)
+    image.put(UInt64(place), at: 40, width: 8)
+    image.put(UInt64(place), at: table + 16 * 8, width: 8)
+    let store = MemoryStore(image.bytes)
+    let chain = try ImageChain.over(store, format: QcowFormat.self, access: .readWrite)
+    let layer = try #require(chain.top as? any CompressedWriting)
+    var packed = [UInt8](repeating: 0, count: 4095)
+    let count = try #require(
+      try pack([UInt8](repeating: 3, count: 4096), into: &packed, try layer.makePacker()))
+    try self.store(Array(packed.prefix(count)), at: 65536, layer)
+    try chain.flush()
+    try chain.writeBytes([UInt8](repeating: 9, count: 8192), at: 500 * 1024)
+    try chain.close()
+    #expect(Array(store.snapshot[place..<place + 8]) == entries)
+    #expect(try chain.readBytes(at: 65536, count: 4096).allSatisfy { $0 == 3 })
+  }
+
+  /// As in QEMU, a sector that is not whole is left out.
+  @Test(arguments: [1_000_077, 4095, 513] as [UInt64]) func oddSizesAreTheJudges(_ size: UInt64) throws {
+    try TemporaryFolder.with { folder in
+      let image = try QcowHeaderTests.good().with(size, at: 24, width: 8)
+      let path = try folder.write(image.bytes, to: "image")
+      let content = try ReferenceTool.content(of: path, format: "qcow", in: folder)
+      #expect(try image.open().readAll() == content)
+    }
+  }
+
   private static func table2(_ image: ImageBytes) -> Int {
     Int(image.number(at: Int(image.number(at: 40, width: 8)), width: 8))
   }
@@ -210,6 +260,26 @@ import Testing
       #expect(try ImageOpener.open(path, alone).top.backing == nil)
       let content = try ReferenceTool.content(of: path, format: "qcow", in: folder)
       #expect(content[0] == 9 && content[100 << 10] == 7)
+    }
+  }
+
+  /// What the command line puts below an image that names nothing counts as its backing file does.
+  @Test func zerosHideWhatTheCommandLinePutsBelow() throws {
+    try TemporaryFolder.with { folder in
+      try folder.write([UInt8](repeating: 5, count: 1 << 20), to: "base.raw")
+      let path = folder.file("image")
+      try ReferenceTool.qemuImg("create", "-q", "-f", "qcow", path, "1M", folder: folder.path)
+      var options = OpenOptions(format: "qcow", access: .readWrite)
+      options.layerOptions = ["backing.driver": "raw", "backing.file.filename": folder.file("base.raw")]
+      let chain = try ImageOpener.open(path, options)
+      var model = ModelDisk([UInt8](repeating: 5, count: 1 << 20))
+      for range in [1000..<1100, 65_536..<200_000, 524_288..<1_048_576] {
+        try chain.writeZeros(at: UInt64(range.lowerBound), count: UInt64(range.count))
+        model.writeZeros(at: range.lowerBound, count: range.count)
+      }
+      #expect(ModelDisk.firstDifference(try chain.readAll(), model.bytes) == nil)
+      try chain.close()
+      #expect(ModelDisk.firstDifference(try ImageOpener.open(path, options).readAll(), model.bytes) == nil)
     }
   }
 

@@ -31,6 +31,39 @@ struct VPCCheckTests {
     try ImageChain.over(MemoryStore(bytes), format: VPCFormat.self).readAll()
   }
 
+  /// Room of a block that was let go of is not both the table's and a new block's.
+  @Test func tableDoesNotGrowIntoRoomThatIsHandedOutAgain() throws {
+    let store = MemoryStore(VPCImage().empty(byteCount: 128 * 4096))
+    let chain = try ImageChain.over(store, format: VPCFormat.self, access: .readWrite)
+    try chain.writeBytes([UInt8](repeating: 1, count: 4096), at: 0)
+    try chain.writeBytes([UInt8](repeating: 2, count: 4096), at: 4096)
+    // The block that stands behind the table goes.
+    try chain.discard(at: 0, count: 4096)
+    try chain.flush()
+    try chain.resize(to: 256 * 4096)
+    try chain.writeBytes([UInt8](repeating: 3, count: 4096), at: 200 * 4096)
+    try chain.close()
+    let again = try ImageChain.over(store, format: VPCFormat.self)
+    #expect(try again.readBytes(at: 200 * 4096, count: 4096).allSatisfy { $0 == 3 })
+    #expect(try again.readBytes(at: 4096, count: 4096).allSatisfy { $0 == 2 })
+    #expect(try again.readBytes(at: 0, count: 4096).isZero)
+    let report = try #require(again.top as? any Checkable).check(progress: .none)
+    #expect(report.corruptions == 0, "\(report.findings)")
+  }
+
+  /// More entries than anybody opens are not made.
+  @Test func diskOfTinyBlocksDoesNotGetMoreEntriesThanCanBeRead() throws {
+    var image = VPCImage()
+    image.blockSize = 512
+    let store = MemoryStore(image.empty(byteCount: 4096))
+    let chain = try ImageChain.over(store, format: VPCFormat.self, access: .readWrite)
+    let error = #expect(throws: EngineError.self) {
+      try chain.resize(to: (UInt64(Int32.max) / 4 + 1) * 512)
+    }
+    #expect(error?.code == .tooLarge)
+    #expect(chain.virtualSize == 4096)
+  }
+
   @Test func soundImageHasNothing() throws {
     let report = try check(Self.image)
     #expect(report.findings == [] && report.corruptions == 0 && report.leaks == 0)
