@@ -37,10 +37,10 @@ enum LZFSE {
         var packed = try input.take(Int(try input.littleEndian(UInt32.self)))
         try LZVN.unpack(&packed, into: &output)
       case Magic.plainTables:
-        let header = try LZFSEBlockHeader(plain: &input)
+        let header = try LZFSEBlockHeader(plain: &input, unpackingTo: byteCount)
         try header.unpack(&input, into: &output)
       case Magic.packedTables:
-        let header = try LZFSEBlockHeader(packed: &input)
+        let header = try LZFSEBlockHeader(packed: &input, unpackingTo: byteCount)
         try header.unpack(&input, into: &output)
       default: throw .corrupt("An LZFSE stream has an unknown block")
       }

@@ -41,7 +41,8 @@ struct LZFSEBlockHeader {
   private static let maximumLiterals = 40_000
   private static let maximumRepetitions = 10_000
 
-  init(plain input: inout PackedBytes) throws(EngineError) {
+  /// `byteCount`: what the block unpacks to.
+  init(plain input: inout PackedBytes, unpackingTo byteCount: Int) throws(EngineError) {
     _ = try input.littleEndian(UInt32.self)
     literalCount = Int(try input.littleEndian(UInt32.self))
     repetitionCount = Int(try input.littleEndian(UInt32.self))
@@ -53,10 +54,10 @@ struct LZFSEBlockHeader {
     for index in 0..<3 { states[index] = Int(try input.littleEndian(UInt16.self)) }
     for index in 0..<Self.symbolCount { frequencies[index] = try input.littleEndian(UInt16.self) }
     _ = try input.littleEndian(UInt16.self)
-    try validate()
+    try validate(unpackingTo: byteCount)
   }
 
-  init(packed input: inout PackedBytes) throws(EngineError) {
+  init(packed input: inout PackedBytes, unpackingTo byteCount: Int) throws(EngineError) {
     let words = (
       try input.littleEndian(UInt64.self), try input.littleEndian(UInt64.self),
       try input.littleEndian(UInt64.self)
@@ -75,12 +76,14 @@ struct LZFSEBlockHeader {
     // The header's size counts the magic, the byte count and these words.
     var codes = try input.take(field(words.2, 0, 32) - 32)
     frequencies = try LZFSEFrequencies.unpack(&codes, count: Self.symbolCount)
-    try validate()
+    try validate(unpackingTo: byteCount)
   }
 
-  private func validate() throws(EngineError) {
-    guard literalCount <= Self.maximumLiterals, literalCount % 4 == 0,
-      repetitionCount <= Self.maximumRepetitions, (-7...0).contains(literalBits),
+  /// Literals are filled up to fours, and each repetition stands for a byte at least: a block that says otherwise would
+  /// take much time for nothing.
+  private func validate(unpackingTo byteCount: Int) throws(EngineError) {
+    guard literalCount <= min(Self.maximumLiterals, byteCount + 3), literalCount % 4 == 0,
+      repetitionCount <= min(Self.maximumRepetitions, byteCount), (-7...0).contains(literalBits),
       (-7...0).contains(repetitionBits)
     else { throw .corrupt("The header of an LZFSE block is damaged") }
   }

@@ -30,8 +30,8 @@ struct XMLLimits {
 }
 
 extension XMLElement {
-  /// Reads a document. Entities of its own are refused: those that come with images have none, and they are how a
-  /// small document becomes a large one or names files.
+  /// Reads a document. Entities and attributes that it declares itself are refused: those that come with images have
+  /// none, and they are how a small document becomes a large one or names files.
   static func parse(_ bytes: [UInt8], _ limits: XMLLimits = XMLLimits()) throws(EngineError) -> XMLElement {
     guard bytes.count <= limits.byteCount else {
       throw EngineError(
@@ -76,6 +76,10 @@ extension XMLElement {
     }
     unsafe XML_SetEntityDeclHandler(parser) { user, _, _, _, _, _, _, _, _ in
       unsafe XMLBuilder.of(user)?.stop(.corrupt("XML with entities of its own is not read"))
+    }
+    // A value that every element has without saying so.
+    unsafe XML_SetAttlistDeclHandler(parser) { user, _, _, _, _, _ in
+      unsafe XMLBuilder.of(user)?.stop(.corrupt("XML that declares attributes is not read"))
     }
     let status = unsafe bytes.withUnsafeBytes { raw in
       unsafe XML_Parse(parser, raw.baseAddress?.assumingMemoryBound(to: CChar.self), CInt(raw.count), 1)

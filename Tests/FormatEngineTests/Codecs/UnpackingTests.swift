@@ -144,4 +144,20 @@ import Testing
       #expect(one.value == PlainSums.crc32(start + [UInt8](repeating: 0, count: count)))
     }
   }
+
+  /// Symbols that take no bits are unpacked for nothing where the block has no bytes for them.
+  @Test(arguments: [(literals: UInt32(4), repetitions: UInt32(0)), (0, 1), (40_000, 10_000)])
+  func blocksHaveNoMoreCodesThanBytes(_ counts: (literals: UInt32, repetitions: UInt32)) {
+    var packed: [UInt8] = Array("bvx-".utf8) + littleEndian(1) + [97] + Array("bvx1".utf8)
+    for number in [0, 0, counts.literals, counts.repetitions, 0, 0, 0, 0, 0, 0] as [UInt32] {
+      packed += littleEndian(number)
+    }
+    packed += [UInt8](repeating: 0, count: 6)
+    // The first symbol of each kind is all that there is: no byte is copied or repeated.
+    for (symbols, states) in [(20, 64), (20, 64), (64, 256), (256, 1024)] {
+      packed += [UInt8(states & 255), UInt8(states >> 8)] + [UInt8](repeating: 0, count: 2 * (symbols - 1))
+    }
+    packed += [0, 0] + Array("bvx$".utf8)
+    #expect(throws: EngineError.self) { try Codec.lzfsePacked.unpack(packed, count: 1) }
+  }
 }

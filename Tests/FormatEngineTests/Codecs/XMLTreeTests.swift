@@ -28,6 +28,7 @@ import Testing
     "", "<a>", "<a></b>", "no element", "<a/><b/>", "<a>\u{0}</a>",
     "<!DOCTYPE a [<!ENTITY x 'y'>]><a>&x;</a>",
     "<!DOCTYPE a [<!ENTITY x SYSTEM 'file:///etc/passwd'>]><a>&x;</a>",
+    "<!DOCTYPE a [<!ATTLIST a b CDATA 'for every element'>]><a/>",
   ])
   func damagedDocumentsAreErrors(_ text: String) {
     #expect(throws: EngineError.self) { try parse(text) }

@@ -77,13 +77,15 @@ enum DMGPropertyList {
 /// and where in this list their entries are (2). An entry is 12 bytes, of which 5..7 are the offset in the data; there,
 /// 4 bytes of length come before the resource.
 enum DMGResourceFork {
-  /// The resources of a type.
+  /// The resources of a type. Each has its own bytes of the fork: a few of them, listed over and over, would fill the
+  /// memory.
   static func resources(_ type: String, in bytes: [UInt8]) throws(EngineError) -> [[UInt8]] {
     try bytes.parsed { (span) throws(EngineError) in
       let data = Int(try span.bigEndian(UInt32.self, at: 0))
       let map = Int(try span.bigEndian(UInt32.self, at: 4))
       let types = map + Int(try span.bigEndian(UInt16.self, at: map + 24))
       var result: [[UInt8]] = []
+      var listed = 0
       // 0xffff: no types at all.
       for number in 0..<Int(try span.bigEndian(UInt16.self, at: types) &+ 1) {
         let entry = types + 2 + number * 8
@@ -93,6 +95,10 @@ enum DMGResourceFork {
           let place = Int(try span.bigEndian(UInt32.self, at: first + index * 12 + 4) & 0xff_ffff)
           let start = data + place + 4
           let count = Int(try span.bigEndian(UInt32.self, at: start - 4))
+          listed += 4 + count
+          guard listed <= bytes.count else {
+            throw .corrupt("The resource fork lists the same bytes more than once")
+          }
           result.append(try span.bytes(in: start..<start + count))
         }
       }

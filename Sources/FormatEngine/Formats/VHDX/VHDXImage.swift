@@ -10,6 +10,10 @@ struct VHDXImage: Sendable {
   /// Places that hold no blocks: the start and the end of each, in turn.
   private var metadataBounds: [UInt64] = []
 
+  /// A full disk of the largest size with its tables takes a little more than 64 TiB. A map of what is used in a file
+  /// of this length takes 32 MiB.
+  static let maximumFileByteCount = 256 * TiB
+
   /// `file`: with its log replayed.
   init(file: any ByteStore, header: VHDXHeader, slot: Int) throws(EngineError) {
     let byteCount = try file.byteCount()

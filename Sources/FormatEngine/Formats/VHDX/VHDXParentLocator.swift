@@ -18,6 +18,9 @@ struct VHDXParentLocator: Equatable, Sendable {
     static let relativePath = "relative_path"
     static let volumePath = "volume_path"
     static let absolutePath = "absolute_win32_path"
+    static let all: Set<String> = [linkage, secondLinkage, relativePath, volumePath, absolutePath]
+    /// Of the longest, in UTF-16.
+    static let maximumByteCount = 2 * absolutePath.utf16.count
   }
 
   static func parse(_ bytes: [UInt8]) throws(EngineError) -> VHDXParentLocator {
@@ -28,13 +31,19 @@ struct VHDXParentLocator: Equatable, Sendable {
       var values: [String: String] = [:]
       for index in 0..<Int(count) {
         let entry = headerByteCount + entryByteCount * index
-        func text(offsetAt: Int, lengthAt: Int) throws(EngineError) -> String {
+        func range(offsetAt: Int, lengthAt: Int) throws(EngineError) -> Range<Int> {
           let start = Int(try span.littleEndian(UInt32.self, at: entry + offsetAt))
-          let length = Int(try span.littleEndian(UInt16.self, at: entry + lengthAt))
-          return utf16(try span.bytes(in: start..<start + length))
+          let end = start + Int(try span.littleEndian(UInt16.self, at: entry + lengthAt))
+          guard end <= span.byteCount else { throw .corrupt("A text leaves the VHDX parent locator") }
+          return start..<end
         }
-        let key = try text(offsetAt: 0, lengthAt: 8)
-        guard values.updateValue(try text(offsetAt: 4, lengthAt: 10), forKey: key) == nil else {
+        let keyRange = try range(offsetAt: 0, lengthAt: 8)
+        let valueRange = try range(offsetAt: 4, lengthAt: 10)
+        // Other keys mean nothing here, and thousands of entries may share one long text.
+        guard keyRange.count <= Key.maximumByteCount else { continue }
+        let key = utf16(try span.bytes(in: keyRange))
+        guard Key.all.contains(key) else { continue }
+        guard values.updateValue(utf16(try span.bytes(in: valueRange)), forKey: key) == nil else {
           throw .corrupt("The VHDX parent locator has '\(key)' twice")
         }
       }
@@ -48,7 +57,9 @@ struct VHDXParentLocator: Equatable, Sendable {
       for index in 0..<Int(try span.littleEndian(UInt16.self, at: 18)) {
         let entry = headerByteCount + entryByteCount * index
         let start = Int(try span.littleEndian(UInt32.self, at: entry))
-        let name = try span.bytes(in: start..<start + Int(try span.littleEndian(UInt16.self, at: entry + 8)))
+        let length = Int(try span.littleEndian(UInt16.self, at: entry + 8))
+        guard length <= Key.maximumByteCount else { continue }
+        let name = try span.bytes(in: start..<start + length)
         guard utf16(name) == key else { continue }
         let value = Int(try span.littleEndian(UInt32.self, at: entry + 4))
         return value..<value + Int(try span.littleEndian(UInt16.self, at: entry + 10))

@@ -29,7 +29,7 @@ enum VHDXReplay {
   private static func requireWhole(_ sequence: VHDXLogReader.Sequence, _ file: any ByteStore)
     throws(EngineError)
   {
-    guard sequence.lastFileOffset <= maximumFileOffset else {
+    guard sequence.lastFileOffset <= VHDXImage.maximumFileByteCount else {
       throw .corrupt("The VHDX log makes the file too long")
     }
     guard try file.byteCount() >= sequence.flushedFileOffset else {

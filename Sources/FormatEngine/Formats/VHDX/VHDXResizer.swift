@@ -110,6 +110,7 @@ extension VHDXState {
     guard length <= UInt64(UInt32.max) else { throw EngineError(.tooLarge, "The VHDX BAT would be too long") }
     let place = allocator.reserveEnd(length)
     try file.writeZeros(at: place, count: length, freeing: true)
+    pages.forget(at: place, count: length)
     fileEnd = max(fileEnd, place + length)
     var position: UInt64 = 0
     while position < used {

@@ -27,7 +27,7 @@ struct VHDXState {
     order.append(VHDXPlacement(log: log, pages: pages))
     fileEnd = try file.byteCount()
     let regionsEnd = image.regions.entries.map(\.range.upperBound).max() ?? MiB
-    guard fileEnd <= maximumFileOffset - GiB else {
+    guard fileEnd <= VHDXImage.maximumFileByteCount else {
       throw EngineError(.tooLarge, "The image file is too long")
     }
     let end = max(fileEnd, image.header.logRange.upperBound, regionsEnd <= fileEnd ? regionsEnd : fileEnd)

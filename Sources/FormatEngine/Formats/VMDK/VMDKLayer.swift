@@ -58,6 +58,16 @@ final class VMDKLayer: ImageLayer {
     }
   }
 
+  /// Grains end with their extents.
+  func packedUnit(at offset: UInt64) throws(EngineError) -> Range<UInt64> {
+    let (index, start, end) = state.withLock { $0.extent(holding: offset) }
+    guard let geometry = extents[index].geometry else {
+      throw .corrupt("The extent has no grains", at: offset)
+    }
+    let grain = offset - geometry.offsetInGrain(offset - start)
+    return grain..<min(grain + geometry.grainSize, end)
+  }
+
   func readCompressed(_ extent: Extent, at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer)
     throws(EngineError)
   {

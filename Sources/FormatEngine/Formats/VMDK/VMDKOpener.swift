@@ -5,6 +5,8 @@ struct VMDKOpener {
   private let pool = OpenFilePool()
   /// Files that are tables and grains of an extent already: two maps of one file would write over each other.
   private var sparseFiles: Set<HostFiles.Identity> = []
+  /// Files of flat extents, of which several may lie in one.
+  private var flatFiles: Set<HostFiles.Identity> = []
 
   /// The role of the n-th extent's file is `extents.n`.
   static let role = "extents"
@@ -158,10 +160,18 @@ struct VMDKOpener {
     }
     guard access == .readWrite, let identity else { return store }
     guard identity != (file as? FileStore)?.identity, !sparseFiles.contains(identity) else {
-      throw .corrupt("The file '\(line.fileName)' is used by the image in two ways")
+      throw Self.usedTwice(line)
     }
-    if line.kind != "FLAT" && line.kind != "VMFS" { sparseFiles.insert(identity) }
+    if line.kind == "FLAT" || line.kind == "VMFS" {
+      flatFiles.insert(identity)
+    } else if flatFiles.contains(identity) || !sparseFiles.insert(identity).inserted {
+      throw Self.usedTwice(line)
+    }
     return store
+  }
+
+  private static func usedTwice(_ line: VMDKExtentLine) -> EngineError {
+    .corrupt("The file '\(line.fileName)' is used by the image in two ways")
   }
 
   /// What the first bytes of the file say that it is counts, whatever type the descriptor has.

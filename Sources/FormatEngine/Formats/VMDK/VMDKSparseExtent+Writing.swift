@@ -33,8 +33,18 @@ extension VMDKSparseExtent {
     guard found.source == .stored, let host = found.hostOffset else {
       throw .corrupt("Grain is not where its table says", at: offset)
     }
-    try room?.metadata.requireNone(at: host, byteCount: found.length)
+    try requireOwnRoom(host, byteCount: found.length, grain: host - geometry.offsetInGrain(offset))
     return Allocation(guestOffset: offset, length: found.length, hostOffset: host, isNew: false)
+  }
+
+  /// Refuses a place in the image's own tables, or one where new grains go. That is so where the file ends inside of a
+  /// grain that does not begin at a multiple of its size. `grain`: where the first grain of the place begins.
+  private func requireOwnRoom(_ hostOffset: UInt64, byteCount: UInt64, grain: UInt64) throws(EngineError) {
+    guard let room else { throw Self.notPrepared }
+    try room.metadata.requireNone(at: hostOffset, byteCount: byteCount)
+    guard grain.isAligned(to: geometry.grainSize) || hostOffset + byteCount <= room.firstNew else {
+      throw .corrupt("A grain of the VMDK extent is cut off by the end of the file", at: hostOffset)
+    }
   }
 
   func link(_ allocation: Allocation) throws(EngineError) {
@@ -97,6 +107,9 @@ extension VMDKSparseExtent {
       let entry = try entryForWriting(at: position)
       guard let new = body(entry, start == position && grainEnd <= requestEnd) else { break }
       if new != entry {
+        if entry.isStored {
+          try requireOwnRoom(entry.hostOffset, byteCount: geometry.grainSize, grain: entry.hostOffset)
+        }
         try tables.setEntries(at: start, count: 1) { _ in new }
         if entry.isStored { release(entry.hostOffset) }
       }
@@ -141,10 +154,10 @@ extension VMDKSparseExtent {
     if let overlap = metadata.overlap {
       throw .corrupt("Tables of the VMDK extent overlap at 0x\(hex(overlap))")
     }
-    let end = max(try file.byteCount(), geometry.overhead)
+    let end = max(try file.byteCount(), geometry.overhead).aligned(upTo: geometry.grainSize)
     room = Room(
-      allocator: BlockAllocator(unit: geometry.grainSize, end: end.aligned(upTo: geometry.grainSize)),
-      metadata: metadata, freeSector: try recordedFreeSector())
+      allocator: BlockAllocator(unit: geometry.grainSize, end: end), firstNew: end, metadata: metadata,
+      freeSector: try recordedFreeSector())
   }
 
   private func recordedFreeSector() throws(EngineError) -> UInt32 {

@@ -14,6 +14,8 @@ final class VMDKSparseExtent: VMDKExtentMap {
 
   struct Room {
     var allocator: BlockAllocator
+    /// The first place for a new grain, behind all that the file had.
+    let firstNew: UInt64
     var metadata: VMDKMetadataMap
     /// What the header has recorded, where it does.
     var freeSector: UInt32

@@ -306,4 +306,17 @@ import Testing
     let chain = try ImageChain.over(MemoryStore(image.file), format: DMGFormat.self)
     #expect(throws: EngineError.self) { try chain.readAll() }
   }
+
+  /// A few bytes that are listed over and over would fill the memory.
+  @Test func resourcesShareNoBytes() throws {
+    let resource = [UInt8](repeating: 1, count: 1000)
+    let good = DMGImage.resourceFork([resource, resource])
+    #expect(try DMGResourceFork.resources("blkx", in: good) == [resource, resource])
+    // One resource, and four entries for it.
+    var all = DMGImage.resourceFork([resource])
+    let count = all.count - 12 - 4
+    all.replaceSubrange(count..<count + 2, with: [0, 3])
+    for _ in 0..<3 { all += all.suffix(12) }
+    #expect(throws: EngineError.self) { try DMGResourceFork.resources("blkx", in: all) }
+  }
 }

@@ -262,4 +262,13 @@ struct VHDXTestEntry {
       #expect(verdict.corruptions == 0, "\(verdict.text)")
     }
   }
+
+  /// A file that is longer than any disk needs would cost memory for the map of its room.
+  @Test func logDoesNotMakeTheFileHuge() throws {
+    let length = UInt64(try VHDXBytes(isFixed: true).bytes.count)
+    for last in [257 * TiB, 1 << 62, UInt64.max] {
+      let entry = VHDXTestEntry(number: 1, changes: [], start: 0, tail: 0, flushed: length, last: last)
+      #expect(try Self.image([entry]).refusal() != nil)
+    }
+  }
 }

@@ -149,4 +149,54 @@ private let mebibyte = 1 << 20
       }
     }
   }
+
+  /// Thousands of entries may name the same long text: only what is known is kept.
+  @Test func foreignEntriesOfTheLocatorTakeNoMemory() throws {
+    let good = try VHDXParentLocator(name: "p.vhdx", linkage: VHDXGuid(1, 2, 3, 4))
+    var (locator, foreign) = (VHDXBytes(good.serialised()), 2000)
+    let own = good.values.count
+    // The texts of its own move by the room of the new entries.
+    for index in 0..<own {
+      for field in [0, 4] {
+        let place = 20 + 12 * index + field
+        locator.put(UInt32(truncatingIfNeeded: locator.number(at: place)) + UInt32(12 * foreign), at: place)
+      }
+    }
+    var entries: [UInt8] = []
+    for index in 0..<foreign {
+      entries.append(littleEndian: UInt32(index))
+      entries.append(littleEndian: UInt32(0))
+      entries.append(littleEndian: UInt16(20_000))
+      entries.append(littleEndian: UInt16(20_000))
+    }
+    locator.bytes.insert(contentsOf: entries, at: 20 + 12 * own)
+    locator.put(UInt16(own + foreign), at: 18)
+    #expect(try VHDXParentLocator.parse(locator.bytes) == good)
+    foreign = try #require(try VHDXParentLocator.place(of: "parent_linkage", in: locator.bytes)?.count)
+    #expect(foreign == good.values["parent_linkage"].map { 2 * $0.utf16.count })
+  }
+
+  /// A BAT that moves to where a sector bitmap was.
+  @Test func longerBATDoesNotReadAsAnOldBitmap() throws {
+    try TemporaryFolder.with { folder in
+      let (_, child) = try Self.make(folder)
+      let chain = try ImageOpener.open(child, OpenOptions(access: .readWrite))
+      try chain.resize(to: 6 << 30)
+      let block = [UInt8](repeating: 9, count: mebibyte)
+      // Room before that of block 0, which the first block of the second chunk takes: so the bitmap is last.
+      try chain.writeBytes(block, at: UInt64(mebibyte))
+      try chain.writeBytes(block, at: 0)
+      try chain.discard(at: UInt64(mebibyte), count: UInt64(mebibyte))
+      try chain.flush()
+      // Bit 2 of byte 800 of the bitmap: as entry 100 of the BAT, a reserved state.
+      let place: UInt64 = 4 << 30 + (800 * 8 + 2) * 512
+      try chain.writeBytes([UInt8](repeating: 8, count: 512), at: place)
+      try chain.flush()
+      #expect(try chain.readBytes(at: place, count: 1) == [8])
+      try chain.resize(to: 4 << 20)
+      try chain.resize(to: 200 << 30)
+      #expect(try chain.readBytes(at: 0, count: mebibyte) == block)
+      try chain.close()
+    }
+  }
 }

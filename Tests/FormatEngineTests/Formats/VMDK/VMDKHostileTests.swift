@@ -111,6 +111,7 @@ import Testing
       try folder.write(try VMDKImages.sparse(), to: "s")
       for lines in [
         ["RW 2048 SPARSE \"s\"", "RW 2048 SPARSE \"./s\""], ["RW 2048 SPARSE \"s\"", "RW 128 FLAT \"s\" 0"],
+        ["RW 128 FLAT \"s\" 0", "RW 2048 SPARSE \"s\""],
         ["RW 1 FLAT \"image\" 0"],
       ] {
         let bytes = VMDKImages.descriptor(lines)
@@ -209,5 +210,60 @@ import Testing
     // The footer sends on to a footer.
     let again = good + marker + Array(good[..<512]) + [UInt8](repeating: 0, count: 512)
     #expect(throws: EngineError.self) { try VMDKImages.open(again) }
+  }
+
+  // MARK: Grains that are not where they should be
+
+  /// Letting go of such a grain would make a hole of the tables.
+  @Test func grainInTheTablesIsNotLetGoOf() throws {
+    var bytes = try VMDKImages.sparse()
+    for copy in [0, 1] {
+      let directory = VMDKImages.number(bytes, at: 56, width: 8)
+      VMDKImages.put(directory, into: &bytes, at: VMDKImages.table(bytes, copy: copy), width: 4)
+    }
+    let metadataEnd = Int(VMDKImages.number(bytes, at: 64, width: 8)) * 512
+    let (chain, store) = try VMDKImages.open(bytes, .readWrite)
+    #expect(throws: EngineError.self) { try chain.discard(at: 0, count: 65536) }
+    #expect(throws: EngineError.self) { try chain.writeZeros(at: 0, count: 65536) }
+    try chain.flush()
+    // The content id alone, in the descriptor, is another one.
+    #expect(store.snapshot[20 * 512..<metadataEnd].elementsEqual(bytes[20 * 512..<metadataEnd]))
+  }
+
+  /// The file ends inside of a grain that begins anywhere: what of it is missing would lie where new grains go.
+  @Test func cutOffGrainDoesNotOverwriteNewOnes() throws {
+    var bytes = try VMDKImages.sparse()
+    for copy in [0, 1] {
+      let table = VMDKImages.table(bytes, copy: copy)
+      VMDKImages.put(UInt64(bytes.count / 512 - 1), into: &bytes, at: table + 4 * 9, width: 4)
+    }
+    let (chain, _) = try VMDKImages.open(bytes, .readWrite)
+    let new = [UInt8](repeating: 77, count: VMDKImages.grain)
+    try chain.writeBytes(new, at: UInt64(7 * VMDKImages.grain))
+    #expect(throws: EngineError.self) {
+      try chain.writeBytes([UInt8](repeating: 1, count: 8192), at: UInt64(9 * VMDKImages.grain))
+    }
+    #expect(throws: EngineError.self) {
+      try chain.discard(at: UInt64(9 * VMDKImages.grain), count: UInt64(VMDKImages.grain))
+    }
+    #expect(try chain.readBytes(at: UInt64(7 * VMDKImages.grain), count: VMDKImages.grain) == new)
+  }
+
+  /// The last grain of a packed extent ends with it, also where the disk goes on.
+  @Test func packedExtentMayHaveOthersBehindIt() throws {
+    try TemporaryFolder.with { folder in
+      let stream = try Self.stream()
+      // Two grains, and a part of the third.
+      let content = Array(try VMDKImages.open(stream).0.readAll().prefix(300 * 512))
+      try folder.write(stream, to: "s")
+      let lines = ["RW 300 SPARSE \"s\"", "RW 8 ZERO"]
+      let chain = try ImageOpener.open(try folder.write(VMDKImages.descriptor(lines), to: "image"))
+      #expect(try chain.readAll() == content + [UInt8](repeating: 0, count: 4096))
+      #expect(try chain.readBytes(at: 140_000, count: 300) == Array(content[140_000..<140_300]))
+      let last = content.count - 512
+      #expect(
+        try chain.readBytes(at: UInt64(last), count: 1024) == content[last...]
+          + [UInt8](repeating: 0, count: 512))
+    }
   }
 }
