@@ -34,9 +34,11 @@ struct VPCCheckTests {
   /// Room of a block that was let go of is not both the table's and a new block's.
   @Test func tableDoesNotGrowIntoRoomThatIsHandedOutAgain() throws {
     let store = MemoryStore(VPCImage().empty(byteCount: 128 * 4096))
+    let first = try ImageChain.over(store, format: VPCFormat.self, access: .readWrite)
+    try first.writeBytes([UInt8](repeating: 1, count: 4096), at: 0)
+    try first.writeBytes([UInt8](repeating: 2, count: 4096), at: 4096)
+    try first.close()
     let chain = try ImageChain.over(store, format: VPCFormat.self, access: .readWrite)
-    try chain.writeBytes([UInt8](repeating: 1, count: 4096), at: 0)
-    try chain.writeBytes([UInt8](repeating: 2, count: 4096), at: 4096)
     // The block that stands behind the table goes.
     try chain.discard(at: 0, count: 4096)
     try chain.flush()
