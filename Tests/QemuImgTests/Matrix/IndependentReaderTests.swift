@@ -39,7 +39,7 @@ struct IndependentReaderTests {
         ).expecting(0)
         try reader.scribble(on: name, &disk, in: folder, &random)
       }
-      try reader.expect(disk, of: names[2], [names[1], names[0]], in: folder)
+      try reader.expect(disk, of: names[names.count - 1], names.dropLast().reversed(), in: folder)
     }
   }
 }
@@ -53,6 +53,10 @@ struct IndependentReader: Sendable, CustomTestStringConvertible {
 
   /// The Python that has the readers.
   static let python = ProcessInfo.processInfo.environment["IMGFS_READERS"]
+
+  /// What is written in a layer is a multiple of this many bytes. In a VHD libvhdi takes all sectors of a byte of the
+  /// sector bitmap for stored that follow a stored one; Windows' own images show that it is wrong.
+  var writtenUnit: Int { dialect.format == "vpc" ? 4096 : 1 }
 
   /// What the readers take a file's format from.
   var suffix: String { dialect.format == "vpc" ? "vhd" : dialect.format }
@@ -94,7 +98,9 @@ struct IndependentReader: Sendable, CustomTestStringConvertible {
     let chain = try ImageOpener.open(
       folder.file(name), OpenOptions(format: dialect.format, access: .readWrite))
     for _ in 0..<12 {
-      let range = random.range(in: disk.byteCount, most: 200_000, unit: 65536)
+      var range = random.range(in: disk.byteCount, most: 200_000, unit: 65536)
+      let start = range.lowerBound / writtenUnit * writtenUnit
+      range = start..<(range.upperBound + writtenUnit - 1) / writtenUnit * writtenUnit
       if random.oneIn(4) {
         try chain.writeZeros(at: UInt64(range.lowerBound), count: UInt64(range.count))
         disk.writeZeros(at: range.lowerBound, count: range.count)
