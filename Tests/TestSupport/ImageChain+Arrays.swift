@@ -52,10 +52,11 @@ extension ImageChain {
   public static func over(
     _ store: any ByteStore, format: any ImageFormat.Type, access: FileAccess = .readOnly,
     path: String = "memory",
-    isForInspection: Bool = false, passphrase: String? = nil
+    isForInspection: Bool = false, passphrase: String? = nil, files: [String: NamedStore] = [:]
   ) throws(EngineError) -> ImageChain {
     var request = LayerRequest(
       path: path, access: access, references: ReferenceOpener(), isForInspection: isForInspection)
+    request.files = files
     if let passphrase {
       request.options[keySecretOption(ofFormat: format.name)] = "key"
       request.secrets.add(Secret(text: passphrase), id: "key")

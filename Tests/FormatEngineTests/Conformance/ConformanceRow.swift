@@ -27,6 +27,8 @@ struct ConformanceRow: Sendable, CustomTestStringConvertible {
   var isProbed = true
   /// Formats that are known by the file's name want another one.
   var fileName = "image"
+  /// The one file that holds tables and data, where the opened file only describes it; and its role.
+  var extentFile: (name: String, role: String)?
 
   var testDescription: String { name }
 
@@ -35,8 +37,9 @@ struct ConformanceRow: Sendable, CustomTestStringConvertible {
 
   static let formatsOverTheirOwn: Set<String> = ["vmdk", "vhdx"]
 
-  /// Whether the file of the image holds all of it.
+  /// Whether one file holds all tables and data.
   var isOneFile: Bool {
+    if extentFile != nil { return true }
     func names(_ option: String) -> Bool {
       option.hasPrefix("data_file") || option.hasSuffix("Flat") || option.hasSuffix("ExtentSparse")
     }
@@ -81,10 +84,18 @@ struct Fixture {
     return try ImageOpener.open(path, options)
   }
 
-  /// The top file alone, over bytes in memory.
+  /// The file with the tables.
+  var tablesPath: String { row.extentFile.map { folder.file($0.name) } ?? path }
+
+  /// The top image alone, with `store` as the file with the tables.
   func openAlone(_ store: any ByteStore, _ access: FileAccess = .readOnly) throws -> ImageChain {
-    try ImageChain.over(
-      store, format: try row.formatType, access: access, path: path, passphrase: row.passphrase)
+    guard let extent = row.extentFile else {
+      return try ImageChain.over(
+        store, format: try row.formatType, access: access, path: path, passphrase: row.passphrase)
+    }
+    return try ImageChain.over(
+      MemoryStore(try Files.read(path)), format: try row.formatType, access: access, path: path,
+      files: [extent.role: NamedStore(role: extent.role, path: tablesPath, store: store)])
   }
 
   /// What the judge says of the image in the folder; where it cannot read such images, what our own check says.
@@ -102,7 +113,7 @@ struct Fixture {
 
   /// What the top file alone reads like.
   func modelAlone() throws -> ModelDisk {
-    below == nil ? model : ModelDisk(try openAlone(try MemoryStore(Files.read(path))).readAll())
+    below == nil ? model : ModelDisk(try openAlone(MemoryStore(try Files.read(tablesPath))).readAll())
   }
 }
 
@@ -144,6 +155,7 @@ extension ConformanceRow {
 
   /// An image that was put together, and what it was made of; the judge reads the same, if it can read it.
   private func collect(_ built: BuiltImage, in folder: TemporaryFolder) throws -> [String: [UInt8]] {
+    for (name, bytes) in built.others { try folder.write(bytes, to: name) }
     let path = try folder.write(built.file, to: fileName)
     if built.isJudged {
       let content = try ReferenceTool.content(of: path, format: format, in: folder)

@@ -8,7 +8,7 @@ extension ConformanceRow {
   static let all: [ConformanceRow] = [
     raw, engineQcow2, judgeQcow2,
     engineQcow, judgeQcow, engineQED, judgeQED,
-    engineVMDK, judgeVMDK,
+    engineVMDK, judgeVMDK, serverVMDK,
     engineVDI, judgeVDI,
     vpc,
     vhdx, judgeVHDX,
@@ -24,7 +24,7 @@ extension ConformanceRow {
   static let hostile: [ConformanceRow] = [
     raw, judgeQcow2,
     judgeQcow, judgeQED,
-    judgeVMDK,
+    judgeVMDK, serverVMDK,
     judgeVDI,
     vpc.filter { !$0.name.hasPrefix("our") },
     judgeVHDX,

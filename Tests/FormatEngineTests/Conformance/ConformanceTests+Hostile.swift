@@ -7,7 +7,7 @@ extension ConformanceTests {
   func damagedBytesGiveErrorsOnly(_ row: ConformanceRow) throws {
     var random = SeededRandom.fromEnvironment(or: 31)
     try row.withFixture { fixture in
-      let good = try Files.read(fixture.path)
+      let good = try Files.read(fixture.tablesPath)
       let places = try Self.metadata(of: fixture, good)
       for round in 0..<Effort.rounds(row.size > 5 << 20 ? 10 : 24) {
         var bytes = good
@@ -34,7 +34,7 @@ extension ConformanceTests {
   func truncatedFilesGiveErrorsOnly(_ row: ConformanceRow) throws {
     var random = SeededRandom.fromEnvironment(or: 32)
     try row.withFixture { fixture in
-      let good = try Files.read(fixture.path)
+      let good = try Files.read(fixture.tablesPath)
       var lengths =
         Array(stride(from: 0, through: min(good.count, 24 * 1024), by: row.size > 1 << 20 ? 1536 : 512)) + [
           1, 71, 103, 511,
@@ -52,7 +52,7 @@ extension ConformanceTests {
   func anyFailedReadGivesAnErrorOrTheRightBytes(_ row: ConformanceRow) throws {
     try row.withFixture { fixture in
       let model = try fixture.modelAlone()
-      let good = try Files.read(fixture.path)
+      let good = try Files.read(fixture.tablesPath)
       let store = FaultStore(MemoryStore(good))
       store.arm(failing: nil)
       _ = try fixture.openAlone(store).readAll()
@@ -84,9 +84,10 @@ extension ConformanceTests {
   private static func metadata(of fixture: Fixture, _ good: [UInt8]) throws -> [Range<Int>] {
     guard fixture.row.format != "raw" else { return [0..<good.count] }
     var isData = [Bool](repeating: false, count: good.count / 512 + 1)
-    let chain = try fixture.openAlone(MemoryStore(good))
+    let store = MemoryStore(good)
+    let chain = try fixture.openAlone(store)
     for (_, located) in try chain.allExtents()
-    where located.extent.source == .stored && located.extent.store == 0 {
+    where located.extent.source == .stored && chain.top.store(located.extent.store) === store {
       let start = Int(located.extent.hostOffset ?? 0) / 512
       let end = min(start + Int(located.extent.length) / 512, isData.count)
       if start < end { for sector in start..<end { isData[sector] = true } }
@@ -111,15 +112,12 @@ extension ConformanceTests {
   /// Uses an image in all ways that read it. Errors of the engine are fine, all else is not.
   static func useEverything(_ fixture: Fixture, _ bytes: [UInt8]) throws {
     let store = MemoryStore(bytes)
-    let request = LayerRequest(path: fixture.path, access: .readOnly, references: ReferenceOpener())
-    let format = try fixture.row.formatType
-    let layer: any ImageLayer
-    do throws(EngineError) { layer = try format.open(store, request) } catch {
+    let chain: ImageChain
+    do { chain = try fixture.openAlone(store) } catch let error as EngineError {
       #expect(!error.message.isEmpty)
       return
     }
-    let member = ChainMember(layer: layer, file: store, path: fixture.path, formatName: format.name)
-    let chain = ImageChain(members: [member])
+    let layer = chain.top
     walk(chain)
     _ = layer.storesHoles
     if let describing = layer as? any SelfDescribing { _ = describing.formatSpecificInfo }

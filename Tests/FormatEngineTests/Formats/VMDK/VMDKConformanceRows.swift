@@ -10,7 +10,9 @@ extension ConformanceRow {
     made("link", mebibyte, [:], baseSize: mebibyte / 2 + 512),
     made("link, zeroed grains", mebibyte, ["zeroed_grain": "on"], baseSize: mebibyte / 2 + 512),
     made("flat", 2 * mebibyte + 512, ["subformat": "monolithicFlat"]),
-    made("split, sparse", 2 * mebibyte, ["subformat": "twoGbMaxExtentSparse"]),
+    made("split, sparse", mebibyte, ["subformat": "twoGbMaxExtentSparse"]) {
+      $0.extentFile = ("image-s001", "extents.0")
+    },
     ConformanceRow(
       name: "our vmdk, stream", format: "vmdk", size: mebibyte + 70 * 512,
       maker: .built { random in
@@ -19,12 +21,15 @@ extension ConformanceRow {
       }, isWritable: false),
   ]
 
-  private static func made(_ name: String, _ size: Int, _ options: [String: String], baseSize: Int? = nil)
-    -> ConformanceRow
-  {
-    ConformanceRow(
+  private static func made(
+    _ name: String, _ size: Int, _ options: [String: String], baseSize: Int? = nil,
+    _ change: (inout ConformanceRow) -> Void = { _ in }
+  ) -> ConformanceRow {
+    var row = ConformanceRow(
       name: "our vmdk, \(name)", format: "vmdk", size: size,
       maker: .engine(options: options, baseSize: baseSize), isWritable: true)
+    change(&row)
+    return row
   }
 
   static let judgeVMDK = [
