@@ -1,12 +1,22 @@
 internal import CDeflate
 internal import CZlib
 
-/// Unpacks raw deflate streams (RFC 1951) whose unpacked size is known. Belongs to one thread at a time.
+/// What stands around deflated bytes.
+enum DeflateFraming: Sendable {
+  /// Nothing (RFC 1951).
+  case raw
+  /// A header, and a checksum behind them (RFC 1950).
+  case zlib
+}
+
+/// Unpacks deflated bytes whose unpacked size is known. Belongs to one thread at a time.
 @safe final class DeflateUnpacker: @unchecked Sendable {
   // @unchecked: ContextPool hands it to one thread at a time.
   private let context: OpaquePointer
+  private let framing: DeflateFraming
 
-  init() throws(EngineError) {
+  init(_ framing: DeflateFraming) throws(EngineError) {
+    self.framing = framing
     guard let context = unsafe libdeflate_alloc_decompressor() else {
       throw EngineError(.system(errno: 12), "No memory for a deflate context")
     }
@@ -15,18 +25,28 @@ internal import CZlib
 
   deinit { unsafe libdeflate_free_decompressor(context) }
 
-  /// Fills `target` from the stream that begins `source`; what follows the stream is not looked at.
+  /// Fills `target` from the stream that begins `source`, whose checksum, if it has one, must be right; what follows
+  /// the stream is not looked at.
   func unpack(_ source: UnsafeRawBufferPointer, into target: UnsafeMutableRawBufferPointer)
     throws(EngineError)
   {
     var consumed = 0
     var produced = 0
-    let result = unsafe libdeflate_deflate_decompress_ex(
+    let unpack =
+      switch framing {
+      case .raw: unsafe libdeflate_deflate_decompress_ex
+      case .zlib: unsafe libdeflate_zlib_decompress_ex
+      }
+    let result = unsafe unpack(
       context, source.baseAddress, source.count, target.baseAddress, target.count, &consumed, &produced)
     if result == LIBDEFLATE_SUCCESS && produced == target.count { return }
-    // Some writers leave the stream without its end, or let it run on past the cluster.
-    guard unsafe unpackOpenStream(source, into: target) else {
-      throw .corrupt("Compressed cluster is damaged")
+    switch framing {
+    case .raw:
+      // Some writers leave the stream without its end, or let it run on past the cluster.
+      guard unsafe unpackOpenStream(source, into: target) else {
+        throw .corrupt("Compressed cluster is damaged")
+      }
+    case .zlib: throw .corrupt("A zlib stream is damaged, or has not the size that it should")
     }
   }
 
@@ -48,12 +68,14 @@ internal import CZlib
   }
 }
 
-/// Packs units as raw deflate streams. Belongs to one thread.
+/// Packs units as deflate streams. Belongs to one thread.
 @safe final class DeflatePacker: ClusterPacker {
   private let context: OpaquePointer
+  private let framing: DeflateFraming
 
   /// `level`: 1 (fast) to 12 (small).
-  init(level: Int) throws(EngineError) {
+  init(_ framing: DeflateFraming, level: Int) throws(EngineError) {
+    self.framing = framing
     guard let context = unsafe libdeflate_alloc_compressor(CInt(level)) else {
       throw EngineError(.system(errno: 12), "No memory for a deflate context")
     }
@@ -65,7 +87,12 @@ internal import CZlib
   func pack(_ source: UnsafeRawBufferPointer, into target: UnsafeMutableRawBufferPointer) throws(EngineError)
     -> Int?
   {
-    let count = unsafe libdeflate_deflate_compress(
+    let pack =
+      switch framing {
+      case .raw: unsafe libdeflate_deflate_compress
+      case .zlib: unsafe libdeflate_zlib_compress
+      }
+    let count = unsafe pack(
       context, source.baseAddress, source.count, target.baseAddress, target.count)
     return count == 0 ? nil : count
   }

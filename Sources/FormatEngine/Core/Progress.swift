@@ -2,12 +2,16 @@
 public struct Progress: Sendable {
   private let report: @Sendable (_ done: UInt64, _ total: UInt64) -> Void
   private let cancelled: @Sendable () -> Bool
+  /// Somebody looks at it all the time: worth to find out first how much there is to do.
+  public let isWatched: Bool
 
   /// `report` gets work done and work to do in the same unit; `isCancelled` is asked between steps.
   public init(
+    isWatched: Bool = false,
     report: @escaping @Sendable (_ done: UInt64, _ total: UInt64) -> Void,
     isCancelled: @escaping @Sendable () -> Bool = { false }
   ) {
+    self.isWatched = isWatched
     self.report = report
     self.cancelled = isCancelled
   }
@@ -17,6 +21,11 @@ public struct Progress: Sendable {
   /// Says where the work is, and throws `cancelled` where it is not to go on.
   public func step(_ done: UInt64, of total: UInt64) throws(EngineError) {
     report(done, total)
+    try proceed()
+  }
+
+  /// Throws `cancelled` where the work is not to go on.
+  public func proceed() throws(EngineError) {
     if cancelled() { throw EngineError(.cancelled, "Cancelled") }
   }
 }

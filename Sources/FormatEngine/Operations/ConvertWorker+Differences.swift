@@ -48,9 +48,8 @@ extension ConvertWorker {
 
   private func readWhole(_ range: Range<Int>, of segment: ConvertSegment) throws(EngineError) {
     let start = range.lowerBound
-    let part = ConvertSegment(
-      number: segment.number, offset: segment.offset + UInt64(start), length: UInt64(range.count))
-    try forEachExtent(of: part) { (found, place) throws(EngineError) in
+    try forEachExtent(at: segment.offset + UInt64(start), length: UInt64(range.count)) {
+      (found, place) throws(EngineError) in
       try read(found, start + place.lowerBound..<start + place.upperBound, of: segment)
     }
   }

@@ -57,7 +57,7 @@ final class ConvertWorker {
     if let backing = work.newBacking {
       return try noteDifferences(in: segment, from: backing, unit: Int(work.storedUnit))
     }
-    try forEachExtent(of: segment) { (found, range) throws(EngineError) in
+    try forEachExtent(at: segment.offset, length: segment.length) { (found, range) throws(EngineError) in
       if work.needsNothing(found.located) { return }
       if found.located.readsAsZeros, work.options.sparseByteCount > 0 {
         actions.append(.zeros(range))
@@ -87,13 +87,14 @@ final class ConvertWorker {
     }
   }
 
+  /// Calls `body` with what lies at offsets of all sources taken as one; its ranges begin at `offset`.
   func forEachExtent(
-    of segment: ConvertSegment,
+    at offset: UInt64, length: UInt64,
     _ body: (ConcatenatedDisks.Found, Range<Int>) throws(EngineError) -> Void
   ) throws(EngineError) {
     var done: UInt64 = 0
-    while done < segment.length {
-      let found = try work.extent(at: segment.offset + done, limit: segment.length - done)
+    while done < length {
+      let found = try work.extent(at: offset + done, limit: length - done)
       let end = done + found.located.extent.length
       try body(found, Int(done)..<Int(end))
       done = end
@@ -153,7 +154,7 @@ final class ConvertWorker {
     let unitCount = Int(segment.length.dividedRoundingUp(by: unit))
     neededUnits.removeAll(keepingCapacity: true)
     neededUnits.append(contentsOf: repeatElement(false, count: unitCount))
-    try forEachExtent(of: segment) { (found, range) throws(EngineError) in
+    try forEachExtent(at: segment.offset, length: segment.length) { (found, range) throws(EngineError) in
       try read(found, range, of: segment)
       if work.needsNothing(found.located) { return }
       for index in range.lowerBound / Int(unit)...(range.upperBound - 1) / Int(unit) {

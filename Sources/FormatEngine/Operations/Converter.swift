@@ -42,7 +42,7 @@ public enum Converter {
     from sources: [ImageChain], to target: ImageChain, _ options: ConvertOptions, progress: Progress = .none
   ) throws(EngineError) {
     let work = try ConvertWork(sources, target, options, progress)
-    try work.salvaged?.survey()
+    try work.survey()
     // One reader alone finds what cannot be read in the order of the disk.
     try WorkerPool.run(threadCount: work.salvaged == nil ? options.threadCount : 1) {
       (stop) throws(EngineError) in
@@ -68,6 +68,8 @@ struct ConvertSegment {
   let number: UInt64
   let offset: UInt64
   let length: UInt64
+  /// How much of the whole work it is.
+  let weight: UInt64
 }
 
 /// How the workers write.
@@ -99,11 +101,18 @@ final class ConvertWork: Sendable {
   let segmentByteCount: UInt64
   private let progress: Progress
   private let cursor = Mutex(Cursor())
-  private let done = Atomic<UInt64>(0)
+  private let pace = Mutex(Pace())
 
   private struct Cursor {
     var offset: UInt64 = 0
     var nextNumber: UInt64 = 0
+  }
+
+  /// How far the work is.
+  private struct Pace {
+    var done: UInt64 = 0
+    /// Nil: nobody asked before the work began. It is measured by the place on the disk then.
+    var copiedByteCount: UInt64?
   }
 
   init(
@@ -143,13 +152,17 @@ final class ConvertWork: Sendable {
   /// The next piece with something to do, nil at the end. Long runs of zeros that need nothing to be done
   /// are passed over here, whatever their length.
   func nextSegment() throws(EngineError) -> ConvertSegment? {
-    try cursor.withLock { (cursor) throws(EngineError) in
+    let isSurveyed = pace.withLock { $0.copiedByteCount != nil }
+    return try cursor.withLock { (cursor) throws(EngineError) in
+      let start = cursor.offset
       try skipNothing(&cursor.offset)
+      try report(isSurveyed ? 0 : cursor.offset - start)
       guard cursor.offset < source.byteCount else { return nil }
       // Pieces end at multiples of the segment, so that no two share a cluster.
       let end = min((cursor.offset + 1).aligned(upTo: segmentByteCount), source.byteCount)
       let segment = ConvertSegment(
-        number: cursor.nextNumber, offset: cursor.offset, length: end - cursor.offset)
+        number: cursor.nextNumber, offset: cursor.offset, length: end - cursor.offset,
+        weight: isSurveyed ? try copiedByteCount(of: cursor.offset..<end) : end - cursor.offset)
       cursor.offset = end
       cursor.nextNumber += 1
       return segment
@@ -164,6 +177,7 @@ final class ConvertWork: Sendable {
 
   private func skipNothing(_ offset: inout UInt64) throws(EngineError) {
     while offset < source.byteCount {
+      try progress.proceed()
       let found = try extent(at: offset, limit: source.byteCount - offset)
       let idle = try idleByteCount(found.located, at: offset)
       guard idle > 0 else { return }
@@ -171,7 +185,6 @@ final class ConvertWork: Sendable {
       // Only whole segments: what remains shares one with other work.
       let next = end == source.byteCount ? end : end.aligned(downTo: segmentByteCount)
       guard next > offset else { return }
-      try report(next - offset)
       offset = next
     }
   }
@@ -211,10 +224,39 @@ final class ConvertWork: Sendable {
     return !options.targetReadsAsZeros
   }
 
-  func finish(_ segment: ConvertSegment) throws(EngineError) { try report(segment.length) }
+  // MARK: Progress
 
-  private func report(_ byteCount: UInt64) throws(EngineError) {
-    let now = done.add(byteCount, ordering: .relaxed).newValue
-    try progress.step(now, of: source.byteCount)
+  /// What has to be known before the first byte is copied.
+  func survey() throws(EngineError) {
+    try salvaged?.survey()
+    guard progress.isWatched, newBacking == nil else { return }
+    let byteCount = try copiedByteCount(of: 0..<source.byteCount)
+    pace.withLock { $0.copiedByteCount = byteCount }
+  }
+
+  /// Bytes of a range that are read and written. Those that the tables say are zeros take no time.
+  private func copiedByteCount(of range: Range<UInt64>) throws(EngineError) -> UInt64 {
+    var position = range.lowerBound
+    var count: UInt64 = 0
+    while position < range.upperBound {
+      try progress.proceed()
+      let found = try extent(at: position, limit: range.upperBound - position).located
+      if !needsNothing(found), !found.readsAsZeros || options.sparseByteCount == 0 {
+        count += found.extent.length
+      }
+      position += found.extent.length
+    }
+    return count
+  }
+
+  func finish(_ segment: ConvertSegment) throws(EngineError) { try report(segment.weight) }
+
+  /// In its lock, so that steps are shown in their order.
+  private func report(_ weight: UInt64) throws(EngineError) {
+    guard weight > 0 else { return try progress.proceed() }
+    try pace.withLock { (pace) throws(EngineError) in
+      pace.done += weight
+      try progress.step(pace.done, of: pace.copiedByteCount ?? source.byteCount)
+    }
   }
 }

@@ -26,9 +26,11 @@ final class ProgressLine: Sendable {
 
   /// For the engine: `share` of the whole is its part, after `base` percent.
   func progress(from base: Double = 0, share: Double = 100) -> Progress {
-    Progress(report: { [self] done, total in
-      show(base + (total == 0 ? share : Double(done) / Double(total) * share))
-    })
+    Progress(
+      isWatched: isShown,
+      report: { [self] done, total in
+        show(base + (total == 0 ? share : Double(done) / Double(total) * share))
+      })
   }
 
   func show(_ percent: Double) {

@@ -37,7 +37,7 @@ import Testing
           case .adc: unsafe try ADC.unpack(source, into: room)
           case .bzip2: unsafe try Bzip2.unpack(source, into: room)
           case .xz: unsafe try XZ.unpack(source, into: room)
-          case .zlib: unsafe try ZlibStreamUnpacker().unpack(source, into: room)
+          case .zlib: unsafe try DeflateUnpacker(.zlib).unpack(source, into: room)
           default: unsafe try LZFSE.unpack(source, into: room)
           }
         } catch { failure = error }

@@ -3,7 +3,7 @@
 /// zlib streams (RFC 1950) for images that the tests put together.
 enum ZlibText {
   static func pack(_ bytes: [UInt8]) throws -> [UInt8] {
-    let packer = try DeflatePacker(level: 6)
+    let packer = try DeflatePacker(.raw, level: 6)
     var packed = [UInt8](repeating: 0, count: bytes.count + bytes.count / 100 + 64)
     let count = try unsafe bytes.withUnsafeBytes { source in
       try unsafe packed.withUnsafeMutableBytes { target in try unsafe packer.pack(source, into: target) }

@@ -1,4 +1,5 @@
 import FormatEngine
+import Synchronization
 import TestSupport
 import Testing
 
@@ -7,7 +8,7 @@ import Testing
   /// A new qcow2 image in memory that `sources` were copied into.
   private func copy(
     _ sources: [ImageChain], options: [String: String] = [:], into store: any ByteStore = MemoryStore(),
-    _ change: (inout ConvertOptions) -> Void
+    progress: Progress = .none, _ change: (inout ConvertOptions) -> Void
   ) throws -> ImageChain {
     var values = OptionValues(Qcow2Format.createOptions)
     for (name, value) in options { try values.set(name, to: value) }
@@ -23,9 +24,24 @@ import Testing
     var convert = ConvertOptions()
     convert.threadCount = 4
     change(&convert)
-    try Converter.convert(from: sources, to: target, convert)
+    try Converter.convert(from: sources, to: target, convert, progress: progress)
     try target.flush()
     return target
+  }
+
+  /// Who watches sees how much of what is stored is copied; holes are no work.
+  @Test(arguments: [false, true]) func progressCountsWhatIsStored(isWatched: Bool) throws {
+    let source = try copy([try raw([UInt8](repeating: 0, count: 64 << 20))]) { _ in }
+    let writable = ImageChain(members: source.members, access: .readWrite)
+    for offset: UInt64 in [0, 2, 4, 32] { try writable.writeBytes([1, 2, 3], at: offset << 20) }
+    let steps = Mutex<[String]>([])
+    let progress = Progress(isWatched: isWatched) { done, total in
+      steps.withLock { $0.append("\(done >> 16)/\(total >> 16)") }
+    }
+    _ = try copy([writable], progress: progress) { _ in }
+    let seen = steps.withLock { $0 }
+    if isWatched { #expect(seen == ["1/4", "2/4", "3/4", "4/4"]) }
+    #expect(seen.last == (isWatched ? "4/4" : "1024/1024"))
   }
 
   private func raw(_ bytes: [UInt8]) throws -> ImageChain {

@@ -1,3 +1,4 @@
+import CAllocationCounter
 import FormatEngine
 import Synchronization
 import TestSupport
@@ -62,6 +63,23 @@ struct ImageBytes {
       return nil
     } catch {
       return error
+    }
+  }
+
+  /// Opens it and reads its start, for which the heap is asked for less than `most` bytes.
+  func openInLittleMemory(_ most: Int, _ what: String) {
+    let store = MemoryStore(bytes)
+    let before = imgfs_allocated_byte_count()
+    if let chain = try? ImageChain.over(store, format: format) { _ = try? chain.readBytes(at: 0, count: 512) }
+    #expect(imgfs_allocated_byte_count() - before < most, "\(what)")
+  }
+
+  /// An attempt to open it for writing leaves its file as it is.
+  func expectUnchangedByOpening() throws {
+    try TemporaryFolder.with { folder in
+      let path = try folder.write(bytes, to: "image")
+      _ = try? ImageOpener.open(path, OpenOptions(format: format.name, access: .readWrite))
+      #expect(try Files.read(path) == bytes)
     }
   }
 

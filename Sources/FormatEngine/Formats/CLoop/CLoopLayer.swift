@@ -12,7 +12,7 @@ final class CLoopLayer: ImageLayer {
   private let blockSize: UInt64
   /// Protects the table, never data I/O. After `RangeLock`.
   private let offsets: Mutex<EntryTable<UInt64>>
-  private let unpackers = ContextPool { () throws(EngineError) in try ZlibStreamUnpacker() }
+  private let unpackers = ContextPool { () throws(EngineError) in try DeflateUnpacker(.zlib) }
 
   init(_ file: any ByteStore, _ header: CLoopHeader, fileEnd: UInt64) {
     self.file = file

@@ -1,6 +1,6 @@
 /// Unpacks chunks of every kind. Any number of threads.
 final class DMGChunkCodec: Sendable {
-  private let zlib = ContextPool { () throws(EngineError) in try ZlibStreamUnpacker() }
+  private let zlib = ContextPool { () throws(EngineError) in try DeflateUnpacker(.zlib) }
 
   /// Fills `target`, which is as long as the chunk's sectors.
   func unpack(_ chunk: DMGChunk, from file: any ByteStore, into target: UnsafeMutableRawBufferPointer)

@@ -17,9 +17,6 @@ struct QEDChecker {
   private let used: UnitBits
   private var report = CheckReport()
 
-  /// Entries that are read at once.
-  private static let chunk: UInt64 = 8192
-
   init(_ prologue: QEDPrologue, file: any ByteStore, repairing: RepairMode?, progress: Progress)
     throws(EngineError)
   {
@@ -36,9 +33,11 @@ struct QEDChecker {
     report.totalClusters = header.virtualSize.dividedRoundingUp(by: geometry.clusterSize)
     _ = used.insert(0..<UInt64(header.headerClusters))
     use(header.l1Offset, clusters: geometry.tableClusters)
-    try forEachEntry(inTableAt: header.l1Offset) { (checker, index, offset) throws(EngineError) in
-      try checker.progress.step(index, of: checker.geometry.entryCount)
-      return try checker.check(table: offset)
+    let walk = TableWalk(file, .littleEndian)
+    try walk.forEachEntry(inTableAt: header.l1Offset, count: geometry.entryCount) {
+      (index, offset) throws(EngineError) in
+      try progress.step(index, of: geometry.entryCount)
+      return try check(table: offset, walk)
     }
     guard report.checkErrors == 0 else { return report }
     report.leaks = used.clearCount(in: UInt64(header.headerClusters)..<used.count)
@@ -47,14 +46,14 @@ struct QEDChecker {
   }
 
   /// False where the entry is to be taken out.
-  private mutating func check(table: UInt64) throws(EngineError) -> Bool {
+  private mutating func check(table: UInt64, _ walk: TableWalk) throws(EngineError) -> Bool {
     guard header.holdsTable(at: table, fileEnd: fileEnd) else { return countInvalid() }
     // A table that stands in several entries is walked once.
     guard use(table, clusters: geometry.tableClusters) else { return true }
     var last: UInt64 = 0
     do throws(EngineError) {
-      try forEachEntry(inTableAt: table) { (checker, _, offset) throws(EngineError) in
-        checker.check(cluster: offset, after: &last)
+      try walk.forEachEntry(inTableAt: table, count: geometry.entryCount) { (_, offset) throws(EngineError) in
+        check(cluster: offset, after: &last)
       }
     } catch {
       guard error.code != .cancelled else { throw error }
@@ -91,28 +90,6 @@ struct QEDChecker {
     let repeated = used.insert(first..<first + clusters)
     report.corruptions += repeated
     return repeated == 0
-  }
-
-  /// Calls `body` with every entry of a table that is not 0; where it answers false the entry becomes 0.
-  private mutating func forEachEntry(
-    inTableAt table: UInt64,
-    _ body: (inout QEDChecker, UInt64, UInt64) throws(EngineError) -> Bool
-  ) throws(EngineError) {
-    var first: UInt64 = 0
-    while first < geometry.entryCount {
-      let count = min(Self.chunk, geometry.entryCount - first)
-      let bytes = try file.bytes(at: table + first * 8, count: Int(count) * 8)
-      for index in 0..<count {
-        let value = try bytes.parsed { (span) throws(EngineError) in
-          try span.littleEndian(UInt64.self, at: Int(index) * 8)
-        }
-        if value == 0 { continue }
-        if try !body(&self, first + index, value) {
-          try file.write(bytes: [UInt8](repeating: 0, count: 8), at: table + (first + index) * 8)
-        }
-      }
-      first += count
-    }
   }
 
   /// Gives back the clusters at the end, and takes off the mark of an image that was not closed.

@@ -10,8 +10,7 @@ struct QEDState {
   private let l1: EntryTable<UInt64>
   private let l2: TableEntries
   var allocator: BlockAllocator
-  /// Bytes of the whole clusters that the file is known to have. What lies past it is no image's.
-  private var fileEnd: UInt64
+  var end: FileEnd
   /// Something lies below that the image itself does not name.
   private let isOverlay: Bool
   /// The mark that the image needs a check is this session's, which takes it off again.
@@ -35,9 +34,13 @@ struct QEDState {
       writeOrder: order)
     l1 = EntryTable(
       in: file, at: prologue.header.l1Offset, count: geometry.entryCount, .littleEndian, writeOrder: order)
-    fileEnd = try file.byteCount().aligned(downTo: geometry.clusterSize)
-    allocator = BlockAllocator(unit: geometry.clusterSize, end: fileEnd)
+    end = try FileEnd(of: file)
+    allocator = BlockAllocator(
+      unit: geometry.clusterSize, end: end.known.aligned(downTo: geometry.clusterSize))
   }
+
+  /// Bytes of the whole clusters that the file is known to have. What lies past it is no image's.
+  private var fileEnd: UInt64 { end.known.aligned(downTo: geometry.clusterSize) }
 
   /// What is not stored reads as zeros.
   var hasNothingBelow: Bool { prologue.backing == nil && !isOverlay }
@@ -92,7 +95,7 @@ struct QEDState {
     let offset = try l1.entry(at: l1Index)
     guard offset != 0 else { return nil }
     let header = prologue.header
-    if !header.holdsTable(at: offset, fileEnd: fileEnd) { try lookAtFileEnd() }
+    if !header.holdsTable(at: offset, fileEnd: fileEnd) { try end.look() }
     guard header.holdsTable(at: offset, fileEnd: fileEnd) else {
       throw .corrupt("L2 table offset 0x\(String(offset, radix: 16)) is invalid", at: offset)
     }
@@ -105,15 +108,11 @@ struct QEDState {
     let entry = QEDEntry(raw: raw)
     guard case .cluster(let host) = entry else { return entry }
     let header = prologue.header
-    if !header.holdsCluster(at: host, fileEnd: fileEnd) { try lookAtFileEnd() }
+    if !header.holdsCluster(at: host, fileEnd: fileEnd) { try end.look() }
     guard header.holdsCluster(at: host, fileEnd: fileEnd) else {
       throw .corrupt("Data cluster offset 0x\(String(host, radix: 16)) is invalid", at: host)
     }
     return entry
-  }
-
-  private mutating func lookAtFileEnd() throws(EngineError) {
-    fileEnd = max(fileEnd, try file.byteCount().aligned(downTo: geometry.clusterSize))
   }
 
   // MARK: Changing
@@ -147,31 +146,13 @@ struct QEDState {
     }
     let table = allocator.reserveEnd(byteCount)
     do throws(EngineError) {
-      try makeZeros(from: table, to: table + byteCount)
+      try end.makeZeros(from: table, to: table + byteCount)
       try l1.setEntry(at: index, to: table)
     } catch {
       allocator.takeBack(table, count: geometry.tableClusters)
       throw error
     }
     return table
-  }
-
-  /// Room at the end of the file, where something may have stood before, becomes zeros.
-  private mutating func makeZeros(from start: UInt64, to end: UInt64) throws(EngineError) {
-    let byteCount = try file.byteCount()
-    if start < byteCount {
-      try file.writeZeros(at: start, count: min(byteCount, end) - start, freeing: true)
-    }
-    try extendFile(to: end)
-  }
-
-  /// Entries must not point past the end of the file, where a cluster ends with zeros that were not written.
-  /// The last byte before `end` is the caller's. (Another size of the file could cut off what others write
-  /// behind it at this moment.)
-  mutating func extendFile(to end: UInt64) throws(EngineError) {
-    guard end > fileEnd else { return }
-    if try file.byteCount() < end { try file.write(bytes: [0], at: end - 1) }
-    try lookAtFileEnd()
   }
 
   // MARK: The session
@@ -213,8 +194,7 @@ struct QEDState {
     try flush()
     guard isMarkedInUse else { return }
     // Room that was set aside and given back.
-    if try file.byteCount() > allocator.end { try file.resize(to: allocator.end) }
-    fileEnd = min(fileEnd, allocator.end)
+    try end.cut(to: allocator.end)
     var header = prologue.header
     header.features.remove(.needsCheck)
     try file.flush()

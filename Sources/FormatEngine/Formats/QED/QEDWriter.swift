@@ -23,12 +23,7 @@ extension QEDLayer: WritableLayer {
     let found = try state.withLock { (state) throws(EngineError) in
       try state.markZeros(at: offset, limit: limit)
     }
-    switch found {
-    case .done(let count): return count
-    case .stored(let hostOffset, let count):
-      try guestFile.writeZeros(at: hostOffset, count: count, freeing: !keepingRoom)
-      return count
-    }
+    return try found.finish(in: guestFile, keepingRoom: keepingRoom)
   }
 
   /// Whole clusters that are stored read as zeros afterwards; nothing else has anything to let go of.
@@ -55,14 +50,6 @@ extension QEDLayer: WritableLayer {
   func close() throws(EngineError) {
     try state.withLock { (state) throws(EngineError) in try state.close() }
   }
-}
-
-/// What became of guest bytes that are to read as zeros.
-enum QEDZeroing: Sendable {
-  /// They do; 0: only writing zeros will do.
-  case done(UInt64)
-  /// They are stored, and zeros have to be written there.
-  case stored(hostOffset: UInt64, count: UInt64)
 }
 
 extension QEDState {
@@ -92,7 +79,7 @@ extension QEDState {
   }
 
   mutating func link(_ allocation: Allocation) throws(EngineError) {
-    try extendFile(to: allocation.hostOffset + allocation.length)
+    try self.end.extend(to: allocation.hostOffset + allocation.length)
     let table = try writableTable(for: allocation.guestOffset)
     for done in stride(from: 0, to: allocation.length, by: Int(geometry.clusterSize)) {
       try setEntry(at: allocation.guestOffset + done, in: table, toRaw: allocation.hostOffset + done)
@@ -100,7 +87,7 @@ extension QEDState {
   }
 
   /// Gives whole clusters without room the mark of zeros.
-  mutating func markZeros(at offset: UInt64, limit: UInt64) throws(EngineError) -> QEDZeroing {
+  mutating func markZeros(at offset: UInt64, limit: UInt64) throws(EngineError) -> Zeroing {
     let found = try extent(at: offset, limit: limit)
     switch found.source {
     case .stored:

@@ -21,8 +21,6 @@ struct QcowChecker {
 
   /// What clusters are aligned to, whatever their size.
   private static let sector: UInt64 = 512
-  /// Entries that are read at once.
-  private static let chunk: UInt64 = 8192
   /// Findings that are listed by words; more are only counted.
   private static let maximumFindings = 10_000
 
@@ -42,10 +40,11 @@ struct QcowChecker {
   mutating func run() throws(EngineError) -> CheckReport {
     report.totalClusters = header.virtualSize.dividedRoundingUp(by: geometry.clusterSize)
     for range in header.fixedRanges where !range.isEmpty { _ = touched.insert(Self.sectors(range)) }
-    try forEachEntry(inTableAt: header.l1Offset, count: header.l1Count) {
-      (checker, index, raw) throws(EngineError) in
-      try checker.progress.step(index, of: checker.header.l1Count)
-      return try checker.check(table: raw, index)
+    let walk = TableWalk(file, .bigEndian)
+    try walk.forEachEntry(inTableAt: header.l1Offset, count: header.l1Count) {
+      (index, raw) throws(EngineError) in
+      try progress.step(index, of: header.l1Count)
+      return try check(table: raw, index, walk)
     }
     guard report.checkErrors == 0 else { return report }
     countLeaks()
@@ -55,7 +54,8 @@ struct QcowChecker {
   }
 
   /// False where the entry is to be taken out; so below.
-  private mutating func check(table: UInt64, _ l1Index: UInt64) throws(EngineError) -> Bool {
+  private mutating func check(table: UInt64, _ l1Index: UInt64, _ walk: TableWalk) throws(EngineError) -> Bool
+  {
     guard isInFile(table, geometry.l2ByteCount) else {
       return outside("L2 table of L1 entry \(l1Index)", table)
     }
@@ -66,8 +66,9 @@ struct QcowChecker {
     let firstCluster = l1Index << geometry.l2Bits
     var last: UInt64 = 0
     do throws(EngineError) {
-      try forEachEntry(inTableAt: table, count: 1 << geometry.l2Bits) { (checker, index, raw) in
-        checker.check(QcowEntry(raw: raw, checker.geometry), cluster: firstCluster + index, after: &last)
+      try walk.forEachEntry(inTableAt: table, count: 1 << geometry.l2Bits) {
+        (index, raw) throws(EngineError) in
+        check(QcowEntry(raw: raw, geometry), cluster: firstCluster + index, after: &last)
       }
     } catch {
       guard error.code != .cancelled else { throw error }
@@ -155,28 +156,6 @@ struct QcowChecker {
     report.leaks = (fileEnd - usedEnd) / geometry.clusterSize
     if report.leaks > 0 {
       note("Leaked \(report.leaks) clusters at the end of the file that nothing refers to")
-    }
-  }
-
-  /// Calls `body` with every entry of a table that is not 0; where it answers false the entry becomes 0.
-  private mutating func forEachEntry(
-    inTableAt table: UInt64, count: UInt64,
-    _ body: (inout QcowChecker, UInt64, UInt64) throws(EngineError) -> Bool
-  ) throws(EngineError) {
-    var first: UInt64 = 0
-    while first < count {
-      let part = min(Self.chunk, count - first)
-      let bytes = try file.bytes(at: table + first * 8, count: Int(part) * 8)
-      for index in 0..<part {
-        let raw = try bytes.parsed { (span) throws(EngineError) in
-          try span.bigEndian(UInt64.self, at: Int(index) * 8)
-        }
-        if raw == 0 { continue }
-        if try !body(&self, first + index, raw) {
-          try file.write(bytes: [UInt8](repeating: 0, count: 8), at: table + (first + index) * 8)
-        }
-      }
-      first += part
     }
   }
 

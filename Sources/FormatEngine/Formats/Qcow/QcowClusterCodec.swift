@@ -1,6 +1,6 @@
 /// Unpacks compressed clusters: raw deflate streams. Any number of threads.
 final class QcowClusterCodec: Sendable {
-  private let deflate = ContextPool { () throws(EngineError) in try DeflateUnpacker() }
+  private let deflate = ContextPool { () throws(EngineError) in try DeflateUnpacker(.raw) }
   private let buffers: BufferPool
   private let clusterSize: Int
 

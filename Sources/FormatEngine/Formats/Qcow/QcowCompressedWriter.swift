@@ -7,7 +7,7 @@ extension QcowLayer: CompressedWriting {
 
   /// Streams may look back 4 KiB, whatever the size of clusters.
   func makePacker() throws(EngineError) -> any ClusterPacker {
-    clusterSize <= 4 * KiB ? try DeflatePacker(level: 6) : try SmallWindowPacker(windowBits: 12)
+    clusterSize <= 4 * KiB ? try DeflatePacker(.raw, level: 6) : try SmallWindowPacker(windowBits: 12)
   }
 
   func storeCompressed(_ bytes: UnsafeRawBufferPointer, pieces: [PackedPiece]) throws(EngineError) {
@@ -20,7 +20,7 @@ extension QcowLayer: CompressedWriting {
     }
     unsafe try file.write(bytes, at: start)
     try state.withLock { (state) throws(EngineError) in
-      try state.extendFile(to: start + total)
+      try state.end.extend(to: start + total)
       var place = start
       for piece in pieces {
         try state.link(piece, at: place)

@@ -115,7 +115,7 @@ extension QcowState {
   fileprivate mutating func moveL1(count: UInt64) throws(EngineError) {
     var header = prologue.header
     let target = try reserve(count * 8, isAligned: true)
-    try makeZeros(from: target, to: target + count * 8)
+    try end.makeZeros(from: target, to: target + count * 8)
     var done: UInt64 = 0
     while done < header.l1ByteCount {
       let part = min(64 * KiB, header.l1ByteCount - done)

@@ -10,8 +10,8 @@ struct QcowState {
   private let l1: EntryTable<UInt64>
   private let l2: TableEntries
   var allocator: BlockAllocator
-  /// Size of the file when it was last asked for; clusters and tables that start past it are damage.
-  private var fileEnd: UInt64
+  /// Clusters and tables that start past it are damage.
+  var end: FileEnd
   private let fixedRanges: [Range<UInt64>]
   /// Something lies below that the image itself does not name.
   let isOverlay: Bool
@@ -34,9 +34,9 @@ struct QcowState {
       cacheByteCount: min(wanted, Self.maximumCacheBytes), writeOrder: order)
     l1 = EntryTable(
       in: file, at: prologue.header.l1Offset, count: prologue.header.l1Count, .bigEndian, writeOrder: order)
-    fileEnd = try file.byteCount()
+    end = try FileEnd(of: file)
     fixedRanges = prologue.header.fixedRanges
-    allocator = BlockAllocator(unit: geometry.clusterSize, end: fileEnd)
+    allocator = BlockAllocator(unit: geometry.clusterSize, end: end.known)
   }
 
   /// What is not stored reads as zeros.
@@ -126,8 +126,8 @@ struct QcowState {
   private mutating func requireRoom(at hostOffset: UInt64, byteCount: UInt64, _ what: String)
     throws(EngineError)
   {
-    if hostOffset >= fileEnd { fileEnd = max(fileEnd, try file.byteCount()) }
-    guard hostOffset >= UInt64(QcowHeader.byteCount), hostOffset < fileEnd,
+    if hostOffset >= end.known { try end.look() }
+    guard hostOffset >= UInt64(QcowHeader.byteCount), hostOffset < end.known,
       hostOffset <= maximumFileOffset - byteCount
     else {
       throw .corrupt(
@@ -173,7 +173,7 @@ struct QcowState {
       return table
     }
     let table = try reserve(geometry.l2ByteCount, isAligned: true)
-    try makeZeros(from: table, to: table + geometry.l2ByteCount)
+    try end.makeZeros(from: table, to: table + geometry.l2ByteCount)
     try l1.setEntry(at: index, to: table)
     return table
   }
@@ -194,24 +194,6 @@ struct QcowState {
     _ = allocator.reserveEnd(end.aligned(upTo: geometry.clusterSize) - end)
   }
 
-  /// Room at the end of the file, where something may have stood before, becomes zeros.
-  mutating func makeZeros(from start: UInt64, to end: UInt64) throws(EngineError) {
-    let byteCount = try file.byteCount()
-    if start < byteCount {
-      try file.writeZeros(at: start, count: min(byteCount, end) - start, freeing: true)
-    }
-    try extendFile(to: end)
-  }
-
-  /// Entries must not point past the end of the file, where a cluster ends with zeros that were not written.
-  /// The last byte before `end` is the caller's. (Another size of the file could cut off what others write
-  /// behind it at this moment.)
-  mutating func extendFile(to end: UInt64) throws(EngineError) {
-    guard end > fileEnd else { return }
-    if try file.byteCount() < end { try file.write(bytes: [0], at: end - 1) }
-    fileEnd = max(fileEnd, end)
-  }
-
   // MARK: The session
 
   mutating func flush() throws(EngineError) {
@@ -223,10 +205,6 @@ struct QcowState {
     try flush()
     guard hasAllocated else { return }
     // Room that was set aside and given back.
-    if try file.byteCount() > allocator.end {
-      try file.resize(to: allocator.end)
-      try file.flush()
-      fileEnd = min(fileEnd, allocator.end)
-    }
+    try end.cut(to: allocator.end)
   }
 }

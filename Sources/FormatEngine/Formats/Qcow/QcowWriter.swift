@@ -25,12 +25,7 @@ extension QcowLayer: WritableLayer {
     let found = try state.withLock { (state) throws(EngineError) in
       try state.forget(at: offset, limit: limit)
     }
-    switch found {
-    case .done(let count): return count
-    case .stored(let hostOffset, let count):
-      try guestFile.writeZeros(at: hostOffset, count: count, freeing: !keepingRoom)
-      return count
-    }
+    return try found.finish(in: guestFile, keepingRoom: keepingRoom)
   }
 
   func discard(at offset: UInt64, limit: UInt64) throws(EngineError) -> UInt64 {
@@ -51,14 +46,6 @@ extension QcowLayer: WritableLayer {
   func close() throws(EngineError) {
     try state.withLock { (state) throws(EngineError) in try state.close() }
   }
-}
-
-/// What became of guest bytes that are to read as zeros.
-enum QcowZeroing: Sendable {
-  /// They do; 0: only writing zeros will do.
-  case done(UInt64)
-  /// They are stored, and zeros have to be written there.
-  case stored(hostOffset: UInt64, count: UInt64)
 }
 
 extension QcowState {
@@ -87,7 +74,7 @@ extension QcowState {
   }
 
   mutating func link(_ allocation: Allocation) throws(EngineError) {
-    try extendFile(to: allocation.hostOffset + allocation.length)
+    try self.end.extend(to: allocation.hostOffset + allocation.length)
     let table = try writableTable(for: allocation.guestOffset)
     for done in stride(from: 0, to: allocation.length, by: Int(geometry.clusterSize)) {
       // What a packed cluster took stays unused: its neighbours share its sectors.
@@ -96,7 +83,7 @@ extension QcowState {
   }
 
   /// Takes clusters out of the tables where zeros are read then.
-  mutating func forget(at offset: UInt64, limit: UInt64) throws(EngineError) -> QcowZeroing {
+  mutating func forget(at offset: UInt64, limit: UInt64) throws(EngineError) -> Zeroing {
     let found = try extent(at: offset, limit: limit)
     switch found.source {
     case .below, .zeros: return .done(hasNothingBelow ? found.length : 0)

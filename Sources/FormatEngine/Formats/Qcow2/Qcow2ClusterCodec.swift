@@ -9,7 +9,7 @@ final class Qcow2ClusterCodec: Sendable {
   }
 
   let method: Method
-  private let deflate = ContextPool { () throws(EngineError) in try DeflateUnpacker() }
+  private let deflate = ContextPool { () throws(EngineError) in try DeflateUnpacker(.raw) }
   private let zstandard = ContextPool { () throws(EngineError) in try ZstandardUnpacker() }
   private let buffers: BufferPool
 

@@ -7,7 +7,7 @@ extension Qcow2Layer: CompressedWriting {
 
   func makePacker() throws(EngineError) -> any ClusterPacker {
     switch codec.method {
-    case .deflate: try DeflatePacker(level: Self.deflateLevel)
+    case .deflate: try DeflatePacker(.raw, level: Self.deflateLevel)
     case .zstandard: try ZstandardPacker(level: Self.zstandardLevel)
     }
   }

@@ -4,7 +4,7 @@ final class VMDKGrainCodec: Sendable {
   private let grainSize: Int
   /// A marker with their length stands before the packed bytes.
   private let hasMarkers: Bool
-  private let unpackers = ContextPool { () throws(EngineError) in try ZlibStreamUnpacker() }
+  private let unpackers = ContextPool { () throws(EngineError) in try DeflateUnpacker(.zlib) }
   private let buffers: BufferPool
 
   init(_ geometry: VMDKGrainGeometry, file: any ByteStore) {

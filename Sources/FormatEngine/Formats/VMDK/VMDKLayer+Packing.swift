@@ -11,7 +11,7 @@ extension VMDKLayer: CompressedWriting {
   var needsAscendingOffsets: Bool { true }
 
   func makePacker() throws(EngineError) -> any ClusterPacker {
-    try ZlibStreamPacker(level: Self.deflateLevel)
+    try DeflatePacker(.zlib, level: Self.deflateLevel)
   }
 
   /// The fastest level whose output is never larger than qemu-img's, which is zlib's level 6: by 0.4 % smaller on

@@ -1,0 +1,41 @@
+/// How long a file is, for formats that put what is new at its end. Lives in its layer's lock; others write to the
+/// file meanwhile, who make it longer only.
+struct FileEnd {
+  private let file: any ByteStore
+  /// Bytes that the file is known to have.
+  private(set) var known: UInt64
+
+  init(of file: any ByteStore) throws(EngineError) {
+    self.file = file
+    known = try file.byteCount()
+  }
+
+  /// Asks the file again.
+  mutating func look() throws(EngineError) { known = max(known, try file.byteCount()) }
+
+  /// Entries must not point past the end of the file, where a cluster ends with zeros that were not written.
+  /// The last byte before `end` is the caller's. (Another size of the file could cut off what others write
+  /// behind it at this moment.)
+  mutating func extend(to end: UInt64) throws(EngineError) {
+    guard end > known else { return }
+    if try file.byteCount() < end { try file.write(bytes: [0], at: end - 1) }
+    try look()
+  }
+
+  /// Room at the end of the file, where something may have stood before, becomes zeros.
+  mutating func makeZeros(from start: UInt64, to end: UInt64) throws(EngineError) {
+    let byteCount = try file.byteCount()
+    if start < byteCount {
+      try file.writeZeros(at: start, count: min(byteCount, end) - start, freeing: true)
+    }
+    try extend(to: end)
+  }
+
+  /// Gives back what lies past `end`, when nobody else writes.
+  mutating func cut(to end: UInt64) throws(EngineError) {
+    guard try file.byteCount() > end else { return }
+    try file.resize(to: end)
+    try file.flush()
+    known = min(known, end)
+  }
+}
