@@ -99,6 +99,9 @@ final class ConvertWork: Sendable {
   let marksZeros: Bool
   /// Bytes of one segment: enough for large requests, little enough for eight threads' buffers.
   let segmentByteCount: UInt64
+  /// VHDX has blocks of up to 256 MiB, of which each thread would hold one in memory. Those that have room by default are
+  /// smaller.
+  private static let largestSegment = 32 * MiB
   private let progress: Progress
   private let cursor = Mutex(Cursor())
   private let pace = Mutex(Pace())
@@ -131,7 +134,10 @@ final class ConvertWork: Sendable {
     let layer = target.top as? any BackingChanging
     storedUnit = layer?.storedUnit ?? max(target.top.clusterSize, 512)
     marksZeros = layer?.marksZeros ?? false
-    segmentByteCount = packing.map { max($0.compressionUnit, MiB) } ?? max(target.top.clusterSize, 2 * MiB)
+    // Units that are compared with a new backing file are compared whole.
+    let largest = if case .differences = options.scope { UInt64.max } else { Self.largestSegment }
+    segmentByteCount =
+      packing.map { max($0.compressionUnit, MiB) } ?? min(max(target.top.clusterSize, 2 * MiB), largest)
   }
 
   /// What packs units for the target, nil where they are stored as they are.
@@ -158,7 +164,7 @@ final class ConvertWork: Sendable {
       try skipNothing(&cursor.offset)
       try report(isSurveyed ? 0 : cursor.offset - start)
       guard cursor.offset < source.byteCount else { return nil }
-      // Pieces end at multiples of the segment, so that no two share a cluster.
+      // Pieces end at multiples of the segment, so that no two share a cluster, but for very large ones.
       let end = min((cursor.offset + 1).aligned(upTo: segmentByteCount), source.byteCount)
       let segment = ConvertSegment(
         number: cursor.nextNumber, offset: cursor.offset, length: end - cursor.offset,

@@ -60,7 +60,13 @@ struct VHDXNewImage {
   private var log: UInt64 { MiB }
   private var bat: UInt64 { log + logLength }
   /// Never none: it is a region of its own.
-  private var batLength: UInt64 { max(geometry.entryCount * 8, 1).aligned(upTo: MiB) }
+  private var batLength: UInt64 { max(promisedEntryCount * 8, 1).aligned(upTo: MiB) }
+  /// QEMU counts the bitmaps of an empty disk as those before its block number 2^32 - 1, and does not open images
+  /// that have no room for their entries.
+  private var promisedEntryCount: UInt64 {
+    geometry.blockCount > 0 || geometry.hasParent
+      ? geometry.entryCount : UInt64(UInt32.max) >> geometry.chunkBits
+  }
   private var metadataRegion: UInt64 { bat + batLength }
   private var blocks: UInt64 { metadataRegion + MiB }
 

@@ -7,11 +7,18 @@ struct VPCMetadataMap {
   }
 
   private var regions: [Region] = []
+  /// First byte after all entries that the header promises, where the file has room for them. Those past the disk's
+  /// end mean nothing here, but other programs read them all.
+  private let promisedEnd: UInt64
 
   /// `corrupt` where header and table lie over one another or over the footer's copy.
   init(
     _ footer: VPCFooter, _ header: VPCDynamicHeader, _ geometry: VPCGeometry, fileByteCount: UInt64
   ) throws(EngineError) {
+    let promised = header.tableOffset.addingReportingOverflow(
+      (UInt64(header.entryCount) * 4).aligned(upTo: VPCGeometry.sectorSize))
+    let contentEnd = fileByteCount - min(fileByteCount, UInt64(VPCFooter.byteCount - 1))
+    promisedEnd = promised.overflow || promised.partialValue > contentEnd ? 0 : promised.partialValue
     try add("the copy of the footer", 0, UInt64(VPCFooter.byteCount))
     try add("the dynamic disk header", footer.headerOffset, UInt64(VPCDynamicHeader.byteCount))
     try add(
@@ -46,5 +53,5 @@ struct VPCMetadataMap {
   }
 
   /// First byte after all of it.
-  var end: UInt64 { regions.map(\.end).max() ?? 0 }
+  var end: UInt64 { max(promisedEnd, regions.map(\.end).max() ?? 0) }
 }

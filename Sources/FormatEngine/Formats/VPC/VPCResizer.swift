@@ -68,6 +68,7 @@ extension VPCState {
       try VPCTableFill.write(to: file, from: oldEnd, to: newEnd)
     } else {
       newHeader.tableOffset = try moveTable(entries: grown.blockCount)
+      newHeader.entryCount = UInt32(grown.blockCount)
     }
     try file.flush()
     if newHeader != header {
@@ -144,8 +145,12 @@ extension VPCState {
       try remove(block: index, from: room)
     }
     try flush()
-    try adopt(
-      VPCGeometry(blockSize: geometry.blockSize, virtualSize: newSize), virtualSize: newSize)
+    let shrunk = VPCGeometry(blockSize: geometry.blockSize, virtualSize: newSize)
+    // Other programs read as many entries as the header says: the table's end is about to become others' room.
+    header.entryCount = min(header.entryCount, UInt32(shrunk.blockCount))
+    try file.write(bytes: header.firstSector, at: footer.headerOffset)
+    try file.flush()
+    try adopt(shrunk, virtualSize: newSize)
     try trimEnd()
   }
 }

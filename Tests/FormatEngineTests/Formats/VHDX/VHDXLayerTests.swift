@@ -161,6 +161,23 @@ private let mebibyte = 1 << 20
     #expect(try chain.readBytes(at: 0, count: mebibyte).allSatisfy { $0 == 0 })
   }
 
+  /// QEMU wants room for more entries than a disk without any block has.
+  @Test(arguments: [1, 8, 32]) func emptyDiskIsOneForTheJudge(blockMiB: Int) throws {
+    try TemporaryFolder.with { folder in
+      let path = folder.file("empty.vhdx")
+      let store = try FileStore.create(path, emptying: true, flushing: .never)
+      try VHDXBytes.new(0, blockMiB << 20, 512).write(to: store)
+      #expect(try ReferenceTool.content(of: path, format: "vhdx", in: folder) == [])
+      let chain = try ImageChain.over(store, format: VHDXFormat.self, access: .readWrite)
+      #expect(chain.virtualSize == 0)
+      try chain.resize(to: 3 * MiB)
+      try chain.writeBytes([UInt8](repeating: 4, count: 512), at: MiB)
+      try chain.close()
+      let content = try ReferenceTool.content(of: path, format: "vhdx", in: folder)
+      #expect(content.count == 3 << 20 && content[1 << 20] == 4)
+    }
+  }
+
   @Test func sessionGivesNewIdentifiers() throws {
     let image = try VHDXBytes()
     let store = MemoryStore(image.bytes)
