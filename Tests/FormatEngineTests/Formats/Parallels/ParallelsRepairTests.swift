@@ -188,4 +188,19 @@ import Testing
     #expect(store.snapshot == bytes)
     #expect(try ImageChain.over(store, format: ParallelsFormat.self).readAll() == image.disk(bytes))
   }
+
+  /// Such an entry is read, with zeros for what is missing, so a check sees it, and one repair is enough.
+  @Test(arguments: 1...3) func entryOfWhichTheFileHasAPartIsMended(_ count: Int) throws {
+    var random = SeededRandom(seed: 12)
+    var image = ParallelsImage.small
+    image.places = [:]
+    var bytes = Array(image.build(&random)[..<(64 + 4 * 20)])
+    bytes += [UInt8](repeating: 0x7f, count: count)
+    let store = MemoryStore(bytes)
+    let words = "cluster 20 is outside image"
+    #expect(try chain(store, .readOnly).check(progress: .none).findings.contains("ERROR \(words)"))
+    let report = try chain(store, .readWrite).repair(.all, progress: .none)
+    #expect(report.findings.contains("Repairing \(words)"))
+    #expect(try chain(store, .readOnly).check(progress: .none).corruptions == 0)
+  }
 }
