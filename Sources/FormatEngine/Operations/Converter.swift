@@ -122,8 +122,21 @@ final class ConvertWork: Sendable {
     let layer = target.top as? any BackingChanging
     storedUnit = layer?.storedUnit ?? max(target.top.clusterSize, 512)
     marksZeros = layer?.marksZeros ?? false
-    segmentByteCount = packing.map { max($0.compressionUnit, MiB) } ?? max(target.top.clusterSize, 2 * MiB)
+    let wholeUnits = if case .differences = options.scope { storedUnit } else { UInt64(512) }
+    segmentByteCount =
+      packing.map { max($0.compressionUnit, MiB) }
+      ?? max(Self.segmentByteCount(forClusterSize: target.top.clusterSize), wholeUnits)
   }
+
+  /// Whole clusters, so that none is made by one piece and filled up by another, but not where they are so large
+  /// that a buffer for one in each thread would take the memory: Parallels' may have 2 GiB.
+  static func segmentByteCount(forClusterSize clusterSize: UInt64) -> UInt64 {
+    clusterSize <= largestWholeCluster ? max(clusterSize, usualSegmentByteCount) : usualSegmentByteCount
+  }
+
+  private static let usualSegmentByteCount = 2 * MiB
+  /// What Hyper-V's disks have.
+  private static let largestWholeCluster = 32 * MiB
 
   /// What packs units for the target, nil where they are stored as they are.
   private static func packing(of target: ImageChain, _ options: ConvertOptions) throws(EngineError)
@@ -146,8 +159,8 @@ final class ConvertWork: Sendable {
     try cursor.withLock { (cursor) throws(EngineError) in
       try skipNothing(&cursor.offset)
       guard cursor.offset < source.byteCount else { return nil }
-      // Pieces end at multiples of the segment, so that no two share a cluster.
-      let end = min((cursor.offset + 1).aligned(upTo: segmentByteCount), source.byteCount)
+      // Pieces end at multiples of the segment, so that no two share a cluster (that is not too large).
+      let end = min((cursor.offset + 1).raised(to: segmentByteCount), source.byteCount)
       let segment = ConvertSegment(
         number: cursor.nextNumber, offset: cursor.offset, length: end - cursor.offset)
       cursor.offset = end
@@ -169,7 +182,7 @@ final class ConvertWork: Sendable {
       guard idle > 0 else { return }
       let end = offset + idle
       // Only whole segments: what remains shares one with other work.
-      let next = end == source.byteCount ? end : end.aligned(downTo: segmentByteCount)
+      let next = end == source.byteCount ? end : end.floored(to: segmentByteCount)
       guard next > offset else { return }
       try report(next - offset)
       offset = next
