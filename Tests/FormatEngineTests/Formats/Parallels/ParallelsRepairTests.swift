@@ -203,4 +203,23 @@ import Testing
     #expect(report.findings.contains("Repairing \(words)"))
     #expect(try chain(store, .readOnly).check(progress: .none).corruptions == 0)
   }
+
+  /// A cluster may have 2 GiB, of which the file holds some KiB: what is not there is not written out for each copy.
+  @Test func copiesOfSharedClustersStaySparse() throws {
+    var random = SeededRandom(seed: 13)
+    var image = ParallelsImage(isExtended: false, clusterSectors: 16384, sectorCount: 3 * 16384)
+    image.dataSector = 1
+    image.places = [0: 0, 1: 0, 2: 0]
+    let data = random.bytes(100_000)
+    let store = MemoryStore(image.build(&random) + data)
+    let counting = CountingStore(store)
+    let chain = try ImageChain.over(
+      counting, format: ParallelsFormat.self, access: .readWrite, isForInspection: true)
+    let report = try #require(chain.top as? any Repairable).repair(.all, progress: .none)
+    #expect(report.findings.filter { $0.hasPrefix("Repairing duplicate") }.count == 2)
+    #expect(counting.byteCount(.write) < 3 << 20)
+    let disk = try ImageChain.over(store, format: ParallelsFormat.self).readAll()
+    let cluster = data + [UInt8](repeating: 0, count: image.clusterSize - data.count)
+    #expect(disk == cluster + cluster + cluster)
+  }
 }
