@@ -99,9 +99,6 @@ final class ConvertWork: Sendable {
   let marksZeros: Bool
   /// Bytes of one segment: enough for large requests, little enough for eight threads' buffers.
   let segmentByteCount: UInt64
-  /// VHDX has blocks of up to 256 MiB, of which each thread would hold one in memory. Those that have room by default are
-  /// smaller.
-  private static let largestSegment = 32 * MiB
   private let progress: Progress
   private let cursor = Mutex(Cursor())
   private let pace = Mutex(Pace())
@@ -134,11 +131,21 @@ final class ConvertWork: Sendable {
     let layer = target.top as? any BackingChanging
     storedUnit = layer?.storedUnit ?? max(target.top.clusterSize, 512)
     marksZeros = layer?.marksZeros ?? false
-    // Units that are compared with a new backing file are compared whole.
-    let largest = if case .differences = options.scope { UInt64.max } else { Self.largestSegment }
+    let wholeUnits = if case .differences = options.scope { storedUnit } else { UInt64(512) }
     segmentByteCount =
-      packing.map { max($0.compressionUnit, MiB) } ?? min(max(target.top.clusterSize, 2 * MiB), largest)
+      packing.map { max($0.compressionUnit, MiB) }
+      ?? max(Self.segmentByteCount(forClusterSize: target.top.clusterSize), wholeUnits)
   }
+
+  /// Whole clusters, so that none is made by one piece and filled up by another, but not where they are so large
+  /// that a buffer for one in each thread would take the memory: VHDX has blocks of 256 MiB, Parallels clusters of 2 GiB.
+  static func segmentByteCount(forClusterSize clusterSize: UInt64) -> UInt64 {
+    clusterSize <= largestWholeCluster ? max(clusterSize, usualSegmentByteCount) : usualSegmentByteCount
+  }
+
+  private static let usualSegmentByteCount = 2 * MiB
+  /// What Hyper-V's disks have.
+  private static let largestWholeCluster = 32 * MiB
 
   /// What packs units for the target, nil where they are stored as they are.
   private static func packing(of target: ImageChain, _ options: ConvertOptions) throws(EngineError)
@@ -164,8 +171,8 @@ final class ConvertWork: Sendable {
       try skipNothing(&cursor.offset)
       try report(isSurveyed ? 0 : cursor.offset - start)
       guard cursor.offset < source.byteCount else { return nil }
-      // Pieces end at multiples of the segment, so that no two share a cluster, but for very large ones.
-      let end = min((cursor.offset + 1).aligned(upTo: segmentByteCount), source.byteCount)
+      // Pieces end at multiples of the segment, so that no two share a cluster (that is not too large).
+      let end = min((cursor.offset + 1).raised(to: segmentByteCount), source.byteCount)
       let segment = ConvertSegment(
         number: cursor.nextNumber, offset: cursor.offset, length: end - cursor.offset,
         weight: isSurveyed ? try copiedByteCount(of: cursor.offset..<end) : end - cursor.offset)
@@ -189,7 +196,7 @@ final class ConvertWork: Sendable {
       guard idle > 0 else { return }
       let end = offset + idle
       // Only whole segments: what remains shares one with other work.
-      let next = end == source.byteCount ? end : end.aligned(downTo: segmentByteCount)
+      let next = end == source.byteCount ? end : end.floored(to: segmentByteCount)
       guard next > offset else { return }
       offset = next
     }

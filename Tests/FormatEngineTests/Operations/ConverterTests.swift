@@ -138,4 +138,30 @@ import Testing
       #expect(try target.readAll() == source.readAll())
     }
   }
+
+  /// Parallels' clusters may have 2 GiB: none of them is read into memory at once, one for each thread.
+  @Test func hugeClustersAreCopiedInPieces() throws {
+    let byteCount: UInt64 = 40 << 20
+    let bytes = CountingStore(MemoryStore([UInt8](repeating: 7, count: Int(byteCount))))
+    let plain = try RawFormat.open(
+      bytes, LayerRequest(path: "source", access: .readOnly, references: ReferenceOpener()))
+    let source = ImageChain(
+      members: [ChainMember(layer: plain, file: bytes, path: "source", formatName: "raw")])
+    var values = OptionValues(ParallelsFormat.createOptions)
+    try values.set("cluster_size", to: String(byteCount))
+    let store = MemoryStore()
+    try ParallelsFormat.create(
+      on: store,
+      CreateRequest(path: "target", virtualSize: byteCount, options: values, references: ReferenceOpener()))
+    let layer = try ParallelsFormat.open(
+      store, LayerRequest(path: "target", access: .readWrite, references: ReferenceOpener()))
+    let target = ImageChain(
+      members: [ChainMember(layer: layer, file: store, path: "target", formatName: "parallels")],
+      access: .readWrite)
+    var options = ConvertOptions()
+    options.threadCount = 4
+    try Converter.convert(from: [source], to: target, options)
+    #expect(bytes.callCount(.read) >= 20)
+    #expect(try target.readAll() == source.readAll())
+  }
 }

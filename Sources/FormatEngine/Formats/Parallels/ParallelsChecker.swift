@@ -162,13 +162,24 @@ struct ParallelsChecker {
     report.imageEndOffset = used.end
   }
 
+  /// Zeros take no room in the copy: a cluster may have 2 GiB, of which a small file holds next to nothing.
   private func copyCluster(from source: UInt64, to target: UInt64) throws(EngineError) {
     let buffer = AlignedBuffer(byteCount: Int(min(geometry.clusterSize, MiB)))
     var done: UInt64 = 0
     while done < geometry.clusterSize {
-      let piece = unsafe buffer.prefix(Int(min(geometry.clusterSize - done, UInt64(buffer.byteCount))))
+      let run = try file.run(at: source + done, limit: geometry.clusterSize - done)
+      guard run.isData else {
+        try file.writeZeros(at: target + done, count: run.length, freeing: true)
+        done += run.length
+        continue
+      }
+      let piece = unsafe buffer.prefix(Int(min(run.length, UInt64(buffer.byteCount))))
       unsafe try file.read(into: piece, at: source + done)
-      unsafe try file.write(UnsafeRawBufferPointer(piece), at: target + done)
+      if unsafe ZeroScan.isZero(UnsafeRawBufferPointer(piece)) {
+        try file.writeZeros(at: target + done, count: UInt64(piece.count), freeing: true)
+      } else {
+        unsafe try file.write(UnsafeRawBufferPointer(piece), at: target + done)
+      }
       done += UInt64(piece.count)
     }
   }

@@ -2,7 +2,8 @@
 /// are passed over.
 struct ParallelsEntryWalk {
   private let file: any ByteStore
-  /// First byte after the BAT, or after what the file has of it.
+  /// First byte after the BAT, or after what the file has of it. An entry of which the file has a part counts: it is
+  /// read, and its other bytes are zeros.
   private let end: UInt64
   private let buffer = AlignedBuffer(byteCount: Int(64 * KiB))
   /// Where the buffer's bytes are from.
@@ -13,7 +14,7 @@ struct ParallelsEntryWalk {
 
   init(_ geometry: ParallelsGeometry, in file: any ByteStore) throws(EngineError) {
     self.file = file
-    end = min(ParallelsGeometry.batOffset + geometry.entryCount * 4, try file.byteCount())
+    end = min(ParallelsGeometry.batOffset + geometry.entryCount * 4, try file.byteCount().aligned(upTo: 4))
   }
 
   /// The next entry, nil after the last one.

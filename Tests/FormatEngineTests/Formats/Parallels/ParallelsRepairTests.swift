@@ -188,4 +188,38 @@ import Testing
     #expect(store.snapshot == bytes)
     #expect(try ImageChain.over(store, format: ParallelsFormat.self).readAll() == image.disk(bytes))
   }
+
+  /// Such an entry is read, with zeros for what is missing, so a check sees it, and one repair is enough.
+  @Test(arguments: 1...3) func entryOfWhichTheFileHasAPartIsMended(_ count: Int) throws {
+    var random = SeededRandom(seed: 12)
+    var image = ParallelsImage.small
+    image.places = [:]
+    var bytes = Array(image.build(&random)[..<(64 + 4 * 20)])
+    bytes += [UInt8](repeating: 0x7f, count: count)
+    let store = MemoryStore(bytes)
+    let words = "cluster 20 is outside image"
+    #expect(try chain(store, .readOnly).check(progress: .none).findings.contains("ERROR \(words)"))
+    let report = try chain(store, .readWrite).repair(.all, progress: .none)
+    #expect(report.findings.contains("Repairing \(words)"))
+    #expect(try chain(store, .readOnly).check(progress: .none).corruptions == 0)
+  }
+
+  /// A cluster may have 2 GiB, of which the file holds some KiB: what is not there is not written out for each copy.
+  @Test func copiesOfSharedClustersStaySparse() throws {
+    var random = SeededRandom(seed: 13)
+    var image = ParallelsImage(isExtended: false, clusterSectors: 16384, sectorCount: 3 * 16384)
+    image.dataSector = 1
+    image.places = [0: 0, 1: 0, 2: 0]
+    let data = random.bytes(100_000)
+    let store = MemoryStore(image.build(&random) + data)
+    let counting = CountingStore(store)
+    let chain = try ImageChain.over(
+      counting, format: ParallelsFormat.self, access: .readWrite, isForInspection: true)
+    let report = try #require(chain.top as? any Repairable).repair(.all, progress: .none)
+    #expect(report.findings.filter { $0.hasPrefix("Repairing duplicate") }.count == 2)
+    #expect(counting.byteCount(.write) < 3 << 20)
+    let disk = try ImageChain.over(store, format: ParallelsFormat.self).readAll()
+    let cluster = data + [UInt8](repeating: 0, count: image.clusterSize - data.count)
+    #expect(disk == cluster + cluster + cluster)
+  }
 }
