@@ -24,6 +24,13 @@ public protocol ParentChecking: ImageLayer {
   func checkParent(_ parent: any ImageLayer, path: String) throws(EngineError)
 }
 
+/// A layer that records a state of its parent which changes with every session that writes to the parent.
+public protocol ParentRecording: ParentChecking, WritableLayer {
+  /// Records the state that `parent`, which is this layer's, has now: what was written to it was taken from here.
+  /// On disk when it returns.
+  func recordState(ofParent parent: any ImageLayer) throws(EngineError)
+}
+
 /// One opened image file. It speaks for its own file only; `ImageChain` stacks layers.
 ///
 /// Any thread may call any method at any time.

@@ -29,8 +29,24 @@ public enum Committer {
     options.scope = .above(depth: depth)
     options.looksForZeros = false
     options.rateLimit = rateLimit
-    try Converter.convert(from: [source], to: base, options, progress: progress)
-    try base.close()
+    do throws(EngineError) {
+      try Converter.convert(from: [source], to: base, options, progress: progress)
+      try base.close()
+    } catch {
+      // What was written reads the same in the layer above, too: that goes on.
+      try? recordState(of: base, at: depth, of: chain)
+      throw error
+    }
+    try recordState(of: base, at: depth, of: chain)
+  }
+
+  /// The layer above the base was made over what that was until now.
+  private static func recordState(of base: ImageChain, at depth: Int, of chain: ImageChain)
+    throws(EngineError)
+  {
+    guard depth == 1, let layer = chain.top as? any ParentRecording else { return }
+    try chain.changingWhole { () throws(EngineError) in try layer.recordState(ofParent: base.top) }
+    try chain.close()
   }
 
   /// Lets go of what the top stores, when the layer below has all of it.

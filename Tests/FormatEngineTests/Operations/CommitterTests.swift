@@ -31,6 +31,40 @@ import Testing
     }
   }
 
+  /// An image that keeps what it holds goes on lying over the base that took it over, which is another one by the ids
+  /// that both record.
+  @Test(arguments: ["vdi", "vhdx", "vmdk", "vpc"])
+  func anImageThatKeepsItsContentStaysReadable(_ format: String) throws {
+    try TemporaryFolder.with { folder in
+      let type = try #require(FormatCatalog.format(named: format) as? any CreatableFormat.Type)
+      let size: UInt64 = 8 << 20
+      let (base, top) = ("base.\(format)", "top.\(format)")
+      for (name, backing) in [(base, nil), (top, BackingReference(name: base, format: format))] {
+        let path = folder.file(name)
+        try type.create(
+          on: FileStore.create(path, flushing: .never),
+          CreateRequest(
+            path: path, virtualSize: size, backing: backing, options: OptionValues(type.createOptions),
+            references: ReferenceOpener()))
+      }
+      let options = OpenOptions(format: format, access: .readWrite)
+      var model = ModelDisk(byteCount: Int(size))
+      for round in 1...3 {
+        let chain = try ImageOpener.open(folder.file(top), options)
+        let bytes = [UInt8](repeating: UInt8(round), count: 100_000)
+        try chain.writeBytes(bytes, at: UInt64(round) << 20)
+        model.write(bytes, at: round << 20)
+        let lower = try ImageOpener.reopenForWriting(chain, from: 1, options)
+        try Committer.commit(chain, at: 1, into: lower)
+        try chain.close()
+        for name in [top, base] {
+          let content = try ImageOpener.open(folder.file(name), OpenOptions(format: format)).readAll()
+          #expect(ModelDisk.firstDifference(Array(content.prefix(Int(size))), model.bytes) == nil, "\(name)")
+        }
+      }
+    }
+  }
+
   /// What is between the top and its base may be shorter than both: it hides the base with zeros.
   @Test func aShortLayerBetweenHidesTheBase() throws {
     try TemporaryFolder.with { folder in

@@ -25,7 +25,7 @@ struct QEDChecker {
     self.file = file
     self.repairing = repairing
     self.progress = progress
-    fileEnd = try file.byteCount().aligned(downTo: geometry.clusterSize)
+    fileEnd = geometry.end(ofFileOf: try file.byteCount())
     used = try UnitBits(count: fileEnd / geometry.clusterSize)
   }
 

@@ -24,6 +24,9 @@ struct QEDGeometry: Equatable, Sendable {
   /// First guest byte after those that the L2 table for `guestOffset` describes.
   func tableEnd(_ guestOffset: UInt64) -> UInt64 { (l1Index(guestOffset) + 1) << coverageBits }
 
+  /// Where the last whole cluster of a file ends; a file has whole sectors, and what is missing in the last are zeros.
+  func end(ofFileOf byteCount: UInt64) -> UInt64 { byteCount.aligned(upTo: 512).aligned(downTo: clusterSize) }
+
   /// The largest disk that the tables can describe; larger ones than 2^63 bytes are nobody's.
   var maximumVirtualSize: UInt64 {
     let bits = entryBits + coverageBits

@@ -79,7 +79,7 @@ struct QEDHeader: Equatable, Sendable {
       throw .corrupt("QED table size is invalid")
     }
     guard geometry.allows(virtualSize: virtualSize) else { throw .corrupt("QED image size is invalid") }
-    let fileEnd = fileByteCount.aligned(downTo: UInt64(clusterSize))
+    let fileEnd = geometry.end(ofFileOf: fileByteCount)
     guard holdsTable(at: l1Offset, fileEnd: fileEnd) else { throw .corrupt("QED table offset is invalid") }
     // The spec has no header of no clusters; every writer's has one.
     guard headerClusters > 0 else { throw .corrupt("QED header size is invalid") }

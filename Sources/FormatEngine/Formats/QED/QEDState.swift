@@ -35,12 +35,11 @@ struct QEDState {
     l1 = EntryTable(
       in: file, at: prologue.header.l1Offset, count: geometry.entryCount, .littleEndian, writeOrder: order)
     end = try FileEnd(of: file)
-    allocator = BlockAllocator(
-      unit: geometry.clusterSize, end: end.known.aligned(downTo: geometry.clusterSize))
+    allocator = BlockAllocator(unit: geometry.clusterSize, end: geometry.end(ofFileOf: end.known))
   }
 
   /// Bytes of the whole clusters that the file is known to have. What lies past it is no image's.
-  private var fileEnd: UInt64 { end.known.aligned(downTo: geometry.clusterSize) }
+  private var fileEnd: UInt64 { geometry.end(ofFileOf: end.known) }
 
   /// What is not stored reads as zeros.
   var hasNothingBelow: Bool { prologue.backing == nil && !isOverlay }

@@ -186,7 +186,6 @@ extension VDIState {
 
 extension VDILayer: Emptyable {
   func removeContent(progress: Progress) throws(EngineError) {
-    let parent = try currentParent()
     try change { (state) throws(EngineError) in
       guard state.geometry.type != .fixed else { throw .unsupported("Operation not supported") }
       for block in 0..<state.geometry.blockCount {
@@ -195,17 +194,20 @@ extension VDILayer: Emptyable {
         try state.map.setEntry(at: block, to: VDIEntry.free.raw)
         if state.session?.wantsFlush == true { try state.flush() }
       }
-      // It has no differences to what the parent was before.
-      if let parent { state.header.setParent(parent) }
       try state.flush()
       try state.compact()
     }
   }
+}
 
-  /// The header of the parent as it is now, nil where there is none or it cannot be found.
-  private func currentParent() throws(EngineError) -> VDIHeader? {
-    guard let name = backing?.candidates?.first else { return nil }
-    return try VDIParentFinder.header(of: name, request.references, namedBy: request.path)
+extension VDILayer: ParentRecording {
+  func recordState(ofParent parent: any ImageLayer) throws(EngineError) {
+    guard let parent = parent as? VDILayer else { return }
+    let header = parent.state.withLock { $0.header }
+    try change { (state) throws(EngineError) in
+      state.header.setParent(header)
+      try state.flush()
+    }
   }
 }
 

@@ -1,5 +1,7 @@
+import Synchronization
+
 extension VHDXLayer: Emptyable {
-  /// Everything is the parent's again, whose present state is recorded: what was taken over into it has changed it.
+  /// Everything is the parent's again.
   func removeContent(progress: Progress) throws(EngineError) {
     let geometry = image.metadata.geometry
     guard geometry.hasParent else { throw .unsupported("A VHDX without a parent cannot be emptied") }
@@ -14,19 +16,27 @@ extension VHDXLayer: Emptyable {
       }
     }
     try change { (state) throws(EngineError) in
-      try state.recordStateOfParent()
       try state.flush()
       try state.cutOffFreeEnd()
     }
   }
 }
 
+extension VHDXLayer: ParentRecording {
+  func recordState(ofParent parent: any ImageLayer) throws(EngineError) {
+    guard let parent = parent as? VHDXLayer else { return }
+    let linkage = parent.state.withLock { $0.headers.header.dataWriteGuid }
+    try change { (state) throws(EngineError) in
+      try state.recordLinkage(linkage)
+      try state.flush()
+    }
+  }
+}
+
 extension VHDXState {
-  /// The parent's data write GUID as it is now, in the place of the old one: GUIDs are all of one length.
-  fileprivate mutating func recordStateOfParent() throws(EngineError) {
-    guard let parentFile, var parent = image.metadata.parent else { return }
-    let linkage = try VHDXHeader.readCurrent(from: parentFile).0.dataWriteGuid
-    guard !parent.linkages.contains(linkage) else { return }
+  /// The parent's data write GUID in the place of the old one: GUIDs are all of one length.
+  fileprivate mutating func recordLinkage(_ linkage: VHDXGuid) throws(EngineError) {
+    guard var parent = image.metadata.parent, !parent.linkages.contains(linkage) else { return }
     let item = image.metadataRegion.lowerBound + image.metadata.parentLocator.lowerBound
     let bytes = try file.bytes(at: item, count: image.metadata.parentLocator.count)
     let place = try VHDXParentLocator.place(of: VHDXParentLocator.Key.linkage, in: bytes)

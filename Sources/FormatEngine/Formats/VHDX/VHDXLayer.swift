@@ -62,7 +62,6 @@ extension VHDXLayer: ParentChecking {
       throw .invalid("The parent of '\(self.path)' must be a VHDX image, which '\(path)' is not")
     }
     let dataWriteGuid = parent.state.withLock { $0.headers.header.dataWriteGuid }
-    state.withLock { $0.parentFile = parent.file }
     guard linkages.contains(dataWriteGuid) else {
       throw .corrupt(
         "'\(path)' is not the parent of '\(self.path)', or was changed since: its data write GUID is"

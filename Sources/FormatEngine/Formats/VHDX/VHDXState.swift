@@ -11,8 +11,6 @@ struct VHDXState {
   var isPreparedToWrite = false
   /// Blocks that no entry points to any more once the next flush is done.
   var letGo: [UInt64] = []
-  /// The parent's file, once the parent is open; its header alone is read.
-  var parentFile: (any ByteStore)?
   let file: any ByteStore
 
   init(_ image: VHDXImage, file: any ByteStore) throws(EngineError) {

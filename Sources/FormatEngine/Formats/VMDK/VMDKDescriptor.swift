@@ -12,6 +12,7 @@ struct VMDKDescriptor: Equatable, Sendable {
   var extents: [VMDKExtentLine]
   /// Where the digits of the content id stand in the text.
   var contentIDRange: Range<Int>
+  var parentContentIDRange: Range<Int>
   /// The same for the long content id, which ends with the short one; nil where there is none.
   var longContentIDRange: Range<Int>?
   /// Another file records which parts of the disk change.
@@ -33,6 +34,7 @@ struct VMDKDescriptor: Equatable, Sendable {
     createType = ""
     extents = []
     contentIDRange = 0..<0
+    parentContentIDRange = 0..<0
     var start = 0
     let end = text.firstIndex(of: 0) ?? text.count
     while start < end {
@@ -61,7 +63,9 @@ struct VMDKDescriptor: Equatable, Sendable {
     case "cid" where contentIDRange.isEmpty:
       contentID = try Self.contentID(value)
       contentIDRange = value.startIndex..<value.endIndex
-    case "parentcid": parentContentID = try Self.contentID(value)
+    case "parentcid":
+      parentContentID = try Self.contentID(value)
+      parentContentIDRange = value.startIndex..<value.endIndex
     case "createtype" where createType.isEmpty: createType = String(decoding: value, as: UTF8.self)
     case "parentfilenamehint" where parentFileNameHint == nil:
       parentFileNameHint = String(decoding: value, as: UTF8.self)
@@ -94,7 +98,7 @@ struct VMDKDescriptor: Equatable, Sendable {
     return random + digits(short, count: 8)
   }
 
-  private static func digits(_ value: UInt32, count: Int) -> [UInt8] {
+  static func digits(_ value: UInt32, count: Int) -> [UInt8] {
     let digits = String(value, radix: 16)
     return Array((String(repeating: "0", count: max(0, count - digits.utf8.count)) + digits).utf8)
   }

@@ -8,7 +8,6 @@ final class VMDKLayer: ImageLayer {
   let storesHoles: Bool
   let path: String
   let createType: String
-  let parentContentID: UInt32
   let hasChangeTracking: Bool
   let descriptorPlace: VMDKDescriptorPlace
   let extents: [VMDKOpenedExtent]
@@ -28,7 +27,6 @@ final class VMDKLayer: ImageLayer {
     extents = image.extents
     virtualSize = image.extents.last?.range.upperBound ?? 0
     createType = image.descriptor.createType
-    parentContentID = image.descriptor.parentContentID
     hasChangeTracking = image.descriptor.hasChangeTracking
     descriptorPlace = image.descriptorPlace
     backing = image.descriptor.backing
@@ -46,6 +44,7 @@ final class VMDKLayer: ImageLayer {
   }
 
   var contentID: UInt32 { state.withLock { $0.contentID } }
+  var parentContentID: UInt32 { state.withLock { $0.parentContentID } }
 
   func store(_ index: UInt16) -> any ByteStore { stores[Int(index)] }
 
@@ -96,6 +95,8 @@ struct VMDKState {
   /// By the number of the extent; made when it is first needed, since a disk may have thousands.
   private var maps: [(any VMDKExtentMap)?]
   var contentID: UInt32
+  /// Which state of the parent the grains are differences to.
+  var parentContentID: UInt32
   /// The content id on disk says that the content changed since the image was opened.
   var hasNewContentID = false
   private var isStreaming = false
@@ -111,6 +112,7 @@ struct VMDKState {
     hasParent = image.descriptor.hasParent
     maps = Array(repeating: nil, count: image.extents.count)
     contentID = image.descriptor.contentID
+    parentContentID = image.descriptor.parentContentID
     cacheByteCount = max(Self.cacheByteCount / UInt64(max(image.extents.count, 1)), 64 * KiB)
   }
 

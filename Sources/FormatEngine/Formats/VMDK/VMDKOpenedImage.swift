@@ -11,6 +11,7 @@ struct VMDKDescriptorPlace: Sendable {
   /// In bytes; 0 for a file of its own.
   var offset: UInt64
   var contentIDRange: Range<Int>
+  var parentContentIDRange: Range<Int>
   var longContentIDRange: Range<Int>?
 }
 

@@ -63,6 +63,7 @@ struct VMDKOpener {
   private func place(of descriptor: VMDKDescriptor, at offset: UInt64) -> VMDKDescriptorPlace {
     VMDKDescriptorPlace(
       file: file, offset: offset, contentIDRange: descriptor.contentIDRange,
+      parentContentIDRange: descriptor.parentContentIDRange,
       longContentIDRange: descriptor.longContentIDRange)
   }
 

@@ -172,6 +172,29 @@ import Testing
     }
   }
 
+  /// Files have whole sectors for QEMU: what is missing in the last one are zeros.
+  @Test func fileCutInsideItsLastSectorIsRead() throws {
+    try TemporaryFolder.with { folder in
+      let path = folder.file("image")
+      try ReferenceTool.qemuImg(
+        "create", "-q", "-f", "qed", "-o", "cluster_size=4096,table_size=2", path, "1M", folder: folder.path)
+      try ReferenceTool.io(["write -q -P 3 64k 4k"], on: path, format: "qed")
+      let bytes = try Files.read(path)
+      try Files.write(Array(bytes.dropLast(12)), to: path)
+      let content = try ReferenceTool.content(of: path, format: "qed", in: folder)
+      #expect(content[65536] == 3)
+      let chain = try ImageOpener.open(path, OpenOptions(format: "qed", access: .readWrite))
+      #expect(try chain.readAll() == content)
+      let report = try #require(chain.top as? any Checkable).check(progress: .none)
+      #expect(report.corruptions == 0 && report.leaks == 0 && report.checkErrors == 0)
+      try chain.writeBytes([7], at: 128 << 10)
+      try chain.close()
+      let now = try ReferenceTool.content(of: path, format: "qed", in: folder)
+      #expect(now[128 << 10] == 7 && now[65536] == 3)
+      try ReferenceTool.qemuImg("check", "-q", path)
+    }
+  }
+
   @Test func emptiedImageReadsAsWhatLiesBelow() throws {
     try TemporaryFolder.with { folder in
       try folder.write([UInt8](repeating: 5, count: 1 << 20), to: "base.raw")
