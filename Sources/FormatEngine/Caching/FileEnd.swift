@@ -13,13 +13,30 @@ struct FileEnd {
   /// Asks the file again.
   mutating func look() throws(EngineError) { known = max(known, try file.byteCount()) }
 
+  /// `byteCount` bytes from `hostOffset` on are in the file: what lies past its end was never written, or was cut off.
+  mutating func require(_ hostOffset: UInt64, _ byteCount: UInt64, _ what: @autoclosure () -> String)
+    throws(EngineError)
+  {
+    let end = hostOffset + byteCount
+    if end <= known { return }
+    try look()
+    guard end <= known else {
+      throw .corrupt("\(what()) at 0x\(hex(hostOffset)) lies past the end of the image file", at: hostOffset)
+    }
+  }
+
+  /// The file will have these bytes before anything is read there.
+  mutating func expect(_ end: UInt64) { known = max(known, end) }
+
   /// Entries must not point past the end of the file, where a cluster ends with zeros that were not written.
   /// The last byte before `end` is the caller's. (Another size of the file could cut off what others write
   /// behind it at this moment.)
   mutating func extend(to end: UInt64) throws(EngineError) {
     guard end > known else { return }
-    if try file.byteCount() < end { try file.write(bytes: [0], at: end - 1) }
     try look()
+    guard end > known else { return }
+    try file.write(bytes: [0], at: end - 1)
+    known = end
   }
 
   /// Room at the end of the file, where something may have stood before, becomes zeros.

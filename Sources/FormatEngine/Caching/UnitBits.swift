@@ -34,10 +34,14 @@
     var repeated: UInt64 = 0
     let end = min(range.upperBound, count)
     guard range.lowerBound < end else { return 0 }
-    for index in range.lowerBound..<end {
-      if self[index] { repeated += 1 }
+    var index = range.lowerBound
+    while index < end {
+      let bitCount = min(64 - index % 64, end - index)
+      let mask = (UInt64.max >> (64 - bitCount)) << (index % 64)
       // SAFETY: as above.
-      unsafe words[Int(index / 64)] |= 1 << (index % 64)
+      repeated += UInt64((unsafe words[Int(index / 64)] & mask).nonzeroBitCount)
+      unsafe words[Int(index / 64)] |= mask
+      index += bitCount
     }
     return repeated
   }

@@ -2,9 +2,9 @@
 struct ParallelsState {
   var header: ParallelsHeader
   let file: any ByteStore
-  var geometry: ParallelsGeometry
-  var bat: EntryTable<UInt32>
-  var order: WriteOrder
+  let geometry: ParallelsGeometry
+  let bat: EntryTable<UInt32>
+  let order: WriteOrder
   /// Nil where the image is opened for reading only.
   var used: ParallelsUsedClusters?
   /// Clusters that no entry in memory points to, while one on disk still may.

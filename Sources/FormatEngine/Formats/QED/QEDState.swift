@@ -82,7 +82,8 @@ struct QEDState {
     let end = offset + limit
     var position = geometry.tableEnd(offset)
     // Enough for 8 TiB at 64 KiB clusters; whoever wants more asks again.
-    for _ in 0..<4096 where position < end {
+    for _ in 0..<4096 {
+      guard position < end else { break }
       guard try l1.entry(at: geometry.l1Index(position)) == 0 else { break }
       position = geometry.tableEnd(position)
     }
@@ -196,7 +197,6 @@ struct QEDState {
     try end.cut(to: allocator.end)
     var header = prologue.header
     header.features.remove(.needsCheck)
-    try file.flush()
     try header.write(to: file)
     prologue.header = header
     isMarkedInUse = false

@@ -79,7 +79,7 @@ extension QEDState {
   }
 
   mutating func link(_ allocation: Allocation) throws(EngineError) {
-    try self.end.extend(to: allocation.hostOffset + allocation.length)
+    try end.extend(to: allocation.hostOffset + allocation.length)
     let table = try writableTable(for: allocation.guestOffset)
     for done in stride(from: 0, to: allocation.length, by: Int(geometry.clusterSize)) {
       try setEntry(at: allocation.guestOffset + done, in: table, toRaw: allocation.hostOffset + done)

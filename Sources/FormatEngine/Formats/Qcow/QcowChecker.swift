@@ -47,9 +47,10 @@ struct QcowChecker {
       return try check(table: raw, index, walk)
     }
     guard report.checkErrors == 0 else { return report }
-    countLeaks()
-    report.imageEndOffset = min(touched.end * Self.sector, fileEnd)
-    try cutOffFreeEnd()
+    let usedEnd = touched.end * Self.sector
+    countLeaks(usedEnd)
+    report.imageEndOffset = min(usedEnd, fileEnd)
+    try cutOffFreeEnd(usedEnd)
     return report
   }
 
@@ -123,7 +124,9 @@ struct QcowChecker {
   }
 
   /// Notes bytes as used; where others use them already it is a corruption, and the answer is false.
-  private mutating func take(_ hostOffset: UInt64, _ byteCount: UInt64, isPacked: Bool, _ what: String)
+  private mutating func take(
+    _ hostOffset: UInt64, _ byteCount: UInt64, isPacked: Bool, _ what: @autoclosure () -> String
+  )
     -> Bool
   {
     let range = hostOffset..<hostOffset + byteCount
@@ -139,7 +142,7 @@ struct QcowChecker {
     }
     if isShared {
       report.corruptions += 1
-      note("ERROR \(what): offset 0x\(hex(hostOffset)) is in use by something else, too")
+      note("ERROR \(what()): offset 0x\(hex(hostOffset)) is in use by something else, too")
     }
     return !isShared
   }
@@ -150,21 +153,20 @@ struct QcowChecker {
 
   /// Whole clusters at the end of the file in which there is nothing. What is unused in front of them - packed clusters
   /// leave it when they are written again - the format has no way to use, so it is not told of.
-  private mutating func countLeaks() {
-    let usedEnd = (touched.end * Self.sector).aligned(upTo: geometry.clusterSize)
-    guard usedEnd < fileEnd else { return }
-    report.leaks = (fileEnd - usedEnd) / geometry.clusterSize
+  private mutating func countLeaks(_ usedEnd: UInt64) {
+    let clusterEnd = usedEnd.aligned(upTo: geometry.clusterSize)
+    guard clusterEnd < fileEnd else { return }
+    report.leaks = (fileEnd - clusterEnd) / geometry.clusterSize
     if report.leaks > 0 {
       note("Leaked \(report.leaks) clusters at the end of the file that nothing refers to")
     }
   }
 
-  private mutating func cutOffFreeEnd() throws(EngineError) {
+  private mutating func cutOffFreeEnd(_ usedEnd: UInt64) throws(EngineError) {
     guard repairing != nil, report.corruptions == 0 else { return }
     try file.flush()
-    let end = touched.end * Self.sector
     guard report.leaks > 0 else { return }
-    try file.resize(to: end)
+    try file.resize(to: usedEnd)
     try file.flush()
     report.leaksFixed = report.leaks
     report.leaks = 0

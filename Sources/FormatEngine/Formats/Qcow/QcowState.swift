@@ -84,7 +84,8 @@ struct QcowState {
     let end = offset + limit
     var position = geometry.tableEnd(offset)
     // Whoever wants more asks again.
-    for _ in 0..<4096 where position < end {
+    for _ in 0..<4096 {
+      guard position < end else { break }
       guard try l1Entry(geometry.l1Index(position)) == 0 else { break }
       position = geometry.tableEnd(position)
     }

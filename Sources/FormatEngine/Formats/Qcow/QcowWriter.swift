@@ -74,7 +74,7 @@ extension QcowState {
   }
 
   mutating func link(_ allocation: Allocation) throws(EngineError) {
-    try self.end.extend(to: allocation.hostOffset + allocation.length)
+    try end.extend(to: allocation.hostOffset + allocation.length)
     let table = try writableTable(for: allocation.guestOffset)
     for done in stride(from: 0, to: allocation.length, by: Int(geometry.clusterSize)) {
       // What a packed cluster took stays unused: its neighbours share its sectors.

@@ -2,6 +2,19 @@ import Synchronization
 
 extension VHDXLayer: Repairable {
   func check(progress: Progress) throws(EngineError) -> CheckReport {
+    try checked(mending: false, progress)
+  }
+
+  /// What opening has done to the log counts as one mended thing, as in qemu-img. Entries that point to nothing at all
+  /// are made zeros; where two share a block nobody can say whose it is.
+  func repair(_ mode: RepairMode, progress: Progress) throws(EngineError) -> CheckReport {
+    var report = try checked(mending: mode == .all, progress)
+    if replay == .inFile { report.corruptionsFixed += 1 }
+    return report
+  }
+
+  /// Nothing is written where there is nothing to mend: children go by the id that every change renews.
+  private func checked(mending: Bool, _ progress: Progress) throws(EngineError) -> CheckReport {
     guard replay != .inMemory else {
       throw EngineError(
         .readOnly,
@@ -11,25 +24,13 @@ extension VHDXLayer: Repairable {
     return try state.withLock { (state) throws(EngineError) in
       var checker = try VHDXChecker(state)
       try checker.run(progress)
+      if mending, checker.hasLostBlocks {
+        try state.prepareToWrite(mending: true)
+        try checker.mend(&state)
+        try state.close()
+      }
       return checker.report
     }
-  }
-
-  /// What opening has done to the log counts as one mended thing, as in qemu-img. Entries that point to nothing at all
-  /// are made zeros; where two share a block nobody can say whose it is.
-  func repair(_ mode: RepairMode, progress: Progress) throws(EngineError) -> CheckReport {
-    var report = try check(progress: progress)
-    if mode == .all, report.corruptions > 0 {
-      report = try change(mending: true) { (state) throws(EngineError) in
-        var checker = try VHDXChecker(state)
-        try checker.run(progress)
-        try checker.mend(&state)
-        return checker.report
-      }
-      try close()
-    }
-    if replay == .inFile { report.corruptionsFixed += 1 }
-    return report
   }
 }
 
@@ -37,21 +38,28 @@ extension VHDXLayer: Repairable {
 struct VHDXChecker {
   private(set) var report = CheckReport()
   private let state: VHDXState
-  private var room: VHDXRoomMap
+  /// The MiB of the file that are in use: blocks and regions are all in whole ones.
+  private let room: UnitBits
   /// First byte after the room of all blocks; that of the disk's last one may be longer than what a guest has of it.
   private(set) var roomEnd: UInt64 = 0
   /// Blocks whose entries point past the end of the file from their first byte on.
   private var lost: [UInt64] = []
+  var hasLostBlocks: Bool { !lost.isEmpty }
   /// More lines say nothing new; the counts go on.
   private static let maximumFindings = 1000
   private static let maximumMended = 1 << 20
 
   init(_ state: VHDXState) throws(EngineError) {
     self.state = state
-    room = VHDXRoomMap(fileByteCount: state.fileEnd)
-    _ = room.take(0..<MiB)
-    _ = room.take(state.image.header.logRange)
-    for entry in state.image.regions.entries { _ = room.take(entry.range) }
+    room = try UnitBits(count: state.fileEnd.dividedRoundingUp(by: MiB))
+    _ = take(0..<MiB)
+    _ = take(state.image.header.logRange)
+    for entry in state.image.regions.entries { _ = take(entry.range) }
+  }
+
+  /// False where something else is there already.
+  private func take(_ range: Range<UInt64>) -> Bool {
+    room.insert(range.lowerBound / MiB..<range.upperBound.dividedRoundingUp(by: MiB)) == 0
   }
 
   mutating func run(_ progress: Progress) throws(EngineError) {
@@ -64,7 +72,7 @@ struct VHDXChecker {
     for chunk in 0..<geometry.chunkCount {
       let index = geometry.bitmapEntryIndex(ofChunk: chunk)
       let entry = VHDXEntry(raw: try state.pages.number(at: state.entryOffset(index)))
-      if entry.state == .fullyPresent { _ = check(entry, index, byteCount: MiB) }
+      if entry.state == .fullyPresent { _ = check(entry, index, byteCount: MiB, room: MiB) }
     }
   }
 
@@ -80,16 +88,19 @@ struct VHDXChecker {
       if (try? state.bitmapOffset(ofBlock: block)) == nil {
         note("ERROR: VHDX BAT entry \(index) is partially present, and has no sector bitmap.")
       }
-      _ = check(entry, index, byteCount: geometry.byteCount(ofBlock: block))
+      _ = check(
+        entry, index, byteCount: geometry.byteCount(ofBlock: block), room: geometry.blockSize)
     case .fullyPresent:
-      let isSomewhere = check(entry, index, byteCount: geometry.byteCount(ofBlock: block))
+      let isSomewhere = check(
+        entry, index, byteCount: geometry.byteCount(ofBlock: block), room: geometry.blockSize)
       if !isSomewhere, lost.count < Self.maximumMended { lost.append(block) }
     case .notPresent, .undefined, .zero, .unmapped, .draftUnmapped: break
     }
   }
 
   /// False where not even the first byte lies in the file.
-  private mutating func check(_ entry: VHDXEntry, _ index: UInt64, byteCount: UInt64) -> Bool {
+  /// `room`: what it takes of the file; that of the disk's last block may be more than a guest has of it.
+  private mutating func check(_ entry: VHDXEntry, _ index: UInt64, byteCount: UInt64, room: UInt64) -> Bool {
     let (start, end) = (entry.hostOffset, entry.hostOffset.addingReportingOverflow(byteCount))
     let which = "VHDX BAT entry \(index)"
     if end.overflow {
@@ -104,8 +115,8 @@ struct VHDXChecker {
         "\(which) end offset \(end.partialValue - 1) points after end of file (\(state.fileEnd))."
           + " Image has probably been truncated.")
     } else {
-      roomEnd = max(roomEnd, start + state.geometry.blockSize)
-      if !room.take(start..<end.partialValue) {
+      roomEnd = max(roomEnd, start + room)
+      if !take(start..<end.partialValue) {
         note("ERROR: \(which) points to \(start), where something else is.")
       }
     }

@@ -30,6 +30,7 @@ extension VHDXLayer: Resizable {
   {
     try change { (state) throws(EngineError) in
       try state.flush()
+      try state.completeLastBlock()
       try state.makeRoomInBAT(forSize: newSize)
       state.image.metadata.virtualSize = newSize
     }
@@ -88,6 +89,16 @@ extension VHDXState {
     var bytes: [UInt8] = []
     bytes.append(littleEndian: image.metadata.virtualSize)
     try pages.write(bytes, at: image.metadataRegion.lowerBound + image.metadata.virtualSizeOffset)
+  }
+
+  /// The file may end inside of the disk's last block, behind what a guest has of it: it is to have all of it soon.
+  mutating func completeLastBlock() throws(EngineError) {
+    guard geometry.blockCount > 0 else { return }
+    let last = try entry(ofBlock: geometry.blockCount - 1)
+    let end = last.hostOffset + geometry.blockSize
+    guard last.isStored, end > fileEnd else { return }
+    try file.resize(to: end)
+    fileEnd = end
   }
 
   /// A BAT that has empty entries for all that a disk of `size` needs beyond what there is: the old one where it has room,

@@ -52,11 +52,11 @@ struct VHDXState {
     let index = geometry.bitmapEntryIndex(ofChunk: geometry.chunk(ofBlock: block))
     let entry = VHDXEntry(raw: try pages.number(at: entryOffset(index)))
     guard entry.state == .fullyPresent else { return nil }
-    let range = entry.hostOffset..<entry.hostOffset &+ MiB
-    guard entry.hostOffset <= maximumFileOffset, !image.isMetadata(range), range.upperBound <= fileEnd else {
+    let start = entry.hostOffset
+    guard start <= maximumFileOffset, start + MiB <= fileEnd, !image.isMetadata(start..<start + MiB) else {
       throw .corrupt("A VHDX sector bitmap does not lie in the file", at: geometry.start(ofBlock: block))
     }
-    return entry.hostOffset
+    return start
   }
 
   // MARK: Extents
@@ -66,9 +66,10 @@ struct VHDXState {
 
   func extent(at offset: UInt64, limit: UInt64) throws(EngineError) -> Extent {
     var joined = try piece(at: offset, limit: limit)
-    for _ in 0..<Self.maximumJoined where joined.length < limit {
+    for _ in 0..<Self.maximumJoined {
       // What is wrong further on is for whoever reads it.
-      guard let next = try? piece(at: offset + joined.length, limit: limit - joined.length),
+      guard joined.length < limit,
+        let next = try? piece(at: offset + joined.length, limit: limit - joined.length),
         next.source == joined.source,
         next.hostOffset == joined.hostOffset.map({ $0 + joined.length })
       else { break }

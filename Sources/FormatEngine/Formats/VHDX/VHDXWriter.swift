@@ -19,9 +19,7 @@ extension VHDXLayer: WritableLayer {
     let plan = try change { (state) throws(EngineError) in
       try state.setZeros(at: offset, limit: limit, keepingRoom: keepingRoom)
     }
-    guard case .inPlace(let hostOffset, let length) = plan else { return plan.length }
-    try guestFile.writeZeros(at: hostOffset, count: length, freeing: !keepingRoom)
-    return length
+    return try plan.finish(in: guestFile, keepingRoom: keepingRoom)
   }
 
   func discard(at offset: UInt64, limit: UInt64) throws(EngineError) -> UInt64 {
@@ -45,20 +43,6 @@ extension VHDXLayer: WritableLayer {
     try state.withLock { (state) throws(EngineError) in
       try state.prepareToWrite(mending: mending)
       return try body(&state)
-    }
-  }
-}
-
-/// How guest bytes become zeros.
-enum VHDXZeroing {
-  /// They read as zeros now, or 0: only writing them will do.
-  case done(UInt64)
-  /// Their place in the file is to be made zeros.
-  case inPlace(hostOffset: UInt64, length: UInt64)
-
-  var length: UInt64 {
-    switch self {
-    case .done(let length), .inPlace(_, let length): length
     }
   }
 }
@@ -205,15 +189,25 @@ extension VHDXState {
     if old.state != .partiallyPresent {
       try pages.setBits(ofBitmapAt: bitmap, from: first, count: count, to: false)
     }
-    let sectors = min(allocation.guestEnd, start + geometry.blockSize) - allocation.guestOffset
-    try pages.setBits(
-      ofBitmapAt: bitmap, from: geometry.bit(allocation.guestOffset),
-      count: sectors.dividedRoundingUp(by: geometry.sectorSize), to: true)
+    let written = min(allocation.guestEnd, start + geometry.blockSize) - allocation.guestOffset
+    let sectors = written.dividedRoundingUp(by: geometry.sectorSize)
+    let firstWritten = geometry.bit(allocation.guestOffset)
+    try pages.setBits(ofBitmapAt: bitmap, from: firstWritten, count: sectors, to: true)
     let needed = geometry.byteCount(ofBlock: block).dividedRoundingUp(by: geometry.sectorSize)
-    let run = try pages.run(ofBitmapAt: bitmap, from: first, limit: needed)
-    let isFull = run.isSet && run.count == needed
-    try setEntry(
-      ofBlock: block, to: VHDXEntry(isFull ? .fullyPresent : .partiallyPresent, hostOffset: hostOffset))
+    // What follows first: a block that fills up from its start is soon known not to be full.
+    var isFull = try areSet(firstWritten + sectors, before: first + needed, inBitmapAt: bitmap)
+    if isFull { isFull = try areSet(first, before: firstWritten, inBitmapAt: bitmap) }
+    let new = VHDXEntry(isFull ? .fullyPresent : .partiallyPresent, hostOffset: hostOffset)
+    if new != old { try setEntry(ofBlock: block, to: new) }
+  }
+
+  /// Whether all bits from one on are set.
+  private func areSet(_ first: UInt64, before end: UInt64, inBitmapAt bitmap: UInt64) throws(EngineError)
+    -> Bool
+  {
+    guard first < end else { return true }
+    let run = try pages.run(ofBitmapAt: bitmap, from: first, limit: end - first)
+    return run.isSet && run.count == end - first
   }
 
   /// The sector bitmap of a block's chunk, made where there is none.
@@ -237,10 +231,12 @@ extension VHDXState {
   // MARK: Zeros
 
   mutating func setZeros(at offset: UInt64, limit: UInt64, keepingRoom: Bool) throws(EngineError)
-    -> VHDXZeroing
+    -> Zeroing
   {
-    let found = try extent(at: offset, limit: limit)
-    if found.source == .zeros || found.source == .below && !geometry.hasParent { return .done(found.length) }
+    let piece = try piece(at: offset, limit: limit)
+    if piece.source == .zeros || piece.source == .below && !geometry.hasParent {
+      return .done(try extent(at: offset, limit: limit).length)
+    }
     let block = geometry.block(offset)
     let length = geometry.byteCount(ofBlock: block)
     let isWhole = geometry.offsetInBlock(offset) == 0 && limit >= length
@@ -250,9 +246,8 @@ extension VHDXState {
       try letGo(ofBlock: block, as: .zero)
       return .done(length)
     }
-    let piece = found.clamped(to: length - geometry.offsetInBlock(offset))
     guard piece.source == .stored, let hostOffset = piece.hostOffset else { return .done(0) }
-    return .inPlace(hostOffset: hostOffset, length: piece.length)
+    return .stored(hostOffset: hostOffset, count: piece.length)
   }
 
   /// A fixed image's blocks stay where they are.

@@ -7,8 +7,7 @@ final class VMDKGrainTables {
   let order: WriteOrder
   /// The primary one first.
   private let copies: [Copy]
-  /// Bytes that are known to be in the file.
-  private var fileEnd: UInt64
+  var fileEnd: FileEnd
 
   /// One directory with its tables.
   struct Copy {
@@ -20,7 +19,7 @@ final class VMDKGrainTables {
   init(_ geometry: VMDKGrainGeometry, file: any ByteStore, cacheByteCount: UInt64) throws(EngineError) {
     self.geometry = geometry
     self.file = file
-    fileEnd = try file.byteCount()
+    fileEnd = try FileEnd(of: file)
     // Two directories, and the tables of both.
     let cacheByteCount = cacheByteCount / 4
     let order = WriteOrder(stores: [file], firstRankPoints: true)
@@ -73,7 +72,7 @@ final class VMDKGrainTables {
   /// Where the table of an entry of the directory is, nil where there is none.
   func tableOffset(_ index: UInt64, copy: Int) throws(EngineError) -> UInt64? {
     let directory = copies[copy].directory
-    try requireInFile(directory.hostOffset, geometry.directoryByteCount, "The grain directory")
+    try fileEnd.require(directory.hostOffset, geometry.directoryByteCount, "The grain directory")
     let sector = try directory.entry(at: index)
     guard sector != 0 else { return nil }
     let place = UInt64(sector) * VMDKExtentLine.sectorByteCount
@@ -81,26 +80,8 @@ final class VMDKGrainTables {
       throw .corrupt("Grain table \(index) lies in the header of the extent", at: place)
     }
     // The last table may be cut off behind the last grain.
-    try requireInFile(place, 4 * geometry.entryCount(ofTable: index), "Grain table \(index)")
+    try fileEnd.require(place, 4 * geometry.entryCount(ofTable: index), "Grain table \(index)")
     return place
-  }
-
-  /// What lies past the end of the file was never written, or was cut off.
-  func requireInFile(_ hostOffset: UInt64, _ byteCount: UInt64, _ what: @autoclosure () -> String)
-    throws(EngineError)
-  {
-    let end = hostOffset + byteCount
-    if end <= fileEnd { return }
-    fileEnd = max(fileEnd, try file.byteCount())
-    guard end <= fileEnd else {
-      throw .corrupt("\(what()) at 0x\(hex(hostOffset)) lies past the end of the image file", at: hostOffset)
-    }
-  }
-
-  /// Whether an entry of the primary directory says that all grains of its table are zeros.
-  func isZeroTable(_ index: UInt64) throws(EngineError) -> Bool {
-    guard geometry.hasZeroedGrains else { return false }
-    return try copies[0].directory.entry(at: index) == VMDKGrainEntry.zeros.raw
   }
 
   // MARK: Changing
@@ -134,7 +115,7 @@ final class VMDKGrainTables {
       try copies[copy].directory.setEntry(
         at: index, to: UInt32(truncatingIfNeeded: place / VMDKExtentLine.sectorByteCount))
     }
-    if let end = places.max() { fileEnd = max(fileEnd, end + geometry.tableByteCount) }
+    if let last = places.max() { fileEnd.expect(last + geometry.tableByteCount) }
   }
 }
 

@@ -29,7 +29,7 @@ extension VMDKLayer: Repairable {
         try checker.run(progress, total: virtualSize)
         report.add(checker.report)
       case .spaceEfficient(let geometry):
-        var checker = VMDKSESparseChecker(geometry, file: file.store, guestStart: extent.range.lowerBound)
+        var checker = try VMDKSESparseChecker(geometry, file: file.store, guestStart: extent.range.lowerBound)
         try checker.run(progress, total: virtualSize)
         report.add(checker.report)
       }

@@ -39,8 +39,10 @@ extension VMDKLayer: CompressedWriting {
     guard unitPacking == .always, extents[0].geometry?.hasMarkers == true, extents[0].isOwnFile else {
       throw .unsupported("Packed grains are only written to streamOptimized VMDK images of one file")
     }
-    let header = try VMDKSparseHeader.read(from: file, at: 0)
-    guard header.directoryOffset == VMDKSparseHeader.directoryAtEnd else {
+    // The footer, which was checked, but for the place of the directory; the header says the same where nobody damaged it.
+    var header = try VMDKSparseHeader.read(from: file)
+    header.directoryOffset = VMDKSparseHeader.directoryAtEnd
+    guard try VMDKSparseHeader.read(from: file, at: 0) == header else {
       throw .unsupported("Packed grains are only written to images whose directory is at their end")
     }
     try requireEmpty()

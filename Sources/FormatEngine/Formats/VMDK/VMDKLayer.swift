@@ -18,7 +18,8 @@ final class VMDKLayer: ImageLayer {
   private let codecs: [VMDKGrainCodec?]
   /// Protects the tables and the content id, never data I/O. After `RangeLock`, before `ClusterCache`.
   let state: Mutex<VMDKState>
-  /// Where packed grains go, nil before the first one. Before `state`.
+  /// Where packed grains go, nil before the first one. Held while they are written: they come in turn, so nobody waits
+  /// for it. Before `state`.
   let stream = Mutex<VMDKStreamWriter?>(nil)
 
   init(_ image: VMDKOpenedImage, file: any ByteStore, path: String) throws(EngineError) {

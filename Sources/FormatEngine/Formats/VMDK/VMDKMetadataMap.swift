@@ -7,6 +7,9 @@ struct VMDKMetadataMap {
   /// Where two regions overlap, if any do: then nothing is to be written.
   private(set) var overlap: UInt64?
 
+  /// The first byte behind all of them, if none overlap. The last table may end past the end of the file.
+  var end: UInt64 { UInt64(ends.last ?? 0) * VMDKExtentLine.sectorByteCount }
+
   /// Reads the directories.
   init(_ tables: VMDKGrainTables) throws(EngineError) {
     let geometry = tables.geometry

@@ -59,7 +59,7 @@ struct VMDKOpenedExtent: Sendable {
     case (.sparse(let geometry), let store?):
       return try VMDKSparseExtent(geometry, file: store, hasParent: hasParent, cacheByteCount: cacheByteCount)
     case (.spaceEfficient(let geometry), let store?):
-      return VMDKSESparseExtent(geometry, file: store, cacheByteCount: cacheByteCount)
+      return try VMDKSESparseExtent(geometry, file: store, cacheByteCount: cacheByteCount)
     default: throw .unsupported("The extent '\(line.fileName)' is not open")
     }
   }

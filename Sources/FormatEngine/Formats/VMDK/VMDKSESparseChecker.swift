@@ -12,10 +12,10 @@ struct VMDKSESparseChecker {
   /// Findings that are listed by words; more are only counted.
   private static let maximumFindings = 100_000
 
-  init(_ geometry: VMDKSESparseGeometry, file: any ByteStore, guestStart: UInt64) {
+  init(_ geometry: VMDKSESparseGeometry, file: any ByteStore, guestStart: UInt64) throws(EngineError) {
     self.geometry = geometry
     self.guestStart = guestStart
-    map = VMDKSESparseExtent(geometry, file: file, cacheByteCount: MiB)
+    map = try VMDKSESparseExtent(geometry, file: file, cacheByteCount: MiB)
   }
 
   mutating func run(_ progress: Progress, total: UInt64) throws(EngineError) {

@@ -13,27 +13,27 @@ final class VMDKSESparseExtent: VMDKExtentMap {
   private let geometry: VMDKSESparseGeometry
   private let file: any ByteStore
   private let directory: EntryTable<UInt64>
-  private let tables: TableCache
-  /// Bytes that are known to be in the file.
-  private var fileEnd: UInt64 = 0
+  private let entries: TableEntries
+  private var fileEnd: FileEnd
 
-  init(_ geometry: VMDKSESparseGeometry, file: any ByteStore, cacheByteCount: UInt64) {
+  init(_ geometry: VMDKSESparseGeometry, file: any ByteStore, cacheByteCount: UInt64) throws(EngineError) {
     self.geometry = geometry
     self.file = file
     directory = EntryTable(
       in: file, at: geometry.directoryOffset, count: geometry.tableCount, .littleEndian,
       cacheByteCount: cacheByteCount / 8, writeOrder: nil)
     let needed = geometry.tableCount * VMDKSESparseGeometry.tableByteCount
-    tables = TableCache(
-      store: file, order: nil, sliceByteCount: Int(VMDKSESparseGeometry.tableByteCount),
-      capacity: min(cacheByteCount, needed))
+    entries = TableEntries(
+      in: file, tableByteCount: VMDKSESparseGeometry.tableByteCount, .littleEndian,
+      cacheByteCount: min(cacheByteCount, needed), writeOrder: nil)
+    fileEnd = try FileEnd(of: file)
   }
 
   // MARK: Tables
 
   /// The number of the table for an index of the directory, nil where there is none.
   func table(at index: UInt64) throws(EngineError) -> UInt64? {
-    try requireInFile(geometry.directoryOffset + index * 8, 8, "The grain directory")
+    try fileEnd.require(geometry.directoryOffset + index * 8, 8, "The grain directory")
     let entry = try directory.entry(at: index)
     guard entry != 0 else { return nil }
     let number = entry & 0xffff_ffff
@@ -43,16 +43,16 @@ final class VMDKSESparseExtent: VMDKExtentMap {
     return number
   }
 
-  /// What a grain is; the grains of a table that is not there are not stored.
-  private func grain(_ index: UInt64, inTable number: UInt64) throws(EngineError) -> Grain {
+  /// Where a table is.
+  private func place(ofTable number: UInt64) throws(EngineError) -> UInt64 {
     let size = VMDKSESparseGeometry.tableByteCount
     let place = geometry.tablesOffset + number * size
-    try requireInFile(place, size, "Grain table \(number)")
-    // SAFETY: an index of the table, whose slice has all of it.
-    let entry = UInt64(
-      littleEndian: unsafe try tables.slice(at: place).loadUnaligned(
-        fromByteOffset: Int(index) * 8, as: UInt64.self))
-    return try Grain(entry, geometry)
+    try fileEnd.require(place, size, "Grain table \(number)")
+    return place
+  }
+
+  private func grain(_ index: UInt64, inTableAt place: UInt64) throws(EngineError) -> Grain {
+    try Grain(try entries.entry(at: index, inTableAt: place), geometry)
   }
 
   /// An entry of a grain table.
@@ -78,17 +78,6 @@ final class VMDKSESparseExtent: VMDKExtentMap {
     }
   }
 
-  private func requireInFile(_ hostOffset: UInt64, _ byteCount: UInt64, _ what: @autoclosure () -> String)
-    throws(EngineError)
-  {
-    let end = hostOffset + byteCount
-    if end <= fileEnd { return }
-    fileEnd = max(fileEnd, try file.byteCount())
-    guard end <= fileEnd else {
-      throw .corrupt("\(what()) at 0x\(hex(hostOffset)) lies past the end of the image file", at: hostOffset)
-    }
-  }
-
   // MARK: Reading
 
   func extent(at offset: UInt64, limit: UInt64) throws(EngineError) -> Extent {
@@ -109,16 +98,17 @@ final class VMDKSESparseExtent: VMDKExtentMap {
     let size = VMDKSESparseGeometry.grainSize
     let tableEnd = min(end, (offset / coverage + 1) * coverage)
     var index = offset % coverage / size
-    let first = try grain(index, inTable: number)
-    if case .stored(let host) = first { try requireInFile(host, 1, "Grain") }
+    let place = try place(ofTable: number)
+    let first = try grain(index, inTableAt: place)
+    if case .stored(let host) = first { try fileEnd.require(host, 1, "Grain") }
     var position = offset.aligned(downTo: size) + size
     var expected = first
     while position < tableEnd {
       index += 1
       if case .stored(let host) = expected { expected = .stored(host + size) }
-      guard let next = try? grain(index, inTable: number), next == expected else { break }
+      guard let next = try? grain(index, inTableAt: place), next == expected else { break }
       if case .stored(let host) = next {
-        guard (try? requireInFile(host, 1, "Grain")) != nil else { break }
+        guard (try? fileEnd.require(host, 1, "Grain")) != nil else { break }
       }
       position += size
     }
@@ -134,7 +124,8 @@ final class VMDKSESparseExtent: VMDKExtentMap {
   private func emptyRun(from start: UInt64, to end: UInt64) -> UInt64 {
     var position = start
     // Bounded, so that a look-up in a huge empty disk holds the lock for a moment only.
-    for _ in 0..<4096 where position < end {
+    for _ in 0..<4096 {
+      guard position < end else { break }
       let index = position / VMDKSESparseGeometry.tableCoverage
       do throws(EngineError) {
         guard try table(at: index) == nil else { return position }

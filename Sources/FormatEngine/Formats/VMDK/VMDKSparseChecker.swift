@@ -97,7 +97,7 @@ struct VMDKSparseChecker {
   }
 
   private func addTable(_ index: UInt64, _ entries: [VMDKGrainEntry], copy: Int) throws(EngineError) {
-    let place = try file.byteCount().aligned(upTo: geometry.grainSize)
+    let place = max(try file.byteCount(), metadata?.end ?? 0).aligned(upTo: geometry.grainSize)
     var bytes: [UInt8] = []
     for entry in entries { bytes.append(littleEndian: entry.raw) }
     bytes.pad(toMultipleOf: Int(VMDKExtentLine.sectorByteCount))

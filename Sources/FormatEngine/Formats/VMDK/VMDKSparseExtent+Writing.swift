@@ -137,7 +137,7 @@ extension VMDKSparseExtent {
   private func entryForWriting(at offset: UInt64) throws(EngineError) -> VMDKGrainEntry {
     guard let table = unsafe try tables.table(at: offset, copy: 0) else { return .none }
     let entry = unsafe table.entry(geometry.entryIndex(offset))
-    if entry.isStored { try tables.requireInFile(entry.hostOffset, 1, "Grain") }
+    if entry.isStored { try tables.fileEnd.require(entry.hostOffset, 1, "Grain") }
     guard entry != .zeros || geometry.hasZeroedGrains else {
       throw .corrupt("A grain lies in the header of the extent", at: offset)
     }
@@ -147,14 +147,11 @@ extension VMDKSparseExtent {
   /// Finds out where tables are and where there is room, before the first change.
   private func prepareToWrite() throws(EngineError) {
     guard room == nil else { return }
-    guard !geometry.isPacked else {
-      throw .unsupported("Grains of a compressed VMDK extent cannot be changed")
-    }
     let metadata = try VMDKMetadataMap(tables)
     if let overlap = metadata.overlap {
       throw .corrupt("Tables of the VMDK extent overlap at 0x\(hex(overlap))")
     }
-    let end = max(try file.byteCount(), geometry.overhead).aligned(upTo: geometry.grainSize)
+    let end = max(try file.byteCount(), geometry.overhead, metadata.end).aligned(upTo: geometry.grainSize)
     room = Room(
       allocator: BlockAllocator(unit: geometry.grainSize, end: end), firstNew: end, metadata: metadata,
       freeSector: try recordedFreeSector())

@@ -47,7 +47,8 @@ final class VMDKSparseExtent: VMDKExtentMap {
   private func emptyRun(from start: UInt64, to end: UInt64) -> UInt64 {
     var position = start
     // Bounded, so that a look-up in a huge empty disk holds the lock for a moment only.
-    for _ in 0..<4096 where position < end {
+    for _ in 0..<4096 {
+      guard position < end else { break }
       do throws(EngineError) {
         guard try tables.tableOffset(geometry.tableIndex(position), copy: 0) == nil else { return position }
       } catch {
@@ -94,7 +95,7 @@ final class VMDKSparseExtent: VMDKExtentMap {
 
   private func requireGrain(_ entry: VMDKGrainEntry, at offset: UInt64) throws(EngineError) {
     do throws(EngineError) {
-      try tables.requireInFile(entry.hostOffset, 1, "Grain")
+      try tables.fileEnd.require(entry.hostOffset, 1, "Grain")
     } catch {
       var error = error
       error.offset = offset
@@ -103,6 +104,6 @@ final class VMDKSparseExtent: VMDKExtentMap {
   }
 
   private func isInFile(_ entry: VMDKGrainEntry) -> Bool {
-    (try? tables.requireInFile(entry.hostOffset, 1, "Grain")) != nil
+    (try? tables.fileEnd.require(entry.hostOffset, 1, "Grain")) != nil
   }
 }

@@ -37,17 +37,18 @@ struct VPCBitmaps {
   func set(_ sectors: Range<UInt64>, at hostOffset: UInt64) throws(EngineError) {
     var position = sectors.lowerBound
     while position < sectors.upperBound {
-      let isWhole = position.isAligned(to: 8) && sectors.upperBound - position >= 8
-      let mask: UInt8 = isWhole ? 0xff : 0x80 >> UInt8(position & 7)
-      let index = position / 8
-      let (slice, place) = Self.place(of: index, at: hostOffset)
-      let old = try byte(index, at: hostOffset)
-      if old & mask != mask {
-        // SAFETY: `place` lies inside the slice.
-        unsafe try cache.slice(at: slice)[place] = old | mask
+      // One byte at a time; the first sector has its highest bit.
+      let byteEnd = position.aligned(downTo: 8) + 8
+      let end = min(sectors.upperBound, byteEnd)
+      let mask = (UInt8.max >> UInt8(position & 7)) & (UInt8.max << UInt8(byteEnd - end))
+      let (slice, place) = Self.place(of: position / 8, at: hostOffset)
+      let bytes = unsafe try cache.slice(at: slice)
+      // SAFETY: `place` lies inside the slice.
+      if unsafe bytes[place] & mask != mask {
+        unsafe bytes[place] |= mask
         cache.markDirty(at: slice)
       }
-      position += isWhole ? 8 : 1
+      position = end
     }
   }
 

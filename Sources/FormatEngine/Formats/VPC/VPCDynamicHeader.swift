@@ -69,9 +69,6 @@ struct VPCDynamicHeader: Equatable {
     return bytes
   }
 
-  /// What of it a change of the disk touches.
-  var firstSector: [UInt8] { Array(bytes.prefix(512)) }
-
   /// Checks every number, for a disk of `virtualSize` in a file of `fileByteCount`. Words are QEMU's.
   func validate(virtualSize: UInt64, fileByteCount: UInt64) throws(EngineError) {
     guard blockSize.nonzeroBitCount == 1, blockSize >= 512 else {

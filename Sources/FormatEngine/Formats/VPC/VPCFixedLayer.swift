@@ -12,12 +12,10 @@ final class VPCFixedLayer: ImageLayer {
   let size: Atomic<UInt64>
   /// The footer, and where it begins: what of the disk would lie past that is not in the file. Taken alone.
   let end: Mutex<(footer: VPCFooter, hostOffset: UInt64)>
-  let copies: VPCFooterCopies
 
   init(_ file: any ByteStore, _ prologue: VPCPrologue) {
     self.file = file
     guestFile = file.guestBytes
-    copies = prologue.copies
     size = Atomic(prologue.virtualSize)
     end = Mutex((prologue.footer, prologue.copies.contentEnd))
   }

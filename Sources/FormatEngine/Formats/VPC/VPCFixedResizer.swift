@@ -6,10 +6,12 @@ extension VPCFixedLayer: Resizable {
     to newSize: UInt64, preallocation: Preallocation, progress: Progress,
     clearing: () throws(EngineError) -> Void
   ) throws(EngineError) {
-    try VPCResizeLimits.check(newSize, preallocation == .metadata ? .metadata : .off)
+    guard preallocation != .metadata else { throw VPCResizeLimits.unsupported(preallocation) }
+    try VPCResizeLimits.check(newSize)
     let (old, oldEnd) = end.withLock { $0 }
     let oldSize = virtualSize
     guard newSize != oldSize else { return }
+    if newSize > oldSize, preallocation != .off { try reserve(oldSize..<newSize) }
     var footer = old
     footer.setVirtualSize(newSize)
     try file.write(bytes: footer.bytes, at: newSize)
@@ -18,7 +20,6 @@ extension VPCFixedLayer: Resizable {
       // The old footer is the guest's now, and what else lay behind the disk.
       let stale = min(oldEnd + UInt64(VPCFooter.byteCount), newSize)
       if stale > oldSize { try file.writeZeros(at: oldSize, count: stale - oldSize, freeing: false) }
-      if preallocation != .off { try (file as? FileStore)?.reserve(at: oldSize, count: newSize - oldSize) }
     }
     // The footer has to come last.
     let newEnd = newSize + UInt64(VPCFooter.byteCount)
@@ -26,5 +27,16 @@ extension VPCFixedLayer: Resizable {
     end.withLock { $0 = (footer, newSize) }
     size.store(newSize, ordering: .relaxed)
     try file.flush()
+  }
+
+  /// Room for what a disk grows by, before anything says that it has grown; without it the file stays as it is.
+  private func reserve(_ range: Range<UInt64>) throws(EngineError) {
+    let byteCount = try file.byteCount()
+    do throws(EngineError) {
+      try (file as? FileStore)?.reserve(at: range.lowerBound, count: range.upperBound - range.lowerBound)
+    } catch {
+      if try file.byteCount() > byteCount { try? file.resize(to: byteCount) }
+      throw error
+    }
   }
 }

@@ -5,6 +5,8 @@ struct VPCGeometry {
   /// Blocks of the disk: entries of the table that mean something.
   let blockCount: UInt64
   let blockBits: UInt64
+  /// Bytes of a block's bitmap, which is filled up to whole sectors.
+  let bitmapSize: UInt64
 
   static let sectorSize: UInt64 = 512
   /// An entry of a block that is not there.
@@ -15,12 +17,9 @@ struct VPCGeometry {
     self.blockSize = blockSize
     blockBits = UInt64(blockSize.trailingZeroBitCount)
     blockCount = virtualSize.dividedRoundingUp(by: blockSize)
+    bitmapSize = (blockSize / Self.sectorSize).dividedRoundingUp(by: 8).aligned(upTo: Self.sectorSize)
   }
 
-  /// Bytes of a block's bitmap, which is filled up to whole sectors.
-  var bitmapSize: UInt64 {
-    (blockSize / Self.sectorSize).dividedRoundingUp(by: 8).aligned(upTo: Self.sectorSize)
-  }
   /// Bytes of a block with its bitmap before it.
   var roomSize: UInt64 { bitmapSize + blockSize }
 

@@ -18,8 +18,6 @@ struct VPCParentLocator: Equatable {
     /// The deprecated ones, of one byte a character.
     static let oldRelative: UInt32 = 0x5769_3272  // Wi2r
     static let oldAbsolute: UInt32 = 0x5769_326b  // Wi2k
-    /// A URL in UTF-8.
-    static let url: UInt32 = 0x4d61_6358  // MacX
   }
 
   var platform: UInt32
@@ -27,8 +25,6 @@ struct VPCParentLocator: Equatable {
   var room: UInt32
   var pathByteCount: UInt32
   var pathOffset: UInt64
-
-  static let empty = VPCParentLocator(platform: Platform.none, room: 0, pathByteCount: 0, pathOffset: 0)
 
   static func parse(_ span: RawSpan, at offset: Int) throws(EngineError) -> VPCParentLocator {
     VPCParentLocator(

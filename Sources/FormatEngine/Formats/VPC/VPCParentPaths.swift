@@ -14,8 +14,8 @@ struct VPCParentPaths: Equatable {
       guard let range = locator.range(inFileOf: fileByteCount) else { continue }
       let bytes = try file.bytes(at: range.lowerBound, count: range.count)
       switch locator.platform {
-      case VPCParentLocator.Platform.relative: relative = try Self.wideText(bytes) ?? relative
-      case VPCParentLocator.Platform.absolute: absolute = try Self.wideText(bytes) ?? absolute
+      case VPCParentLocator.Platform.relative: relative = Self.wideText(bytes) ?? relative
+      case VPCParentLocator.Platform.absolute: absolute = Self.wideText(bytes) ?? absolute
       case VPCParentLocator.Platform.oldRelative: relative = relative ?? Self.narrowText(bytes)
       case VPCParentLocator.Platform.oldAbsolute: absolute = absolute ?? Self.narrowText(bytes)
       default: break
@@ -31,7 +31,7 @@ struct VPCParentPaths: Equatable {
     name = ImageName.lastComponent(of: parent)
   }
 
-  private static func wideText(_ bytes: [UInt8]) throws(EngineError) -> String? {
+  private static func wideText(_ bytes: [UInt8]) -> String? {
     var units: [UInt16] = []
     for index in 0..<bytes.count / 2 {
       let unit = UInt16(bytes[2 * index]) | UInt16(bytes[2 * index + 1]) << 8

@@ -7,7 +7,8 @@ extension VPCLayer: Resizable {
     to newSize: UInt64, preallocation: Preallocation, progress: Progress,
     clearing: () throws(EngineError) -> Void
   ) throws(EngineError) {
-    try VPCResizeLimits.check(newSize, preallocation)
+    guard preallocation == .off else { throw VPCResizeLimits.unsupported(preallocation) }
+    try VPCResizeLimits.check(newSize)
     let oldSize = virtualSize
     guard newSize != oldSize else { return }
     if newSize > oldSize {
@@ -31,19 +32,20 @@ extension VPCLayer: Resizable {
       try change { (state) throws(EngineError) in
         try state.flush()
         try state.recordSize(newSize)
-        try state.removeBlocks(from: newSize, before: oldSize, progress)
+        size.store(newSize, ordering: .relaxed)
+        try state.removeBlocks(from: newSize, progress)
       }
-      size.store(newSize, ordering: .relaxed)
     }
   }
 }
 
 /// What sizes a disk may get.
 enum VPCResizeLimits {
-  static func check(_ byteCount: UInt64, _ preallocation: Preallocation) throws(EngineError) {
-    guard preallocation == .off else {
-      throw .unsupported("Unsupported preallocation mode: \(preallocation.rawValue)")
-    }
+  static func unsupported(_ preallocation: Preallocation) -> EngineError {
+    .unsupported("Unsupported preallocation mode: \(preallocation.rawValue)")
+  }
+
+  static func check(_ byteCount: UInt64) throws(EngineError) {
     guard byteCount.isAligned(to: VPCGeometry.sectorSize) else {
       throw .invalid("The new size must be a multiple of 512")
     }
@@ -72,8 +74,14 @@ extension VPCState {
     }
     try file.flush()
     if newHeader != header {
-      try file.write(bytes: newHeader.firstSector, at: footer.headerOffset)
-      try file.flush()
+      do throws(EngineError) {
+        try file.write(bytes: newHeader.bytes, at: footer.headerOffset)
+        try file.flush()
+      } catch {
+        // What is written from here on goes by the old table.
+        try? file.write(bytes: header.bytes, at: footer.headerOffset)
+        throw error
+      }
     }
     header = newHeader
     try adopt(grown, virtualSize: newSize)
@@ -96,10 +104,8 @@ extension VPCState {
 
   /// Copies the table to the end of the file, with room for `count` entries; gives where it is.
   private mutating func moveTable(entries count: UInt64) throws(EngineError) -> UInt64 {
-    guard var session else { throw EngineError(.readOnly, "The image is not prepared for changes") }
     let byteCount = VPCNewDisk.tableByteCount(entries: count)
-    let start = session.rooms.reserveEnd(byteCount)
-    self.session = session
+    guard let start = session?.rooms.reserveEnd(byteCount) else { throw VPCSession.missing }
     noteEnd()
     var done: UInt64 = 0
     let old = geometry.blockCount * 4
@@ -125,30 +131,29 @@ extension VPCState {
 
   /// Both footers say how large the disk is: the one at the start first, by which QEMU goes. On disk when it returns.
   fileprivate mutating func recordSize(_ byteCount: UInt64) throws(EngineError) {
-    footer.setVirtualSize(byteCount)
-    virtualSize = byteCount
-    try file.write(bytes: footer.bytes, at: 0)
-    try file.flush()
-    fileEnd.move(footer, to: session?.rooms.end ?? contentEnd)
-    try flush()
+    let (old, oldSize) = (footer, virtualSize)
+    do throws(EngineError) {
+      footer.setVirtualSize(byteCount)
+      virtualSize = byteCount
+      try file.write(bytes: footer.bytes, at: 0)
+      try file.flush()
+      fileEnd.move(footer, to: session?.rooms.end ?? contentEnd)
+      try flush()
+    } catch {
+      (footer, virtualSize) = (old, oldSize)
+      fileEnd.move(footer, to: session?.rooms.end ?? contentEnd)
+      try? file.write(bytes: footer.bytes, at: 0)
+      throw error
+    }
   }
 
   /// Lets go of blocks that are past the end of the disk, whose size is recorded. On disk when it returns.
-  fileprivate mutating func removeBlocks(from newSize: UInt64, before oldSize: UInt64, _ progress: Progress)
-    throws(EngineError)
-  {
-    let first = newSize.dividedRoundingUp(by: geometry.blockSize)
-    for index in first..<geometry.blockCount {
-      try progress.step(index - first, of: geometry.blockCount - first)
-      let room = try? room(ofBlock: index)
-      guard try table.entry(at: index) != VPCGeometry.unused else { continue }
-      try remove(block: index, from: room)
-    }
-    try flush()
+  fileprivate mutating func removeBlocks(from newSize: UInt64, _ progress: Progress) throws(EngineError) {
+    try removeAll(from: newSize.dividedRoundingUp(by: geometry.blockSize), progress)
     let shrunk = VPCGeometry(blockSize: geometry.blockSize, virtualSize: newSize)
     // Other programs read as many entries as the header says: the table's end is about to become others' room.
     header.entryCount = min(header.entryCount, UInt32(shrunk.blockCount))
-    try file.write(bytes: header.firstSector, at: footer.headerOffset)
+    try file.write(bytes: header.bytes, at: footer.headerOffset)
     try file.flush()
     try adopt(shrunk, virtualSize: newSize)
     try trimEnd()

@@ -15,6 +15,8 @@ struct VPCSession {
     self.rooms = rooms
     footerOffset = rooms.end
   }
+
+  static let missing = EngineError(.readOnly, "The image is not prepared for changes")
 }
 
 extension VPCState {
@@ -54,7 +56,10 @@ extension VPCState {
     let end = max(metadata.end, try endOfBlocks()).aligned(upTo: VPCGeometry.sectorSize)
     guard let session, end < session.rooms.end else { return }
     fileEnd.move(footer, to: end)
-    try order.flush()
+    do throws(EngineError) { try order.flush() } catch {
+      fileEnd.move(footer, to: session.footerOffset)
+      throw error
+    }
     (contentEnd, hasSoundEnd) = (end, true)
     knownEnd = end + UInt64(VPCFooter.byteCount)
     self.session = nil
@@ -62,11 +67,11 @@ extension VPCState {
 
   /// Room for a block with its bitmap.
   mutating func takeRoom() throws(EngineError) -> UInt64 {
-    guard var session else { throw EngineError(.readOnly, "The image is not prepared for changes") }
-    let room = try session.rooms.allocate(atMost: 1, limit: maximumEnd).hostOffset
-    self.session = session
+    // The session is changed in its place: a copy would copy the list of all free rooms.
+    let limit = maximumEnd
+    guard let room = try session?.rooms.allocate(atMost: 1, limit: limit) else { throw VPCSession.missing }
     noteEnd()
-    return room
+    return room.hostOffset
   }
 
   /// Room that no entry has pointed to.
@@ -87,6 +92,19 @@ extension VPCState {
     guard let room, session?.hasBlocksApart == true else { return }
     session?.rooms.release(room)
     session?.forgotten.append(room)
+  }
+
+  /// Lets go of all blocks from one on. On disk when it returns.
+  mutating func removeAll(from first: UInt64, _ progress: Progress) throws(EngineError) {
+    guard first < geometry.blockCount else { return try flush() }
+    for index in first..<geometry.blockCount {
+      try progress.step(index - first, of: geometry.blockCount - first)
+      guard try table.entry(at: index) != VPCGeometry.unused else { continue }
+      // Entries that lead nowhere go, too.
+      let room = try? room(ofBlock: index)
+      try remove(block: index, from: room)
+    }
+    try flush()
   }
 
   /// Whether no two entries of the table lead to the same bytes.

@@ -108,20 +108,20 @@ extension VPCState {
   /// Blocks that are there are let go of whole. A differencing disk has no mark for zeros: they have to be stored.
   mutating func setZeros(at offset: UInt64, limit: UInt64, keepingRoom: Bool) throws(EngineError) -> UInt64 {
     guard !isDifferencing else { return 0 }
-    return try removeBlocks(from: offset, to: offset + limit) { isWhole in isWhole && !keepingRoom }
+    return try removeBlocks(from: offset, to: offset + limit, removingWhole: !keepingRoom)
   }
 
   /// A differencing disk keeps what it has: an older state of the parent must not come to light.
   mutating func discard(at offset: UInt64, limit: UInt64) throws(EngineError) -> UInt64 {
     guard !isDifferencing else { return limit }
-    let done = try removeBlocks(from: offset, to: offset + limit) { isWhole in isWhole }
+    let done = try removeBlocks(from: offset, to: offset + limit, removingWhole: true)
     // A part of a block stays as it is.
     return done > 0 ? done : min(limit, geometry.blockSize - geometry.offsetInBlock(offset))
   }
 
-  /// Goes through blocks up to the first that is there and that `removing` (told whether all of it is meant) wants to
-  /// stay. Gives the bytes it went through.
-  private mutating func removeBlocks(from start: UInt64, to end: UInt64, _ removing: (Bool) -> Bool)
+  /// Goes through blocks up to the first that is there and stays: of which only a part is meant, or any, as
+  /// `removingWhole` says. Gives the bytes it went through.
+  private mutating func removeBlocks(from start: UInt64, to end: UInt64, removingWhole: Bool)
     throws(EngineError) -> UInt64
   {
     var position = start
@@ -130,7 +130,7 @@ extension VPCState {
       let blockStart = index << geometry.blockBits
       let blockEnd = min(blockStart + geometry.blockSize, virtualSize)
       if let room = try room(ofBlock: index) {
-        guard removing(position == blockStart && end >= blockEnd) else { break }
+        guard removingWhole, position == blockStart, end >= blockEnd else { break }
         try remove(block: index, from: room)
       }
       position = min(blockEnd, end)
@@ -142,14 +142,7 @@ extension VPCState {
 extension VPCLayer: Emptyable {
   func removeContent(progress: Progress) throws(EngineError) {
     try change { (state) throws(EngineError) in
-      for index in 0..<state.geometry.blockCount {
-        try progress.step(index, of: state.geometry.blockCount)
-        // Entries that lead nowhere go, too.
-        let room = try? state.room(ofBlock: index)
-        guard try state.table.entry(at: index) != VPCGeometry.unused else { continue }
-        try state.remove(block: index, from: room)
-      }
-      try state.flush()
+      try state.removeAll(from: 0, progress)
       try state.trimEnd()
     }
   }

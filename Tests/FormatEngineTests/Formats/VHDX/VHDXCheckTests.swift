@@ -36,6 +36,54 @@ private let mebibyte = 1 << 20
     #expect(try Self.report(short).findings.first?.contains("end offset") == true)
   }
 
+  /// A differencing disk whose first block is partially present. The entry of its bitmap follows those of 4096 blocks.
+  private static func child(bitmapEntry: UInt64) throws -> VHDXBytes {
+    let locator = try VHDXParentLocator(name: "p.vhdx", linkage: VHDXGuid(1, 2, 3, 4))
+    var image = try VHDXBytes(size: 2 * mebibyte, parent: locator)
+    image.append(mebibytes: 2, of: 7)
+    image.setEntry(0, 7, mebibyte: 4)
+    image.put(bitmapEntry, at: VHDXBytes.bat + 8 * 4096)
+    return image
+  }
+
+  @Test func bitmapThatLiesNowhereIsAnError() throws {
+    #expect(try Self.report(Self.child(bitmapEntry: 5 << 20 | 6)) == CheckReport())
+    let nowhere: [UInt64] = [
+      0, 5 << 20 | 2, 6 << 20 | 6, 6, 1 << 20 | 6, 0x7ff0 << 48 | 6, UInt64.max << 20 | 6,
+    ]
+    for entry in nowhere {
+      let image = try Self.child(bitmapEntry: entry)
+      #expect(throws: EngineError.self, "\(entry)") { try image.open().readBytes(at: 0, count: 512) }
+      #expect(try Self.report(image).corruptions > 0, "\(entry)")
+    }
+  }
+
+  /// Two blocks in one place: nobody can say whose it is, so the file, whose children know its ids, stays as it is.
+  @Test func whatCannotBeMendedIsNotWritten() throws {
+    var image = try VHDXBytes(size: 4 * mebibyte)
+    image.append(mebibytes: 1, of: 7)
+    for block in [0, 1] { image.setEntry(block, 6, mebibyte: 4) }
+    let store = MemoryStore(image.bytes)
+    let chain = try ImageChain.over(store, format: VHDXFormat.self, access: .readWrite)
+    let report = try #require(chain.top as? any Repairable).repair(.all, progress: .none)
+    #expect(report.corruptions == 1 && report.corruptionsFixed == 0)
+    #expect(store.snapshot == image.bytes)
+  }
+
+  /// A sector bitmap takes 1 MiB, whatever the blocks take.
+  @Test func nextBlockFollowsTheLastBitmap() throws {
+    let locator = try VHDXParentLocator(name: "p.vhdx", linkage: VHDXGuid(1, 2, 3, 4))
+    let store = MemoryStore(
+      try VHDXBytes(size: 64 * mebibyte, blockSize: 32 * mebibyte, parent: locator).bytes)
+    for block: UInt64 in [0, 1] {
+      let chain = try ImageChain.over(store, format: VHDXFormat.self, access: .readWrite)
+      try chain.writeBytes([UInt8](repeating: 1, count: 4096), at: block * 32 * MiB)
+      let place = try chain.extent(at: block * 32 * MiB, limit: 4096).extent.hostOffset
+      #expect(place == (block == 0 ? 4 * MiB : 37 * MiB))
+      try chain.close()
+    }
+  }
+
   /// The judge finds the same entries that lie outside of the file.
   @Test func judgeAgreesOnEntriesOutsideOfTheFile() throws {
     try TemporaryFolder.with { folder in

@@ -43,6 +43,28 @@ private let mebibyte = 1 << 20
     }
   }
 
+  /// The file may end with the disk, inside of the last block; when the disk grows the rest of it is needed.
+  @Test func lastBlockThatIsCutOffGrows() throws {
+    let size = 3 << 19
+    var image = try VHDXBytes(size: size)
+    image.append(mebibytes: 2, of: 7)
+    for block in [0, 1] { image.setEntry(block, 6, mebibyte: UInt64(4 + block)) }
+    image.bytes.removeLast(1 << 19)
+    let store = MemoryStore(image.bytes)
+    let chain = try ImageChain.over(store, format: VHDXFormat.self, access: .readWrite)
+    try chain.resize(to: 3 << 20)
+    let disk = [UInt8](repeating: 7, count: size) + [UInt8](repeating: 0, count: (3 << 20) - size)
+    #expect(try chain.readAll() == disk)
+    try chain.writeBytes([1, 2, 3], at: 5 << 19)
+    try chain.close()
+    try TemporaryFolder.with { folder in
+      let path = try folder.write(store.snapshot, to: "image")
+      try ReferenceTool.qemuImg("check", "-q", "-f", "vhdx", path)
+      let content = try ReferenceTool.content(of: path, format: "vhdx", in: folder)
+      #expect(Array(content.prefix(5 << 19)) == Array(disk.prefix(5 << 19)))
+    }
+  }
+
   @Test func shrinkingGivesRoomBack() throws {
     let store = MemoryStore(try VHDXBytes(size: 8 * mebibyte).bytes)
     let chain = try ImageChain.over(store, format: VHDXFormat.self, access: .readWrite)

@@ -94,6 +94,31 @@ import Testing
     }
   }
 
+  /// The last table may be cut off behind the entries that the disk needs: new grains lie behind the whole of it.
+  @Test func newGrainsLieBehindATableThatIsCutOff() throws {
+    try TemporaryFolder.with { folder in
+      let size = 1 << 20
+      let whole = VMDKServerImages.cowd(size: size, grainSectors: 1, [0: [UInt8](repeating: 1, count: 512)])
+      let table = Int(VMDKImages.number(whole, at: 2048, width: 4)) * 512
+      // An empty one, which ends with the entry of the disk's last grain.
+      var bytes = Array(whole[..<(table + size / 512 * 4)])
+      VMDKImages.put(0, into: &bytes, at: table, width: 4)
+      VMDKImages.put(UInt64(bytes.count / 512), into: &bytes, at: 28, width: 4)
+      try folder.write(bytes, to: "image-delta.vmdk")
+      try folder.write(
+        VMDKServerImages.descriptor("vmfsSparse", "VMFSSPARSE", size: size, "image-delta.vmdk"),
+        to: "image.vmdk")
+      var random = SeededRandom(seed: 35)
+      let disk = random.bytes(size)
+      let chain = try ImageOpener.open(folder.file("image.vmdk"), OpenOptions(access: .readWrite))
+      try chain.writeBytes(disk, at: 0)
+      try chain.close()
+      try Self.judgeAgrees(ModelDisk(disk), in: folder)
+      #expect(try ImageOpener.open(folder.file("image.vmdk")).readAll() == disk)
+      #expect(try Self.check(folder.file("image.vmdk")) == CheckReport())
+    }
+  }
+
   /// The header's place of the next grain covers a grain before anything refers to it.
   @Test func freeSectorIsRaisedBeforeTables() throws {
     try TemporaryFolder.with { folder in

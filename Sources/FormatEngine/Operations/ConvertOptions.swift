@@ -1,0 +1,34 @@
+/// How to copy disks into another image.
+public struct ConvertOptions: Sendable {
+  /// What of the sources is copied.
+  public enum Scope: Sendable {
+    case everything
+    /// The target lies over the layers from `depth` of the source on, or is the one at `depth` itself: only what the layers above
+    /// it hold is copied.
+    case above(depth: Int)
+    /// The target is the source, soon to lie over `backing` or over nothing: only what its top layer does
+    /// not store, and what reads otherwise there, is copied into it.
+    case differences(from: NewBacking)
+  }
+
+  public var scope: Scope = .everything
+  /// Store whole clusters packed.
+  public var compress = false
+  /// Zeros of at least this many bytes are not stored; 0 stores all of them.
+  public var sparseByteCount: UInt64 = 4096
+  public var threadCount = WorkerPool.processorCount()
+  /// The target reads as zeros where nothing is written to it.
+  public var targetReadsAsZeros = true
+  /// Look for zeros in what is read, as well as in what the tables say.
+  public var looksForZeros = true
+  /// Guest bytes a second at most; nil: as fast as can be.
+  public var rateLimit: UInt64?
+  /// Write whatever is ready first. In order, two runs give the same file, and its clusters lie as the guest's.
+  public var allowsAnyOrder = false
+  /// What of all sources together is copied, to the start of the target; nil: everything.
+  public var part: Range<UInt64>?
+  /// What cannot be read becomes zeros, and is told here, a sentence for each sector; nil: it is an error.
+  public var salvage: (@Sendable (String) -> Void)?
+
+  public init() {}
+}

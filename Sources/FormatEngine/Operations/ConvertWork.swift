@@ -1,0 +1,214 @@
+import Synchronization
+
+/// A piece that one worker copies; it starts and ends at the same offsets in all sources taken as one and in
+/// the target.
+struct ConvertSegment {
+  /// Counts from 0 in the order of the offsets.
+  let number: UInt64
+  let offset: UInt64
+  let length: UInt64
+  /// How much of the whole work it is.
+  let weight: UInt64
+}
+
+/// How the workers write.
+enum WritingOrder {
+  /// In the order of the disk, because that is where clusters come to lie.
+  case inTurn
+  /// Whoever is ready: each byte has its place. Still one at a time, since writers of one file wait for each
+  /// other in the kernel, and cost more there.
+  case oneByOne
+  /// Many at once: for devices, which gain from it.
+  case atOnce
+}
+
+/// What the workers share: the way through the sources.
+final class ConvertWork: Sendable {
+  let source: ConcatenatedDisks
+  let salvaged: SalvagedDisks?
+  let target: ImageChain
+  let options: ConvertOptions
+  let packing: (any CompressedWriting)?
+  let turns = TurnOrder()
+  let rate: RateLimit?
+  let writing: WritingOrder
+  /// Guest bytes that the target stores without those around them.
+  let storedUnit: UInt64
+  /// Zeros in the target stay zeros, whatever comes to lie below it.
+  let marksZeros: Bool
+  /// Bytes of one segment: enough for large requests, little enough for eight threads' buffers.
+  let segmentByteCount: UInt64
+  private let progress: Progress
+  private let cursor = Mutex(Cursor())
+  private let pace = Mutex(Pace())
+
+  private struct Cursor {
+    var offset: UInt64 = 0
+    var nextNumber: UInt64 = 0
+  }
+
+  /// How far the work is.
+  private struct Pace {
+    var done: UInt64 = 0
+    /// Nil: nobody asked before the work began. It is measured by the place on the disk then.
+    var copiedByteCount: UInt64?
+  }
+
+  init(
+    _ sources: [ImageChain], _ target: ImageChain, _ options: ConvertOptions, _ progress: Progress
+  ) throws(EngineError) {
+    let source = try ConcatenatedDisks(sources, part: options.part)
+    self.source = source
+    salvaged = options.salvage.map { SalvagedDisks(source, report: $0) }
+    self.target = target
+    self.options = options
+    self.progress = progress
+    rate = options.rateLimit.map(RateLimit.init)
+    packing = try Self.packing(of: target, options)
+    let mayBeAtOnce = options.allowsAnyOrder && packing?.needsAscendingOffsets != true
+    writing = mayBeAtOnce ? .atOnce : target.top.clusterSize > 0 ? .inTurn : .oneByOne
+    let layer = target.top as? any BackingChanging
+    storedUnit = layer?.storedUnit ?? max(target.top.clusterSize, 512)
+    marksZeros = layer?.marksZeros ?? false
+    let wholeUnits = if case .differences = options.scope { storedUnit } else { UInt64(512) }
+    segmentByteCount =
+      packing.map { max($0.compressionUnit, MiB) }
+      ?? max(Self.segmentByteCount(forClusterSize: target.top.clusterSize), wholeUnits)
+  }
+
+  /// Whole clusters, so that none is made by one piece and filled up by another, but not where they are so large
+  /// that a buffer for one in each thread would take the memory: VHDX has blocks of 256 MiB, Parallels clusters of 2 GiB.
+  static func segmentByteCount(forClusterSize clusterSize: UInt64) -> UInt64 {
+    clusterSize <= largestWholeCluster ? max(clusterSize, usualSegmentByteCount) : usualSegmentByteCount
+  }
+
+  private static let usualSegmentByteCount = 2 * MiB
+  /// What Hyper-V's disks have.
+  private static let largestWholeCluster = 32 * MiB
+
+  /// What packs units for the target, nil where they are stored as they are.
+  private static func packing(of target: ImageChain, _ options: ConvertOptions) throws(EngineError)
+    -> (any CompressedWriting)?
+  {
+    guard let layer = target.top as? any CompressedWriting else {
+      if options.compress { throw .unsupported("Compression not supported for this file format") }
+      return nil
+    }
+    return switch layer.unitPacking {
+    case .never: nil
+    case .onRequest: options.compress ? layer : nil
+    case .always: layer
+    }
+  }
+
+  /// The next piece with something to do, nil at the end. Long runs of zeros that need nothing to be done
+  /// are passed over here, whatever their length.
+  func nextSegment() throws(EngineError) -> ConvertSegment? {
+    let isSurveyed = pace.withLock { $0.copiedByteCount != nil }
+    return try cursor.withLock { (cursor) throws(EngineError) in
+      let start = cursor.offset
+      try skipNothing(&cursor.offset)
+      try report(isSurveyed ? 0 : cursor.offset - start)
+      guard cursor.offset < source.byteCount else { return nil }
+      // Pieces end at multiples of the segment, so that no two share a cluster (that is not too large).
+      let end = min((cursor.offset + 1).raised(to: segmentByteCount), source.byteCount)
+      let segment = ConvertSegment(
+        number: cursor.nextNumber, offset: cursor.offset, length: end - cursor.offset,
+        weight: isSurveyed ? try copiedByteCount(of: cursor.offset..<end) : end - cursor.offset)
+      cursor.offset = end
+      cursor.nextNumber += 1
+      return segment
+    }
+  }
+
+  /// What lies at an offset of all sources taken as one.
+  func extent(at offset: UInt64, limit: UInt64) throws(EngineError) -> ConcatenatedDisks.Found {
+    if let salvaged { return try salvaged.extent(at: offset, limit: limit) }
+    return try source.extent(at: offset, limit: limit)
+  }
+
+  private func skipNothing(_ offset: inout UInt64) throws(EngineError) {
+    while offset < source.byteCount {
+      try progress.proceed()
+      let found = try extent(at: offset, limit: source.byteCount - offset)
+      let idle = try idleByteCount(found.located, at: offset)
+      guard idle > 0 else { return }
+      let end = offset + idle
+      // Only whole segments: what remains shares one with other work.
+      let next = end == source.byteCount ? end : end.floored(to: segmentByteCount)
+      guard next > offset else { return }
+      offset = next
+    }
+  }
+
+  /// Whether the target has these bytes already.
+  func needsNothing(_ found: LocatedExtent) -> Bool {
+    switch options.scope {
+    case .everything: found.readsAsZeros && options.targetReadsAsZeros && options.sparseByteCount > 0
+    case .above(let depth):
+      // Nothing at a lesser depth: a layer in between is too short, and what it has not reads as zeros.
+      found.depth >= depth || (found.depth == depth - 1 && found.extent.source == .below)
+    case .differences(let backing): found.isStoredAtTop || backing.isSame(found)
+    }
+  }
+
+  /// How many bytes of an extent that starts at `offset` the target has already; 0: not even the first.
+  func idleByteCount(_ found: LocatedExtent, at offset: UInt64) throws(EngineError) -> UInt64 {
+    if needsNothing(found) { return found.extent.length }
+    guard let newBacking else { return 0 }
+    let new = try newBacking.locate(at: offset, limit: found.extent.length)
+    return newBacking.isSame(found, new) ? new.extent.length : 0
+  }
+
+  var newBacking: NewBacking? {
+    if case .differences(let backing) = options.scope { backing } else { nil }
+  }
+
+  /// False: only what is stored will still read as zeros over another backing file.
+  var canLeaveOutZeros: Bool { newBacking == nil || marksZeros }
+
+  /// Zeros of the target are stored as other units are.
+  var mustPackZeros: Bool { mustWriteZeros && packing?.unitPacking == .always }
+
+  /// Zeros in the target are not there by themselves.
+  var mustWriteZeros: Bool {
+    guard case .everything = options.scope else { return true }
+    return !options.targetReadsAsZeros
+  }
+
+  // MARK: Progress
+
+  /// What has to be known before the first byte is copied.
+  func survey() throws(EngineError) {
+    try salvaged?.survey()
+    guard progress.isWatched, newBacking == nil else { return }
+    let byteCount = try copiedByteCount(of: 0..<source.byteCount)
+    pace.withLock { $0.copiedByteCount = byteCount }
+  }
+
+  /// Bytes of a range that are read and written. Those that the tables say are zeros take no time.
+  private func copiedByteCount(of range: Range<UInt64>) throws(EngineError) -> UInt64 {
+    var position = range.lowerBound
+    var count: UInt64 = 0
+    while position < range.upperBound {
+      try progress.proceed()
+      let found = try extent(at: position, limit: range.upperBound - position).located
+      if !needsNothing(found), !found.readsAsZeros || options.sparseByteCount == 0 {
+        count += found.extent.length
+      }
+      position += found.extent.length
+    }
+    return count
+  }
+
+  func finish(_ segment: ConvertSegment) throws(EngineError) { try report(segment.weight) }
+
+  /// In its lock, so that steps are shown in their order.
+  private func report(_ weight: UInt64) throws(EngineError) {
+    guard weight > 0 else { return try progress.proceed() }
+    try pace.withLock { (pace) throws(EngineError) in
+      pace.done += weight
+      try progress.step(pace.done, of: pace.copiedByteCount ?? source.byteCount)
+    }
+  }
+}
