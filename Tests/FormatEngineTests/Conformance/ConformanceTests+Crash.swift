@@ -86,6 +86,50 @@ extension ConformanceTests {
     }
   }
 
+  /// Any call of a resize fails once: in the file the disk has the old size or the new one, and what it held it holds,
+  /// also when it is written to afterwards. (The session itself may go on with the other size.)
+  @Test(arguments: oneFileRows, [false, true])
+  func aFailedResizeLeavesOneSize(_ row: ConformanceRow, growing: Bool) throws {
+    try row.withFixture { fixture in
+      guard fixture.below == nil, row.size <= 3 << 20 else { return }
+      let good = try Files.read(fixture.tablesPath)
+      let old = UInt64(fixture.model.byteCount)
+      let new = growing ? old + 3 * MiB + 512 : (old / 2).aligned(upTo: 4096)
+      let kept = min(old, new)
+      func resize(failing number: Int?) throws -> (calls: Int, failed: Bool) {
+        let memory = MemoryStore(good)
+        let store = FaultStore(memory)
+        let chain = try Self.overLower(fixture, store)
+        store.arm(failing: number, of: Self.changingCalls)
+        var failed = false
+        do throws(EngineError) { try chain.resize(to: new) } catch { failed = true }
+        let calls = store.callCount
+        store.arm(failing: nil)
+        if number == nil, failed { return (0, true) }
+        var expected = fixture.model.read(at: 0, count: Int(kept))
+        let place = kept / 3
+        let bytes = [UInt8](repeating: 0x5a, count: 5000)
+        do throws(EngineError) {
+          try chain.writeBytes(bytes, at: place)
+          expected.replaceSubrange(Int(place)..<Int(place) + bytes.count, with: bytes)
+          try chain.close()
+        } catch {
+          // A format may refuse every change once its tables in memory are not what is on disk: all with that error.
+          #expect(failed && error.message.hasPrefix("Injected failure"), "call \(number ?? -1)")
+        }
+        let reopened = try fixture.openAlone(MemoryStore(memory.snapshot))
+        #expect([old, new].contains(reopened.virtualSize), "call \(number ?? -1)")
+        let now = try reopened.readBytes(at: 0, count: Int(kept))
+        #expect(ModelDisk.firstDifference(now, expected) == nil, "call \(number ?? -1)")
+        return (calls, failed)
+      }
+      let calls = try resize(failing: nil).calls
+      for number in stride(from: 0, to: calls, by: max(1, calls / Effort.rounds(8))) {
+        _ = try resize(failing: number)
+      }
+    }
+  }
+
   private static let changingCalls: Set<StoreCall> = [.write, .writeZeros, .resize, .flush, .read]
 
   /// The fixture's chain with `store` in the place of its top file.
