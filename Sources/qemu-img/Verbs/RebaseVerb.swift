@@ -17,7 +17,7 @@ enum RebaseVerb {
   private struct Request {
     var image = ImageArguments()
     var options = OpenOptions(access: .readWrite)
-    var caches = (target: "writeback", source: "writeback")
+    var backingCache = CacheMode.writeback
     /// Nil and empty both mean none.
     var backing: (file: String?, format: String?)
     var (isUnsafe, compresses, showsProgress, isQuiet) = (false, false, false, false)
@@ -32,13 +32,14 @@ enum RebaseVerb {
   static func run(_ arguments: [String]) throws(VerbFailure) -> CInt {
     let parsed = OptionParser.parse(arguments, rules)
     var request = Request()
+    var caches = (target: "writeback", source: "writeback")
     for option in parsed.options {
       switch option.key {
       case "help": return Main.showHelp()
       case "F": request.backing.format = option.value
       case "b": request.backing.file = option.value
-      case "t": request.caches.target = option.value
-      case "T": request.caches.source = option.value
+      case "t": caches.target = option.value
+      case "T": caches.source = option.value
       case "u": request.isUnsafe = true
       case "c": request.compresses = true
       case "p": request.showsProgress = true
@@ -50,8 +51,8 @@ enum RebaseVerb {
     guard request.isUnsafe || request.backing.file != nil else {
       throw .usage("Must specify backing file (-b) or use unsafe mode (-u)")
     }
-    request.options.flushing = try CommonArguments.cacheMode(request.caches.target, what: "cache")
-    _ = try CommonArguments.cacheMode(request.caches.source, what: "source cache")
+    request.options.cache = try CommonArguments.cacheMode(caches.target, what: "cache")
+    request.backingCache = try CommonArguments.cacheMode(caches.source, what: "source cache")
     let line = ProgressLine(isShown: request.showsProgress && !request.isQuiet, step: 1)
     defer { line.end() }
     try rebase(parsed.operands[0], request, line)
@@ -97,6 +98,7 @@ enum RebaseVerb {
         of: reference, namedBy: overlay.members[0].path)
       var options = OpenOptions()
       options.secrets = request.image.secrets
+      options.cache = request.backingCache
       let backing = try ImageOpener.open(specification, options)
       let identity = (overlay.members[0].file as? FileStore)?.identity
       if backing.members.contains(where: { ($0.file as? FileStore)?.identity == identity }) {
