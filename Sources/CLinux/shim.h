@@ -36,5 +36,7 @@ static inline int imgfs_set_extent_size_hint(int descriptor, unsigned byte_count
 }
 
 enum { IMGFS_SEEK_DATA = 3, IMGFS_SEEK_HOLE = 4 };
+/// A command of fcntl: bytes that a pipe holds.
+enum { IMGFS_SETPIPE_SZ = 1031 };
 
 #endif

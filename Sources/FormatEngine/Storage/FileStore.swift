@@ -181,7 +181,9 @@ public final class FileStore: ByteStore {
       throw .systemCall("Could not preallocate data for '\(path)'", errno: EFBIG, path: path)
     }
     hasUnsyncedWrites.store(true, ordering: .releasing)
-    let result = posix_fallocate(descriptor, off_t(offset), off_t(count))
+    // It gives the number itself, and is not called again by itself.
+    var result = EINTR
+    while result == EINTR { result = posix_fallocate(descriptor, off_t(offset), off_t(count)) }
     if result != 0 {
       throw .systemCall("Could not preallocate data for '\(path)'", errno: result, path: path)
     }
@@ -235,7 +237,7 @@ public final class FileStore: ByteStore {
 }
 
 /// The one EINTR loop.
-private func retrying<T: SignedInteger>(_ call: () -> T) -> T {
+func retrying<T: SignedInteger>(_ call: () -> T) -> T {
   while true {
     let result = call()
     if result != -1 || errno != EINTR { return result }
