@@ -202,7 +202,10 @@ public final class FileStore: ByteStore {
     // Where the file system cannot do it, glibc writes single bytes.
     let number = try direct?.withCache().number ?? descriptor.number
     let result = try changing(offset..<offset + count) { () throws(EngineError) in
-      posix_fallocate(number, off_t(offset), off_t(count))
+      // It gives the error's number itself, and is not called again by itself.
+      var result = EINTR
+      while result == EINTR { result = posix_fallocate(number, off_t(offset), off_t(count)) }
+      return result
     }
     if result != 0 {
       throw .systemCall("Could not preallocate data for '\(path)'", errno: result, path: path)
