@@ -6,6 +6,7 @@
 #include <getopt.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/types.h>
 

@@ -11,6 +11,7 @@ enum VerbTable {
   /// By name, as the help lists them.
   static let all = [
     Verb(name: "amend", usage: AmendVerb.usage, run: AmendVerb.run),
+    Verb(name: "bench", usage: BenchVerb.usage, run: BenchVerb.run),
     Verb(name: "bitmap", usage: BitmapVerb.usage, run: BitmapVerb.run),
     Verb(name: "check", usage: CheckVerb.usage, run: CheckVerb.run),
     Verb(name: "commit", usage: CommitVerb.usage, run: CommitVerb.run),

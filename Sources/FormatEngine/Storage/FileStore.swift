@@ -122,7 +122,8 @@ public final class FileStore: ByteStore {
     guard offset <= maximumFileOffset - UInt64(bytes.count) else {
       throw .systemCall("Could not write to '\(path)'", errno: EFBIG, path: path)
     }
-    hasUnsyncedWrites.store(true, ordering: .releasing)
+    // Afterwards: a flush that runs beside it may not have this write, and the next one must not take it for done.
+    defer { noteChange() }
     var done = 0
     while done < bytes.count {
       // SAFETY: `done` stays below the buffer's count.
@@ -202,6 +203,9 @@ public final class FileStore: ByteStore {
       throw .systemCall("Could not resize file", errno: errno, path: path)
     }
   }
+
+  /// Somebody wrote through the descriptor: it is on disk after the next flush.
+  func noteChange() { hasUnsyncedWrites.store(true, ordering: .releasing) }
 
   public func flush() throws(EngineError) {
     guard flushing == .durable, hasUnsyncedWrites.exchange(false, ordering: .acquiringAndReleasing) else {
