@@ -2,20 +2,54 @@ import FormatEngine
 
 /// `bench`: how fast an image is read or written.
 enum BenchVerb {
-  static let usage =
-    "[-c count] [-d depth] [-f fmt] [--flush-interval=flush_interval] [-i aio] [-n] [--no-drain] [-o offset]"
-    + " [--pattern=pattern] [-q] [-s buffer_size] [-S step_size] [-t cache] [-w] [-U] filename"
-
-  private static let rules =
+  static let verb = Verb(
+    "bench", "measures how fast an image is read or written",
+    details: [
+      "Requests of one size are carried out, several at a time, each so many bytes behind the one before; past the end of"
+        + " the disk they go on from its start. Without -w they are reads.",
+      "With --flush-interval a flush comes wherever the number of requests that are not begun yet is a multiple of it,"
+        + " when all that were begun are done.",
+      "'io_uring' and 'native' hand to the kernel what lies in one place of a file as it is. All else - what is packed or"
+        + " encrypted, or needs room first - is done by threads. 'native' wants -t none or -t directsync.",
+    ],
     [
-      OptionRule("help", "h"), OptionRule(letter: "c", takesValue: true),
-      OptionRule(letter: "d", takesValue: true), OptionRule(letter: "f", takesValue: true),
-      OptionRule("flush-interval", takesValue: true), OptionRule(letter: "i", takesValue: true),
-      OptionRule(letter: "n"), OptionRule("no-drain"), OptionRule(letter: "o", takesValue: true),
-      OptionRule("pattern", takesValue: true), OptionRule(letter: "q"),
-      OptionRule(letter: "s", takesValue: true), OptionRule(letter: "S", takesValue: true),
-      OptionRule(letter: "t", takesValue: true), OptionRule(letter: "w"),
-    ] + ImageArguments.sharingRules
+      .may(
+        OptionRule(
+          "count", "c", takes: ArgumentValue("count"), help: "says how many requests there are (75000)")),
+      .may(
+        OptionRule(
+          "depth", "d", takes: ArgumentValue("depth"), help: "says how many are at work at a time (64)")),
+      .may(.format),
+      .may(
+        OptionRule(
+          "flush-interval", takes: ArgumentValue("flush_interval"),
+          help: "flushes what was written after so many requests, at least as many as are at work at a time")),
+      .may(
+        OptionRule(
+          "aio", "i", takes: ArgumentValue("aio", .words(["threads", "native", "io_uring"])),
+          help:
+            "says who carries out the requests: 'threads' that wait for them, or the kernel, by 'native' AIO or"
+            + " 'io_uring'")),
+      .may(OptionRule("native", "n", help: "means -i native")),
+      .may(OptionRule("no-drain", help: "flushes while requests are at work")),
+      .may(
+        OptionRule(
+          "offset", "o", takes: ArgumentValue("offset"), help: "says where the first request lies (0)")),
+      .may(
+        OptionRule(
+          "pattern", takes: ArgumentValue("pattern"), help: "says which byte is written over and over (0)")),
+      .may(OptionRule("quiet", "q", help: "is taken, but what is measured is printed all the same")),
+      .may(
+        OptionRule(
+          "buffer-size", "s", takes: ArgumentValue("buffer_size"), help: "says how long a request is (4k)")),
+      .may(
+        OptionRule(
+          "step-size", "S", takes: ArgumentValue("step_size"),
+          help: "says how far a request is from the one before: by itself, as far as it is long")),
+      .may(.cache),
+      .may(OptionRule("write", "w", help: "writes, and destroys what the image holds")),
+      .may(.forceShare), .may(.imageOptions), .may(.object), .fileName,
+    ], run: run)
 
   /// The command line, read.
   private struct Arguments {
@@ -32,24 +66,25 @@ enum BenchVerb {
     mutating func take(_ option: GivenOption) throws(VerbFailure) {
       let counts = 0...UInt64(CInt.max)
       switch option.key {
-      case "c": options.requestCount = try count(option.value, "request count")
-      case "d": options.depth = try count(option.value, "queue depth", from: 1)
+      case "count": options.requestCount = try count(option.value, "request count")
+      case "depth": options.depth = try count(option.value, "queue depth", from: 1)
       case "flush-interval": flushInterval = try count(option.value, "flush interval")
-      case "i": try takeMethod(option.value)
-      case "n": options.transfer = .native
+      case "aio": try takeMethod(option.value)
+      case "native": options.transfer = .native
       case "no-drain": drains = false
-      case "o": options.offset = try CommonArguments.size(option.value, what: "offset")
+      case "offset": options.offset = try CommonArguments.size(option.value, what: "offset")
       case "pattern": pattern = UInt8(clamping: try count(option.value, "pattern byte", upTo: 0xff))
-      case "q": break  // What is measured is printed all the same.
-      case "s":
+      case "quiet": break  // What is measured is printed all the same.
+      case "buffer-size":
         options.byteCount = Int(
           clamping: try CommonArguments.size(option.value, what: "buffer size", in: counts))
-      case "S": step = Int(clamping: try CommonArguments.size(option.value, what: "step_size", in: counts))
-      case "t":
+      case "step-size":
+        step = Int(clamping: try CommonArguments.size(option.value, what: "step_size", in: counts))
+      case "cache":
         do { cache = try CommonArguments.cacheMode(option.value, what: "cache") } catch {
           throw VerbFailure("Invalid cache mode")
         }
-      case "w": writes = true
+      case "write": writes = true
       default:
         if option.key == "force-share" { isShared = true }
         try image.take(option)
@@ -90,10 +125,10 @@ enum BenchVerb {
   }
 
   static func run(_ words: [String]) throws(VerbFailure) -> CInt {
-    let parsed = OptionParser.parse(words, rules)
+    let parsed = OptionParser.parse(words, verb.options)
     var arguments = Arguments()
     for option in parsed.options {
-      if option.key == "help" { return Main.showHelp() }
+      if option.key == "help" { return verb.showHelp() }
       try arguments.take(option)
     }
     guard parsed.operands.count == 1 else { throw .usage("Expecting one image file name") }

@@ -72,8 +72,8 @@ private final class CountingCursor: RequestCursor {
   func stop() { nextIndex.store(count, ordering: .relaxed) }
 }
 
+// @unchecked: the sequence is only touched inside `monitor.locked`.
 private final class SequenceCursor: RequestCursor, @unchecked Sendable {
-  // @unchecked: the sequence is only touched inside `monitor.locked`.
   private let monitor = Monitor()
   private var sequence: RequestSequence
   private var waiterCount = 0
