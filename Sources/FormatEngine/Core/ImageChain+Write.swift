@@ -3,8 +3,27 @@ extension ImageChain {
   public func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(EngineError) {
     guard bytes.count > 0 else { return }
     let writer = try writer(for: offset, UInt64(bytes.count))
+    if unsafe try writeInPlace(bytes, at: offset, writer) { return }
     try changing(offset, UInt64(bytes.count)) { () throws(EngineError) in
       unsafe try writeUnlocked(bytes, at: offset, writer)
+    }
+  }
+
+  /// Writes where the guest reads these bytes already; false where they do not all lie in one place. It changes no
+  /// table, so it holds only the bytes themselves: writes to parts of one cluster run beside each other.
+  private func writeInPlace(
+    _ bytes: UnsafeRawBufferPointer, at offset: UInt64, _ writer: any WritableLayer
+  ) throws(EngineError) -> Bool {
+    let end = offset + UInt64(bytes.count)
+    guard writer.cipher == nil else { return false }
+    return try ranges.withRange(offset..<end, exclusive: true) { () throws(EngineError) in
+      guard let room = try writer.roomInPlace(at: offset, limit: UInt64(bytes.count)), room.guestEnd >= end
+      else {
+        return false
+      }
+      let host = room.hostOffset + (offset - room.guestOffset)
+      unsafe try writer.store(room.store).write(bytes, at: host)
+      return true
     }
   }
 

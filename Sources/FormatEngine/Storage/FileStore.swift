@@ -12,9 +12,11 @@ public final class FileStore: ByteStore {
   private let cache: CacheMode
   /// Moves the bytes where the host's cache is not to see them.
   private let direct: DirectTransfer?
-  /// Set by every change that is not on disk when it returns, cleared by a flush before it starts: a flush with
-  /// nothing to do costs nothing.
-  private let hasUnsyncedChanges = Atomic<Bool>(false)
+  /// Changes that were not on disk when they returned.
+  private let changeCount = Atomic<UInt64>(0)
+  /// Those of them that are on disk: a flush with nothing to do costs nothing. Held while the host flushes, so that
+  /// another flush does not return before what both want is on disk.
+  private let syncedCount = Mutex<UInt64>(0)
 
   private init(_ descriptor: HostDescriptor, status: stat, isWritable: Bool, cache: CacheMode) {
     path = descriptor.path
@@ -130,7 +132,7 @@ public final class FileStore: ByteStore {
   }
 
   public func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(EngineError) {
-    if !cache.writesThrough { hasUnsyncedChanges.store(true, ordering: .releasing) }
+    defer { if !cache.writesThrough { noteChange() } }
     if let direct {
       unsafe try direct.write(bytes, at: offset)
     } else {
@@ -142,7 +144,7 @@ public final class FileStore: ByteStore {
   private func changing<T>(_ range: Range<UInt64>, _ body: () throws(EngineError) -> T) throws(EngineError)
     -> T
   {
-    hasUnsyncedChanges.store(true, ordering: .releasing)
+    defer { noteChange() }
     guard let direct else { return try body() }
     return try direct.changing(range, body)
   }
@@ -229,16 +231,19 @@ public final class FileStore: ByteStore {
     }
   }
 
+  /// Something was written: it is on disk after the next flush. Noted afterwards, since a flush that runs meanwhile may
+  /// not have it.
+  func noteChange() { changeCount.add(1, ordering: .acquiringAndReleasing) }
+
   public func flush() throws(EngineError) {
     guard !cache.skipsFlushes else { return }
-    let hasUnsynced = hasUnsyncedChanges.exchange(false, ordering: .acquiringAndReleasing)
-    // What the system changes in a cached page, where a file grows past its end, belongs to no write.
-    if hasUnsynced || direct?.usesCache == true {
-      guard retrying({ fdatasync(descriptor.number) }) == 0 else {
-        // Not clean: the next flush must try again, and fail again.
-        hasUnsyncedChanges.store(true, ordering: .releasing)
-        throw descriptor.failure("Could not flush")
-      }
+    let wanted = changeCount.load(ordering: .acquiring)
+    try syncedCount.withLock { (synced) throws(EngineError) in
+      // What the system changes in a cached page, where a file grows past its end, belongs to no write.
+      guard wanted > synced || direct?.usesCache == true else { return }
+      let covered = changeCount.load(ordering: .acquiring)
+      guard retrying({ fdatasync(descriptor.number) }) == 0 else { throw descriptor.failure("Could not flush") }
+      synced = covered
     }
     direct?.dropCached()
   }

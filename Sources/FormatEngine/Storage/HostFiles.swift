@@ -109,6 +109,9 @@ extension EngineError {
     }
   }
 
+  /// Of what is damaged, or leaves a disk.
+  public static var ioErrorText: String { systemErrorText(EIO) }
+
   /// The system's own words where a system call failed.
   public var systemText: String? {
     switch code {
