@@ -3,7 +3,6 @@
 #ifndef IMGFS_CLINUX_SHIM_H
 #define IMGFS_CLINUX_SHIM_H
 
-#include <fcntl.h>
 #include <getopt.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
@@ -12,8 +11,9 @@
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
-#include <unistd.h>
 
+// <fcntl.h> and <unistd.h> would bring this module its own copies of the Glibc module's types.
+long syscall(long number, ...);
 int fallocate(int descriptor, int mode, off_t offset, off_t byte_count);
 
 /// Starts a new command line.
@@ -60,7 +60,11 @@ static inline int imgfs_sector_size(int descriptor) {
   return ioctl(descriptor, BLKSSZGET, &byte_count) == 0 ? byte_count : -1;
 }
 
-enum { IMGFS_O_DIRECT = __O_DIRECT };
+#if defined(__aarch64__) || defined(__arm__)
+enum { IMGFS_O_DIRECT = 0x10000 };
+#else
+enum { IMGFS_O_DIRECT = 0x4000 };
+#endif
 enum { IMGFS_SEEK_DATA = 3, IMGFS_SEEK_HOLE = 4 };
 /// A command of fcntl: bytes that a pipe holds.
 enum { IMGFS_SETPIPE_SZ = 1031 };
