@@ -1,5 +1,5 @@
 extension ImageChain {
-  /// Writes guest bytes. They are on disk after the next `flush`.
+  /// Writes guest bytes. They are on disk after the next `flush`, or at once where the cache mode writes through.
   public func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(EngineError) {
     guard bytes.count > 0 else { return }
     let writer = try writer(for: offset, UInt64(bytes.count))
@@ -74,7 +74,8 @@ extension ImageChain {
     return writer
   }
 
-  /// Runs a change with every cluster that it touches held for itself.
+  /// Runs a change with every cluster that it touches held for itself, and sees it through where the cache mode says
+  /// so: the bytes are on disk then, but not yet the tables that lead to them.
   private func changing(_ offset: UInt64, _ count: UInt64, _ body: () throws(EngineError) -> Void)
     throws(EngineError)
   {
@@ -87,6 +88,7 @@ extension ImageChain {
       defer { unpacked.invalidate(range) }
       try body()
     }
+    if members[0].cache.writesThrough { try flush() }
   }
 
   private func writeUnlocked(

@@ -29,7 +29,7 @@ enum ConvertVerb {
 
   private static func convert(_ arguments: ConvertArguments) throws(VerbFailure) {
     var opening = OpenOptions()
-    opening.flushing = .never
+    opening.cache = arguments.cache.source
     var sources: [ImageChain] = []
     for name in arguments.sources { sources.append(try arguments.source.open(name, opening)) }
     let bitmaps = arguments.copiesBitmaps ? try self.bitmaps(of: sources, arguments) : nil
@@ -76,7 +76,7 @@ enum ConvertVerb {
     let name = arguments.target
     let format = arguments.targetFormat ?? (arguments.usesTargetOptions ? nil : "raw")
     var opening = OpenOptions(access: .readWrite)
-    opening.flushing = arguments.flushing
+    opening.cache = arguments.cache.target
     if arguments.createsTarget {
       opening.layerOptions = try create(arguments, format ?? "raw", sources, byteCount)
     }
@@ -104,7 +104,7 @@ enum ConvertVerb {
       () throws(EngineError) in
       try ImageCreator.refuse(arguments.target, whileReading: sources)
       return try ImageCreator.create(
-        arguments.target, format: format, options: options, flushing: arguments.flushing,
+        arguments.target, format: format, options: options, cache: arguments.cache.target,
         secrets: arguments.source.secrets, whileReading: sources)
     }
     warnings.forEach(Console.warning)

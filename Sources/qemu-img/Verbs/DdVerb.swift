@@ -77,9 +77,7 @@ enum DdVerb {
     guard let input = operands.input, let output = operands.output else {
       throw VerbFailure("Must specify both input and output files")
     }
-    var opening = OpenOptions()
-    opening.flushing = .never
-    let source = try image.open(input, opening)
+    let source = try image.open(input)
     let part = operands.part(of: source.virtualSize)
     if part == nil { Console.error("\(input): cannot skip to specified offset") }
     let target = try create(
@@ -108,12 +106,10 @@ enum DdVerb {
       var options = OptionValues(ImageCreator.options(of: format))
       options.set("size", to: .number(byteCount))
       _ = try ImageCreator.create(
-        name, format: format, options: options, flushing: .never, whileReading: [source])
+        name, format: format, options: options, whileReading: [source])
     }
-    var opening = OpenOptions(format: formatName, access: .readWrite)
-    opening.flushing = .never
     return try attempt("Could not open '\(name)': ") { () throws(EngineError) in
-      try ImageOpener.open(name, opening)
+      try ImageOpener.open(name, OpenOptions(format: formatName, access: .readWrite))
     }
   }
 }
