@@ -41,7 +41,7 @@ extension ImageChain {
 
   /// The write has ended, well or not.
   func endWriteInPlace(_ place: HostPlace, at offset: UInt64, count: Int) {
-    place.file.noteChange()
+    place.file.noteWrite()
     ranges.give(offset..<offset + UInt64(count))
   }
 }

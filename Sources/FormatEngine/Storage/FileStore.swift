@@ -132,7 +132,7 @@ public final class FileStore: ByteStore {
   }
 
   public func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(EngineError) {
-    defer { if !cache.writesThrough { noteChange() } }
+    defer { noteWrite() }
     if let direct {
       unsafe try direct.write(bytes, at: offset)
     } else {
@@ -231,9 +231,26 @@ public final class FileStore: ByteStore {
     }
   }
 
-  /// Something was written: it is on disk after the next flush. Noted afterwards, since a flush that runs meanwhile may
-  /// not have it.
-  func noteChange() { changeCount.add(1, ordering: .acquiringAndReleasing) }
+  /// Somebody wrote, perhaps through the descriptor: it is on disk after the next flush, if it is not yet. Noted afterwards,
+  /// since a flush that runs meanwhile may not have it.
+  func noteWrite() { if !cache.writesThrough { noteChange() } }
+
+  /// As `noteWrite`, of changes that O_DSYNC says nothing of.
+  private func noteChange() { changeCount.add(1, ordering: .acquiringAndReleasing) }
+
+  /// Whether a flush would have something to do.
+  var isUnsynced: Bool { syncedCount.withLock { $0 < changeCount.load(ordering: .acquiring) } }
+
+  /// Whether it was opened to be read and written past the host's page cache.
+  var isDirect: Bool { direct != nil }
+
+  /// The descriptor by which a queue of the kernel may move these bytes from or to this memory by itself; nil where
+  /// only `read` and `write` can.
+  func queueDescriptor(_ memory: UnsafeRawBufferPointer, at offset: UInt64, isWrite: Bool) -> CInt? {
+    guard offset <= maximumFileOffset - UInt64(memory.count) else { return nil }
+    if let direct, unsafe !direct.takesWhole(memory, at: offset, isWrite: isWrite) { return nil }
+    return descriptor.number
+  }
 
   public func flush() throws(EngineError) {
     guard !cache.skipsFlushes else { return }

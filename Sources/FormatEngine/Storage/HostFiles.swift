@@ -1,3 +1,4 @@
+internal import CLinux
 import Glibc
 
 /// Questions about names in the host's file system.

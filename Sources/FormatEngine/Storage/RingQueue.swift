@@ -4,6 +4,8 @@ import Glibc
 /// io_uring: two rings that the program shares with the kernel, one for what is to be done and one for what is.
 @safe final class RingQueue: KernelQueue {
   private let ring: UnsafeMutablePointer<io_uring>
+  /// Room for what is done, a batch at a time.
+  private let entries: UnsafeMutableBufferPointer<UnsafeMutablePointer<io_uring_cqe>?>
 
   /// `capacity`: things that are under way at a time. Throws where the kernel does not have it, or is told to refuse it.
   init(capacity: Int) throws(EngineError) {
@@ -20,11 +22,14 @@ import Glibc
       throw .unsupported("Unable to use io_uring: failed to init linux io_uring ring")
     }
     unsafe self.ring = ring
+    unsafe entries = .allocate(capacity: 64)
+    unsafe entries.initialize(repeating: nil)
   }
 
   deinit {
     unsafe io_uring_queue_exit(ring)
     unsafe ring.deallocate()
+    unsafe entries.deallocate()
   }
 
   func read(_ descriptor: CInt, into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64, tag: Int)
@@ -60,9 +65,8 @@ import Glibc
 
   func wait(_ body: (_ tag: Int, _ result: Int) -> Void) throws(EngineError) {
     try enter { unsafe io_uring_submit_and_wait(ring, 1) }
-    var entries = unsafe (0..<32).map { _ in unsafe UnsafeMutablePointer<io_uring_cqe>?.none }
     while true {
-      let count = unsafe io_uring_peek_batch_cqe(ring, &entries, CUnsignedInt(entries.count))
+      let count = unsafe io_uring_peek_batch_cqe(ring, entries.baseAddress, CUnsignedInt(entries.count))
       for index in 0..<Int(count) {
         guard let entry = unsafe entries[index] else { continue }
         unsafe body(Int(entry.pointee.user_data), Int(entry.pointee.res))

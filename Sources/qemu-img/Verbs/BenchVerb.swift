@@ -61,7 +61,7 @@ enum BenchVerb {
     var flushInterval = 0
     /// 0: as many bytes as a request has.
     var step = 0
-    var cache = FlushMode.durable
+    var cache = CacheMode.writeback
 
     mutating func take(_ option: GivenOption) throws(VerbFailure) {
       let counts = 0...UInt64(CInt.max)
@@ -81,9 +81,8 @@ enum BenchVerb {
       case "step-size":
         step = Int(clamping: try CommonArguments.size(option.value, what: "step_size", in: counts))
       case "cache":
-        do { cache = try CommonArguments.cacheMode(option.value, what: "cache") } catch {
-          throw VerbFailure("Invalid cache mode")
-        }
+        guard let mode = CacheMode.named(option.value) else { throw VerbFailure("Invalid cache mode") }
+        cache = mode
       case "write": writes = true
       default:
         if option.key == "force-share" { isShared = true }
@@ -151,7 +150,7 @@ enum BenchVerb {
 
   private static func open(_ name: String, _ arguments: Arguments) throws(VerbFailure) -> ImageChain {
     var opening = OpenOptions(access: arguments.writes ? .readWrite : .readOnly)
-    opening.flushing = arguments.cache
+    opening.cache = arguments.cache
     if arguments.isShared && arguments.writes {
       throw VerbFailure("Could not open '\(name)': force-share=on can only be used with read-only images")
     }

@@ -119,7 +119,8 @@ import Glibc
       return end(slot, nil)
     }
     guard let place = work.chain.placeToRead(found, count: memory.count),
-      let descriptor = unsafe place.file.queueDescriptor(UnsafeRawBufferPointer(memory), at: place.offset)
+      let descriptor = unsafe place.file.queueDescriptor(
+        UnsafeRawBufferPointer(memory), at: place.offset, isWrite: false)
     else { return hand(slot, helpers) }
     unsafe slots[slot].place = place
     unsafe try queue.read(descriptor, into: memory, at: place.offset, tag: slot)
@@ -132,7 +133,7 @@ import Glibc
     guard let place = try work.chain.beginWriteInPlace(at: offset, count: memory.count) else {
       return hand(slot, helpers)
     }
-    guard let descriptor = unsafe place.file.queueDescriptor(memory, at: place.offset) else {
+    guard let descriptor = unsafe place.file.queueDescriptor(memory, at: place.offset, isWrite: true) else {
       work.chain.endWriteInPlace(place, at: offset, count: memory.count)
       return hand(slot, helpers)
     }
