@@ -24,13 +24,15 @@ public struct ReferencePolicy: Sendable {
 
   public static let anywhere = ReferencePolicy(.anywhere)
 
-  /// The path to open for `name`, relative to the folder of `path`.
+  /// The path to open for `name`, relative to the folder of `path`. QEMU takes a data file's name as relative to the
+  /// current folder: that is where it is looked for when it does not lie beside its image.
   ///
   /// Names with a protocol prefix are refused: only `file:` of a backing file is understood.
   public func resolve(_ name: String, for role: Role, namedBy path: String) throws(EngineError) -> String {
     let plain = try ImageName.plainPath(name, allowingFilePrefix: role == .backingFile)
     // "file:" alone names nothing either.
-    let candidate = plain.isEmpty ? plain : ImageName.join(plain, toFolderOf: path)
+    var candidate = plain.isEmpty ? plain : ImageName.join(plain, toFolderOf: path)
+    if role == .dataFile, HostFiles.isMissing(candidate), !HostFiles.isMissing(plain) { candidate = plain }
     return try resolve(path: candidate, of: name, for: role, namedBy: path)
   }
 
@@ -64,7 +66,7 @@ public struct ReferencePolicy: Sendable {
 /// Opens the files that an image names, for the format that found the names.
 public struct ReferenceOpener: Sendable {
   public var policy: ReferencePolicy
-  public var flushing: FlushMode
+  public var cache: CacheMode
   /// False: no file is opened at all, for commands that must not touch what an image names.
   public var isEnabled: Bool
   /// Whether folders may be searched for what an image tells by an id only: what lies below it is wanted.
@@ -74,9 +76,9 @@ public struct ReferenceOpener: Sendable {
   /// Opened all the same: parts of the image itself, which a check has to read.
   public var checkedRoles: Set<ReferencePolicy.Role> = []
 
-  public init(policy: ReferencePolicy = .anywhere, flushing: FlushMode = .durable, isEnabled: Bool = true) {
+  public init(policy: ReferencePolicy = .anywhere, cache: CacheMode = .writeback, isEnabled: Bool = true) {
     self.policy = policy
-    self.flushing = flushing
+    self.cache = cache
     self.isEnabled = isEnabled
     maySearch = isEnabled
   }
@@ -89,7 +91,7 @@ public struct ReferenceOpener: Sendable {
     _ name: String, for role: ReferencePolicy.Role, namedBy path: String, access: FileAccess
   ) throws(EngineError) -> FileStore {
     let target = try policy.resolve(name, for: role, namedBy: path)
-    return try FileStore.open(target, access: access, flushing: flushing)
+    return try FileStore.open(target, access: access, cache: cache)
   }
 
   /// A new, empty file `name` for the image at `path`.
@@ -98,7 +100,7 @@ public struct ReferenceOpener: Sendable {
   {
     let target = ImageName.join(try ImageName.plainPath(name, allowingFilePrefix: false), toFolderOf: path)
     if let identity = HostFiles.identity(of: target), let used = filesInUse[identity] { throw .inUse(used) }
-    return try FileStore.create(target, flushing: flushing)
+    return try FileStore.create(target, cache: cache)
   }
 
   /// Names of a folder that are looked at when a file is searched for in it; the largest folders of images have

@@ -8,15 +8,10 @@ struct ImageArguments {
   private(set) var usesImageOptions = false
   private(set) var secrets = SecretStore()
 
-  /// The options beside `-f`, which not all commands call alike.
-  static let rules = [OptionRule("object", takesValue: true), OptionRule("image-opts")]
-  /// With `-U`, of commands that may read what another program is writing.
-  static let sharingRules = rules + [OptionRule("force-share", "U")]
-
   /// Takes an option that belongs here; others are wrong. A command asks its own first.
   mutating func take(_ option: GivenOption) throws(VerbFailure) {
     switch option.key {
-    case "f", "format": format = option.value
+    case "format", "source-format", "a-format": format = option.value
     case "image-opts": usesImageOptions = true
     case "object": try ObjectArguments.define(option.value, in: &secrets)
     case "force-share": break  // Images are never locked here.
@@ -30,6 +25,15 @@ struct ImageArguments {
   {
     try Self.open(
       name, options, format: format, isOptions: usesImageOptions, secrets, exitStatus: exitStatus)
+  }
+
+  /// The disk that comes out of `name` where that means a pipe, nil where it means anything else.
+  func openStream(_ name: String) throws(VerbFailure) -> (any SequentialDisk)? {
+    try attempt("Could not open '\(name)': ") { () throws(EngineError) in
+      let image = try usesImageOptions ? ImageSpecification(options: name) : ImageSpecification(name: name)
+      guard ImageOpener.isPipe(image), !(usesImageOptions && format != nil) else { return nil }
+      return try ImageOpener.openStream(image, OpenOptions(format: format))
+    }
   }
 
   static func open(

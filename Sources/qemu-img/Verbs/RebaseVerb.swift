@@ -2,22 +2,29 @@ import FormatEngine
 
 /// `rebase`: puts an image over another file.
 enum RebaseVerb {
-  static let usage =
-    "[--object objectdef] [--image-opts] [-U] [-q] [-f fmt] [-t cache] [-T src_cache] [-p] [-u] [-c]"
-    + " -b backing_file [-F backing_fmt] filename"
-
-  private static let rules =
+  static let verb = Verb(
+    "rebase", "puts an image over another file",
+    details: [
+      "The guest reads the same before and after it: what the new backing file has otherwise is copied into the"
+        + " image first. With -u nothing is copied and only the name is changed, which is right where the backing"
+        + " file was moved or renamed, and ruins the image where its content differs."
+    ],
     [
-      OptionRule("help", "h"), OptionRule(letter: "f", takesValue: true),
-      OptionRule(letter: "F", takesValue: true), OptionRule(letter: "b", takesValue: true),
-      OptionRule(letter: "t", takesValue: true), OptionRule(letter: "T", takesValue: true),
-      OptionRule(letter: "u"), OptionRule(letter: "c"), OptionRule(letter: "p"), OptionRule(letter: "q"),
-    ] + ImageArguments.sharingRules
+      .may(.object), .may(.imageOptions), .may(.forceShare), .may(.quiet), .may(.format), .may(.cache),
+      .may(
+        OptionRule("backing-cache", "T", takes: .sourceCache, help: "says how the backing files are read")),
+      .may(.progress),
+      .may(OptionRule("backing-unsafe", "u", help: "only records the new backing file")),
+      .may(OptionRule("compress", "c", help: "stores compressed what is copied into the image")),
+      .must(
+        OptionRule("backing", "b", takes: .backingFile, help: "names the new file to lie over, '' for none")),
+      .may(.backingFormat), .fileName,
+    ], run: run)
 
   private struct Request {
     var image = ImageArguments()
     var options = OpenOptions(access: .readWrite)
-    var caches = (target: "writeback", source: "writeback")
+    var backingCache = CacheMode.writeback
     /// Nil and empty both mean none.
     var backing: (file: String?, format: String?)
     var (isUnsafe, compresses, showsProgress, isQuiet) = (false, false, false, false)
@@ -30,19 +37,20 @@ enum RebaseVerb {
   }
 
   static func run(_ arguments: [String]) throws(VerbFailure) -> CInt {
-    let parsed = OptionParser.parse(arguments, rules)
+    let parsed = OptionParser.parse(arguments, verb.options)
     var request = Request()
+    var caches = (target: "writeback", source: "writeback")
     for option in parsed.options {
       switch option.key {
-      case "help": return Main.showHelp()
-      case "F": request.backing.format = option.value
-      case "b": request.backing.file = option.value
-      case "t": request.caches.target = option.value
-      case "T": request.caches.source = option.value
-      case "u": request.isUnsafe = true
-      case "c": request.compresses = true
-      case "p": request.showsProgress = true
-      case "q": request.isQuiet = true
+      case "help": return verb.showHelp()
+      case "backing-format": request.backing.format = option.value
+      case "backing": request.backing.file = option.value
+      case "cache": caches.target = option.value
+      case "backing-cache": caches.source = option.value
+      case "backing-unsafe": request.isUnsafe = true
+      case "compress": request.compresses = true
+      case "progress": request.showsProgress = true
+      case "quiet": request.isQuiet = true
       default: try request.image.take(option)
       }
     }
@@ -50,9 +58,10 @@ enum RebaseVerb {
     guard request.isUnsafe || request.backing.file != nil else {
       throw .usage("Must specify backing file (-b) or use unsafe mode (-u)")
     }
-    request.options.flushing = try CommonArguments.cacheMode(request.caches.target, what: "cache")
-    _ = try CommonArguments.cacheMode(request.caches.source, what: "source cache")
+    request.options.cache = try CommonArguments.cacheMode(caches.target, what: "cache")
+    request.backingCache = try CommonArguments.cacheMode(caches.source, what: "source cache")
     let line = ProgressLine(isShown: request.showsProgress && !request.isQuiet, step: 1)
+    line.show(0)
     defer { line.end() }
     try rebase(parsed.operands[0], request, line)
     line.show(100)
@@ -64,6 +73,7 @@ enum RebaseVerb {
     // Renaming must work where the old backing file is gone.
     if request.isUnsafe { options.backing = .ignore }
     let overlay = try request.image.open(name, options)
+    Interruption.endsWork()
     if let format = request.backing.format, !ImageName.isDriver(format) {
       throw VerbFailure("Invalid format name: '\(format)'")
     }
@@ -78,9 +88,11 @@ enum RebaseVerb {
     }
     if !request.isUnsafe {
       let backing = try openBacking(request, of: overlay)
-      try attempt { () throws(EngineError) in
-        try Rebaser.copyDifferences(
-          into: overlay, from: backing, compress: request.compresses, progress: line.progress())
+      try Interruption.closing(overlay) { () throws(VerbFailure) in
+        try attempt { () throws(EngineError) in
+          try Rebaser.copyDifferences(
+            into: overlay, from: backing, compress: request.compresses, progress: line.progress())
+        }
       }
     }
     try change(request) { () throws(EngineError) in
@@ -97,6 +109,7 @@ enum RebaseVerb {
         of: reference, namedBy: overlay.members[0].path)
       var options = OpenOptions()
       options.secrets = request.image.secrets
+      options.cache = request.backingCache
       let backing = try ImageOpener.open(specification, options)
       let identity = (overlay.members[0].file as? FileStore)?.identity
       if backing.members.contains(where: { ($0.file as? FileStore)?.identity == identity }) {
