@@ -11,6 +11,7 @@ guest_part() {
   guest_discards_its_writes
   monitor_takes_snapshots
   monitor_commits
+  guest_holds_its_image
 }
 
 # What the guest runs: it prints the size and the sum of every disk, and after a write to each of them again.
@@ -146,10 +147,10 @@ guest_reads_and_writes() {
   local name words=() number=0 output=$place/first
   names=()
   declare -gA formats=() files=() sums=()
-  cd "$place"
+  cd "$place" || return
   make_images
   make_changed_images
-  cd "$project"
+  cd "$project" || return
   for name in "${names[@]}"; do
     sums[$name]=$(image_sum "$judge" -f "${formats[$name]}" "${files[$name]}")
     mapfile -t -O "${#words[@]}" words < <(disk "$number" "$name" "format=${formats[$name]},file=${files[$name]}")
@@ -231,7 +232,8 @@ monitor_takes_snapshots() {
   local image=$place/state.qcow2 sum
   qemu-img convert -f raw -O qcow2 "$place/source.raw" "$image"
   sum=$(image_sum "$judge" -f qcow2 "$image")
-  expect "monitor: savevm" monitor "$image" "$place/answers" 'savevm first' 'qemu-io disk "write -P 5 1M 2M"' 'savevm second'
+  expect "monitor: savevm" \
+    monitor "$image" "$place/answers" 'savevm first' 'qemu-io disk "write -P 5 1M 2M"' 'savevm second'
   expect "monitor: our list is the judge's" same_snapshots "$image"
   expect "monitor: our check is the judge's" same_answers check -f qcow2 "$image"
   expect "monitor: a snapshot of ours" qemu-img snapshot -c ours "$image"
@@ -271,4 +273,61 @@ monitor_commits() {
   expect "monitor: we commit it down" qemu-img commit -f qcow2 -b "$lower" "$newest"
   expect "monitor: all is in the lowest" test "$(image_sum qemu-img -f qcow2 "$lower")" = "$sum"
   expect "monitor: the lowest is sound" "$judge" check -f qcow2 "$lower"
+}
+
+# While a machine has an image open our verbs keep out as the judge's do, and look on with -U; and while our convert
+# writes one, no machine starts with it.
+guest_holds_its_image() {
+  local held=$place/held.qcow2 verb machine=(qemu-system-x86_64 -nodefaults -no-user-config -display none -S -m 32
+    -machine 'pc,accel=tcg' -daemonize -device 'virtio-blk-pci,drive=disk')
+  qemu-img convert -f raw -O qcow2 "$place/source.raw" "$held"
+  qemu-img create -q -f qcow2 -b "$held" -F qcow2 "$place/holder.qcow2"
+  expect "locks: a machine runs" "${machine[@]}" -pidfile "$place/pid" -drive "if=none,id=disk,format=qcow2,file=$held"
+  children+=("$(cat "$place/pid")")
+  for verb in info check map measure snapshot\ -l convert\ -O\ raw compare amend\ -o\ compat=0.10 resize bitmap\ --add \
+    rebase\ -u\ -F\ raw\ -b\ none commit snapshot\ -c\ new dd; do
+    expect "locks: $verb is refused" same_refusal "$verb" "$held"
+  done
+  for verb in check map snapshot\ -l; do
+    # shellcheck disable=SC2086 # a verb and its options
+    expect "locks: $verb -U" same_answers $verb -U "$held"
+  done
+  expect "locks: convert -U" qemu-img convert -U -f qcow2 -O raw "$held" "$place/copy.raw"
+  expect "locks: what was read" cmp "$place/copy.raw" "$place/source.raw"
+  expect "locks: a backing file that is written elsewhere" same_refusal info\ --backing-chain "$place/holder.qcow2"
+  end_children
+  qemu-img convert -r 2M -f raw -O qcow2 "$place/source.raw" "$held.new" &
+  children+=($!)
+  until [[ -s $held.new ]]; do sleep 0.1; done
+  expect "locks: a machine keeps out of our convert" keeps_out "$held.new" "${machine[@]}"
+  end_children
+}
+
+# A verb on an image that is in use: the same refusal from both, and no change.
+same_refusal() {
+  local verb=$1 image=$2 program sum words=() answers=()
+  sum=$(sha256sum <"$image")
+  case $verb in
+    convert*) words=("$place/refused.raw") ;;
+    compare) words=("$place/source.raw") ;;
+    resize) words=(32M) ;;
+    bitmap*) words=(name) ;;
+    dd) verb="dd bs=1M if=$image of=$place/refused.raw" image= ;;
+  esac
+  for program in "$judge" qemu-img; do
+    # shellcheck disable=SC2086 # as above
+    answers+=("$("$program" $verb ${image:+"$image"} "${words[@]}" 2>&1; echo "exit status $?")")
+  done
+  diff <(printf '%s\n' "${answers[0]}") <(printf '%s\n' "${answers[1]}") || return
+  echo "${answers[1]}"
+  [[ ${answers[1]} == *'Is another process using the image'* ]] || return
+  [[ $sum == "$(sha256sum <"$2")" ]]
+}
+
+keeps_out() {
+  local image=$1
+  shift
+  ! "$@" -pidfile "$place/pid" -drive "if=none,id=disk,format=qcow2,file=$image" >"$place/answers" 2>&1 || return
+  cat "$place/answers"
+  grep --quiet 'Is another process using the image' "$place/answers"
 }

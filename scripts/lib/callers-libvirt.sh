@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# libvirt, for scripts/callers: a daemon of its own in namespaces, a directory pool, volumes, a domain's snapshots.
+# libvirt, for scripts/callers: a daemon of its own, a directory pool, volumes, a domain's snapshots.
 # shellcheck disable=SC2154 # `work` and `children` are those of scripts/callers
 
 libvirt_part() {
@@ -10,7 +10,9 @@ libvirt_part() {
   end_children
 }
 
-virsh() { command virsh --quiet --connect "qemu+unix:///system?socket=$work/libvirt/run/libvirt-sock" "$@"; }
+libvirt_uri() { printf 'qemu+unix:///system?socket=%s' "$work/libvirt/run/libvirt-sock"; }
+
+virsh() { timeout --kill-after=5 "$step_seconds" virsh --quiet --connect "$(libvirt_uri)" "$@"; }
 
 # Runs the daemon where its folders, and the list of users that it looks into, are ours, and where there is no
 # network. Nothing of the machine's own libvirt is touched.
@@ -19,8 +21,8 @@ start_libvirt() {
   mkdir -p "$folder"/{etc,run,lib,cache,log}
   { cat /etc/passwd; echo 'libvirt-qemu:x:0:0::/nonexistent:/usr/sbin/nologin'; } >"$folder/passwd"
   { cat /etc/group; echo 'libvirt-qemu:x:0:'; } >"$folder/group"
-  printf '%s\n' 'auth_unix_rw = "none"' 'unix_sock_group = "root"' "log_outputs = \"3:file:$folder/log/daemon\"" \
-    >"$folder/etc/libvirtd.conf"
+  printf '%s\n' 'auth_unix_rw = "none"' 'unix_sock_group = "root"' \
+    "log_outputs = \"3:file:$folder/log/daemon\"" >"$folder/etc/libvirtd.conf"
   printf '%s\n' 'user = "root"' 'group = "root"' 'remember_owner = 0' 'security_driver = "none"' \
     'cgroup_controllers = []' 'namespaces = []' 'stdio_handler = "file"' >"$folder/etc/qemu.conf"
   # shellcheck disable=SC2016 # the words are for the shell in the namespaces
@@ -47,8 +49,12 @@ start_libvirt() {
 
 # A volume's description: `$1`: name, `$2`: format, `$3`: MiB; the rest: elements of its target.
 volume() {
-  printf '<volume><name>%s</name><capacity unit="MiB">%s</capacity><target><format type="%s"/>%s</target></volume>' \
-    "$1" "$3" "$2" "${*:4}" >"$work/place/$1.xml"
+  cat >"$work/place/$1.xml" <<VOLUME
+<volume>
+  <name>$1</name><capacity unit='MiB'>$3</capacity>
+  <target><format type='$2'/>${*:4}</target>
+</volume>
+VOLUME
   printf '%s' "$work/place/$1.xml"
 }
 
@@ -85,7 +91,8 @@ volumes_are_created() {
       virsh vol-create-as images "plain.$format" 8M --format "$format"
     step "vol-info $format" virsh vol-info --pool images "plain.$format"
   done
-  volume_step "vol-create-as raw, allocated" full.raw raw virsh vol-create-as images full.raw 4M --allocation 4M --format raw
+  volume_step "vol-create-as raw, allocated" full.raw raw \
+    virsh vol-create-as images full.raw 4M --allocation 4M --format raw
   volume_step "vol-create-as qcow2, metadata" metadata.qcow2 qcow2 \
     virsh vol-create-as images metadata.qcow2 8M --format qcow2 --prealloc-metadata
   volume_step "vol-create-as qcow2, allocated" full.qcow2 qcow2 \
@@ -93,7 +100,8 @@ volumes_are_created() {
 }
 
 volumes_with_options() {
-  volume_step "compat 0.10" old.qcow2 qcow2 virsh vol-create images "$(volume old.qcow2 qcow2 8 '<compat>0.10</compat>')"
+  volume_step "compat 0.10" old.qcow2 qcow2 virsh vol-create images \
+    "$(volume old.qcow2 qcow2 8 '<compat>0.10</compat>')"
   volume_step "lazy refcounts" lazy.qcow2 qcow2 virsh vol-create images \
     "$(volume lazy.qcow2 qcow2 8 '<compat>1.1</compat><features><lazy_refcounts/></features>')"
   volume_step "extended L2 entries" extended.qcow2 qcow2 virsh vol-create images \
@@ -125,7 +133,8 @@ volumes_with_content() {
   done
   volume_step "vol-clone raw" clone.raw raw virsh vol-clone --pool images content.raw clone.raw
   for format in qcow2 qed vmdk vdi vpc; do
-    volume_step "vol-clone $format" "clone.$format" "$format" virsh vol-clone --pool images "from.$format" "clone.$format"
+    volume_step "vol-clone $format" "clone.$format" "$format" \
+      virsh vol-clone --pool images "from.$format" "clone.$format"
     volume_step "vol-create-from $format to raw" "$format.raw" raw \
       virsh vol-create-from images "$(volume "$format.raw" raw 5)" "from.$format" --inputpool images
   done
@@ -138,12 +147,15 @@ volumes_with_content() {
 
 volumes_are_resized() {
   volume_step "vol-resize raw" clone.raw raw virsh vol-resize --pool images clone.raw 9M
-  volume_step "vol-resize raw, allocated" full.raw raw virsh vol-resize --pool images full.raw 6M --allocate
+  volume_step "vol-resize raw, allocated" full.raw raw \
+    virsh vol-resize --pool images full.raw 6M --allocate
   volume_step "vol-resize qcow2" clone.qcow2 qcow2 virsh vol-resize --pool images clone.qcow2 9M
   volume_step "vol-resize qcow2 by a difference" clone.qcow2 qcow2 \
     virsh vol-resize --pool images clone.qcow2 2M --delta
-  step "vol-resize qcow2, allocated: refused" virsh vol-resize --pool images full.qcow2 12M --allocate
-  volume_step "vol-resize qcow2, shrink" clone.qcow2 qcow2 virsh vol-resize --pool images clone.qcow2 4M --shrink
+  step "vol-resize qcow2, allocated: refused" \
+    virsh vol-resize --pool images full.qcow2 12M --allocate
+  volume_step "vol-resize qcow2, shrink" clone.qcow2 qcow2 \
+    virsh vol-resize --pool images clone.qcow2 4M --shrink
   step "vol-resize shrinks without being told: refused" virsh vol-resize --pool images clone.qcow2 1M
   step "vol-resize of vmdk: refused" virsh vol-resize --pool images clone.vmdk 9M
   step "vol-wipe" virsh vol-wipe --pool images clone.qcow2
@@ -159,14 +171,18 @@ volumes_encrypted() {
   local id=11111111-2222-3333-4444-555555555555 luks cipher name place
   luks="<encryption format='luks'><secret type='passphrase' uuid='$id'/></encryption>"
   cipher="<cipher name='aes' size='128' mode='cbc' hash='sha256'/><ivgen name='essiv' hash='sha256'/>"
-  echo "<secret ephemeral='no' private='no'><uuid>$id</uuid><usage type='volume'><volume>/v</volume></usage></secret>" \
-    >"$work/place/secret.xml"
+  cat >"$work/place/secret.xml" <<SECRET
+<secret ephemeral='no' private='no'>
+  <uuid>$id</uuid><usage type='volume'><volume>/a/volume</volume></usage>
+</secret>
+SECRET
   printf 'open sesame' >"$work/place/word"
   step "secret-define" virsh secret-define "$work/place/secret.xml"
   step "secret-set-value" virsh secret-set-value "$id" --file "$work/place/word" --plain
 
   step "LUKS" virsh vol-create images "$(volume luks.raw raw 4 "$luks")"
-  step "LUKS: cipher and hash" virsh vol-create images "$(volume cipher.raw raw 4 "${luks/<\/enc/$cipher</enc}")"
+  step "LUKS: cipher and hash" \
+    virsh vol-create images "$(volume cipher.raw raw 4 "${luks/<\/enc/$cipher</enc}")"
   step "LUKS in qcow2" virsh vol-create images "$(volume luks.qcow2 qcow2 4 "$luks")"
   for name in luks.raw cipher.raw; do
     mapfile -t place < <(encrypted_place "$name" driver=luks,key-secret=word)
@@ -215,20 +231,24 @@ snapshots_session() {
   mkdir "$disks"
   for file in system data; do
     step "an image for the $file" qemu-img create -f qcow2 "$disks/$file.qcow2" 8M
-    /usr/bin/qemu-io -f qcow2 -c 'write -q -P 1 0 1M' "$disks/$file.qcow2"
+    "$qemu_io" -f qcow2 -c 'write -q -P 1 0 1M' "$disks/$file.qcow2"
   done
   cat >"$work/place/domain.xml" <<DOMAIN
 <domain type='qemu'><name>guest</name><memory unit='MiB'>128</memory>
   <os><type arch='x86_64' machine='pc'>hvm</type></os>
   <devices>
-    <disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='$disks/system.qcow2'/><target dev='vda'/></disk>
-    <disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='$disks/data.qcow2'/><target dev='vdb'/></disk>
+    <disk type='file' device='disk'>
+      <driver name='qemu' type='qcow2'/><source file='$disks/system.qcow2'/><target dev='vda'/>
+    </disk>
+    <disk type='file' device='disk'>
+      <driver name='qemu' type='qcow2'/><source file='$disks/data.qcow2'/><target dev='vdb'/>
+    </disk>
   </devices>
 </domain>
 DOMAIN
   step "a domain" virsh define "$work/place/domain.xml"
   step "a snapshot" virsh snapshot-create-as guest before
-  for file in system data; do /usr/bin/qemu-io -f qcow2 -c 'write -q -P 2 512k 1M' "$disks/$file.qcow2"; done
+  for file in system data; do "$qemu_io" -f qcow2 -c 'write -q -P 2 512k 1M' "$disks/$file.qcow2"; done
   step "another snapshot" virsh snapshot-create-as guest after
   for file in system data; do look "$file with two snapshots" "$disks/$file.qcow2" qcow2; done
   step "the list" virsh snapshot-list guest --name
@@ -245,22 +265,22 @@ DOMAIN
 
 # virt-install makes a guest's disk and starts the guest; virt-clone copies it with all its disks.
 virtinst_session() {
-  local uri="qemu+unix:///system?socket=$work/libvirt/run/libvirt-sock" options
-  options=(--connect "$uri" --noautoconsole --memory 64 --virt-type qemu --graphics none --network none --import
-    --osinfo detect=off,require=off)
+  local options=(--connect "$(libvirt_uri)" --noautoconsole --memory 64 --virt-type qemu --graphics none
+    --network none --import --osinfo 'detect=off,require=off')
   step "a pool" virsh pool-create-as images dir --target "$work/place/pool" --build
-  step "virt-install" virt-install "${options[@]}" --name new --disk pool=images,size=0.02,format=qcow2,sparse=yes \
-    --disk "path=$work/place/pool/second.vmdk,size=0.01,format=vmdk" --disk pool=images,size=0.01,format=raw
+  step "virt-install" virt-install "${options[@]}" --name new \
+    --disk pool=images,size=0.02,format=qcow2,sparse=yes --disk pool=images,size=0.01,format=raw \
+    --disk "path=$work/place/pool/second.vmdk,size=0.01,format=vmdk"
   step "the guest runs" virsh domstate new
   step "the guest's disks" virsh domblklist new
   step "the guest is ended" virsh destroy new
-  /usr/bin/qemu-io -f qcow2 -c 'write -q -P 5 1M 3M' "$work/place/pool/new.qcow2"
+  "$qemu_io" -f qcow2 -c 'write -q -P 5 1M 3M' "$work/place/pool/new.qcow2"
   look "what virt-install made" "$work/place/pool/new.qcow2" qcow2
   step "virt-install over a backing file" virt-install "${options[@]}" --name above \
     --disk "size=0.03,backing_store=$work/place/pool/new.qcow2,backing_format=qcow2,pool=images,format=qcow2"
   step "that guest is ended" virsh destroy above
   look "what it made" "$work/place/pool/above.qcow2" qcow2
-  step "virt-clone" virt-clone --connect "$uri" --original new --name copy --auto-clone
+  step "virt-clone" virt-clone --connect "$(libvirt_uri)" --original new --name copy --auto-clone
   look "what virt-clone made" "$work/place/pool/copy.qcow2" qcow2
   step "the clone's disks" virsh domblklist copy
   step "all goes" virsh undefine new --remove-all-storage

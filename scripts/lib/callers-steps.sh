@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # Sessions of scripts/callers: steps that run twice, with our qemu-img and with Debian's, and are compared.
-# shellcheck disable=SC2154 # `work` is the folder of scripts/callers
+# shellcheck disable=SC2034,SC2154 # `work` is the folder of scripts/callers; some names are for its other parts
 
 judge=/usr/bin/qemu-img
 # The judge's own way to write into an image.
@@ -53,8 +53,8 @@ report() {
   fi
 }
 
-# Runs a command with a limit of time, and functions of this script as they are. It runs beside the shell, so that a
-# signal to the script is acted on at once.
+# Runs a command with a limit of time, and functions of this script as they are. It runs beside the shell, so
+# that a signal to the script is acted on at once.
 limited() {
   local status=0 limit=(timeout --kill-after=5 "$step_seconds")
   if declare -F "$1" >/dev/null; then limit=(); fi
@@ -80,13 +80,13 @@ normalise() {
     -e 's/("(iters|master-key-iters|cid|parent-cid|date-n?sec)": )[0-9]+/\1NUMBER/' \
     -e 's/[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}/UUID/g' \
     -e 's/(secret\.|localds\.|sparsify|guestfs)[[:alnum:]]{6,10}/\1RANDOM/g' \
-    -e 's/^(Allocation: +).*/\1SIZE/; s/(<allocation[^>]*>)[0-9]+/\1SIZE/; s/(<physical[^>]*>)[0-9]+/\1SIZE/' \
+    -e 's/^(Allocation: +).*/\1SIZE/; s/(<(allocation|physical)[^>]*>)[0-9]+/\1SIZE/' \
     -e 's/(<[amc]time>|<btime>)[0-9.]+/\1TIME/' \
     -e 's/[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9:]{8}( [+-][0-9]{4})?/DATE/'
 }
 
-# Runs a session (a function) with both programs: `$1` is its name. Everything it makes is in `$work/place`, the
-# same path for both; its steps are kept in `$work/NAME/SIDE`.
+# Runs a session (a function) with both programs: `$1` is its name. Everything it makes is in `$work/place`,
+# the same path for both; its steps are kept in `$work/NAME/SIDE`.
 both_run() {
   local name=$1 side
   for side in judge ours; do

@@ -1,9 +1,9 @@
 # shellcheck shell=bash
 # cloud-utils and libguestfs, for scripts/callers.
-# shellcheck disable=SC2154 # `work`, `kernel`, `modules` and `project` are those of scripts/callers
+# shellcheck disable=SC2034,SC2154 # `work`, `kernel`, `modules`, `made_folder` and more are of scripts/callers
 
 tools_part() {
-  # libguestfs makes its appliance from the machine's packages and a kernel; the modules' folder must be there.
+  # libguestfs makes its appliance from the machine's packages and a kernel; it wants the modules' folder.
   export LIBGUESTFS_BACKEND=direct LIBGUESTFS_BACKEND_SETTINGS=force_tcg LIBGUESTFS_CACHEDIR=$work
   export SUPERMIN_KERNEL=$kernel SUPERMIN_MODULES=$modules
   depmod --basedir "${modules%/lib/modules/*}" "${modules##*/}"
@@ -30,6 +30,7 @@ cloud_session() {
   mkdir "$place/files"
   cp "$place"/*-data "$place/files"
   mkfs.ext4 -q -d "$place/files" "$place/disk.raw" 8M 2>"$work/log"
+  # shellcheck disable=SC2016 # the shell below sets the name
   step "mount-image-callback" mount-image-callback "$place/disk.raw" -- sh -c 'ls "$MOUNTPOINT"'
 }
 
@@ -61,7 +62,8 @@ COMMANDS
   look "guestfish: a backing file" "$place/over.qcow2" qcow2
   step "virt-make-fs" virt-make-fs --format=qcow2 --type=ext4 --size=+10M "$place/files" "$place/made.qcow2"
   step "virt-make-fs: the image is sound" "$judge" check -q -f qcow2 "$place/made.qcow2"
-  step "virt-sparsify" virt-sparsify --quiet --compress --convert qcow2 -o compat=0.10 "$place/made.qcow2" "$place/less.qcow2"
+  step "virt-sparsify" virt-sparsify --quiet --compress --convert qcow2 -o compat=0.10 \
+    "$place/made.qcow2" "$place/less.qcow2"
   step "virt-sparsify: the image" info_at -f qcow2 "$place/less.qcow2"
   step "virt-sparsify: the image is sound" "$judge" check -q -f qcow2 "$place/less.qcow2"
   step "virt-make-fs: the files in it" guestfish --ro --format=qcow2 -a "$place/less.qcow2" -m /dev/sda \
