@@ -20,6 +20,9 @@ public enum Threads {
     return complaints.all.withLock { $0 }
   }
 
+  /// Lets others run for a while.
+  public static func pause(microseconds: Int) { Thread.sleep(forTimeInterval: Double(microseconds) / 1e6) }
+
   private final class Complaints: Sendable {
     let all = Mutex<[String]>([])
   }

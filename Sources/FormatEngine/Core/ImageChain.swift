@@ -10,6 +10,7 @@ public struct ChainMember: Sendable {
   public let formatName: String
   /// What it was opened by; nil for layers that stand for another, such as a snapshot.
   let node: NodeOptions?
+  let cache: CacheMode
 
   public init(layer: any ImageLayer, file: any ByteStore, path: String, formatName: String) {
     self.init(layer: layer, file: file, path: path, nodeName: NodeName(path: path), formatName: formatName)
@@ -17,9 +18,10 @@ public struct ChainMember: Sendable {
 
   init(
     layer: any ImageLayer, file: any ByteStore, path: String, nodeName: NodeName, formatName: String,
-    node: NodeOptions? = nil
+    node: NodeOptions? = nil, cache: CacheMode = .writeback
   ) {
     self.node = node
+    self.cache = cache
     self.layer = layer
     self.file = file
     self.path = path

@@ -8,6 +8,8 @@ extension ImageOpener {
     guard let node = old.node else {
       throw .unsupported("'\(old.path)' cannot be opened once more, for writing")
     }
+    var options = options
+    options.cache = old.cache
     var opener = NodeOpener(options)
     let top = try opener.file(node, access: .readWrite)
     guard old.hostFiles.map(\.identity) == top.hostFiles.map(\.identity) else {

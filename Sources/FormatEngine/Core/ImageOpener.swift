@@ -12,7 +12,8 @@ public struct OpenOptions: Sendable {
   public var access: FileAccess = .readOnly
   public var backing: Backing = .follow
   public var policy: ReferencePolicy = .anywhere
-  public var flushing: FlushMode = .durable
+  /// Of every file that is opened.
+  public var cache: CacheMode = .writeback
   /// For commands that explain an image: damaged ones open, and no file that the image names is touched.
   public var isForInspection = false
   /// Parents that an image tells by an id only are searched for, also where they are not to be opened.

@@ -66,7 +66,7 @@ public struct ReferencePolicy: Sendable {
 /// Opens the files that an image names, for the format that found the names.
 public struct ReferenceOpener: Sendable {
   public var policy: ReferencePolicy
-  public var flushing: FlushMode
+  public var cache: CacheMode
   /// False: no file is opened at all, for commands that must not touch what an image names.
   public var isEnabled: Bool
   /// Whether folders may be searched for what an image tells by an id only: what lies below it is wanted.
@@ -76,9 +76,9 @@ public struct ReferenceOpener: Sendable {
   /// Opened all the same: parts of the image itself, which a check has to read.
   public var checkedRoles: Set<ReferencePolicy.Role> = []
 
-  public init(policy: ReferencePolicy = .anywhere, flushing: FlushMode = .durable, isEnabled: Bool = true) {
+  public init(policy: ReferencePolicy = .anywhere, cache: CacheMode = .writeback, isEnabled: Bool = true) {
     self.policy = policy
-    self.flushing = flushing
+    self.cache = cache
     self.isEnabled = isEnabled
     maySearch = isEnabled
   }
@@ -91,7 +91,7 @@ public struct ReferenceOpener: Sendable {
     _ name: String, for role: ReferencePolicy.Role, namedBy path: String, access: FileAccess
   ) throws(EngineError) -> FileStore {
     let target = try policy.resolve(name, for: role, namedBy: path)
-    return try FileStore.open(target, access: access, flushing: flushing)
+    return try FileStore.open(target, access: access, cache: cache)
   }
 
   /// A new, empty file `name` for the image at `path`.
@@ -100,7 +100,7 @@ public struct ReferenceOpener: Sendable {
   {
     let target = ImageName.join(try ImageName.plainPath(name, allowingFilePrefix: false), toFolderOf: path)
     if let identity = HostFiles.identity(of: target), let used = filesInUse[identity] { throw .inUse(used) }
-    return try FileStore.create(target, flushing: flushing)
+    return try FileStore.create(target, cache: cache)
   }
 
   /// Names of a folder that are looked at when a file is searched for in it; the largest folders of images have

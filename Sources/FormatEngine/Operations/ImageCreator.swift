@@ -91,7 +91,7 @@ public enum ImageCreator {
   /// where it was not there before. `sources`: disks that are being read, whose files stay as they are. Returns what
   /// else there is to say, one sentence each.
   public static func create(
-    _ path: String, format: any CreatableFormat.Type, options: OptionValues, flushing: FlushMode = .durable,
+    _ path: String, format: any CreatableFormat.Type, options: OptionValues, cache: CacheMode = .writeback,
     policy: ReferencePolicy = .anywhere, secrets: SecretStore = SecretStore(),
     whileReading sources: [ImageChain] = []
   ) throws(EngineError) -> [String] {
@@ -105,10 +105,10 @@ public enum ImageCreator {
     }
     let existed = HostFiles.identity(of: plain) != nil
     // Its old content stays until the format has found nothing wrong with the options.
-    let file = try FileStore.create(plain, emptying: false, flushing: flushing)
+    let file = try FileStore.create(plain, emptying: false, cache: cache)
     var request = CreateRequest(
       path: plain, virtualSize: try wholeSectors(options.number("size") ?? 0), backing: backing,
-      options: options, references: ReferenceOpener(policy: policy, flushing: flushing))
+      options: options, references: ReferenceOpener(policy: policy, cache: cache))
     request.secrets = secrets
     request.references.filesInUse = filesInUse(by: sources)
     do throws(EngineError) {

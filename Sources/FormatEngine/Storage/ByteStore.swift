@@ -44,14 +44,6 @@ public enum FileAccess: Sendable, Equatable {
   case readWrite
 }
 
-/// What `flush` means.
-public enum FlushMode: Sendable, Equatable {
-  /// On disk when it returns.
-  case durable
-  /// Nothing: for new images that are thrown away when their making fails (cache mode "unsafe").
-  case never
-}
-
 extension ByteStore {
   public var guestBytes: any ByteStore { self }
   public var isSequential: Bool { false }

@@ -5,9 +5,11 @@ enum CopySource {
   case disks([ImageChain])
   case stream(any SequentialDisk, name: String)
 
-  static func open(_ names: [String], _ image: ImageArguments) throws(VerbFailure) -> CopySource {
+  static func open(_ names: [String], _ image: ImageArguments, cache: CacheMode = .writeback)
+    throws(VerbFailure) -> CopySource
+  {
     var opening = OpenOptions()
-    opening.flushing = .never
+    opening.cache = cache
     var disks: [ImageChain] = []
     for name in names {
       guard let stream = try image.openStream(name) else {

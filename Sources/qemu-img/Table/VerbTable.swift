@@ -56,7 +56,8 @@ enum VerbTable {
 
   /// In the order of QEMU's help.
   static let all = [
-    AmendVerb.verb, BitmapVerb.verb, CheckVerb.verb, CommitVerb.verb, CompareVerb.verb, ConvertVerb.verb,
+    AmendVerb.verb, BenchVerb.verb, BitmapVerb.verb, CheckVerb.verb, CommitVerb.verb, CompareVerb.verb,
+    ConvertVerb.verb,
     CreateVerb.verb, DdVerb.verb, InfoVerb.verb, MapVerb.verb, MeasureVerb.verb, SnapshotVerb.verb,
     RebaseVerb.verb, ResizeVerb.verb,
   ]

@@ -40,7 +40,7 @@ enum AmendVerb {
     guard !list.isEmpty else { throw .usage("Must specify options (-o)") }
     if list.asksForHelp, let format = image.format { return try showOptions(ofFormat: format) }
     guard parsed.operands.count == 1 else { throw VerbFailure("Expecting one image file name") }
-    opening.flushing = try CommonArguments.cacheMode(cache, what: "cache")
+    opening.cache = try CommonArguments.cacheMode(cache, what: "cache")
     request.secrets = image.secrets
     let line = ProgressLine(isShown: showsProgress && !isQuiet, step: 1)
     let chain: ImageChain

@@ -41,7 +41,7 @@ enum CheckVerb {
     }
     guard parsed.operands.count == 1 else { throw .usage("Expecting one image file name") }
     let outputFormat = try CommonArguments.outputFormat(output)
-    _ = try CommonArguments.cacheMode(cache, what: "source cache")
+    options.cache = try CommonArguments.cacheMode(cache, what: "source cache")
     let name = parsed.operands[0]
     if mode != nil { options.access = .readWrite }
     let chain = try image.open(name, options)

@@ -44,7 +44,7 @@ enum CommitVerb {
       }
     }
     guard parsed.operands.count == 1 else { throw .usage("Expecting one image file name") }
-    options.flushing = try CommonArguments.cacheMode(cache, what: "cache")
+    options.cache = try CommonArguments.cacheMode(cache, what: "cache")
     options.secrets = image.secrets
     let name = parsed.operands[0]
     let chain = try image.open(name, options)

@@ -32,7 +32,7 @@ enum ConvertVerb {
       isShown: arguments.showsProgress && !arguments.isQuiet, step: 1, target: arguments.target)
     line.show(0)
     defer { line.end() }
-    var source = try CopySource.open(arguments.sources, arguments.source)
+    var source = try CopySource.open(arguments.sources, arguments.source, cache: arguments.cache.source)
     let bitmaps = arguments.copiesBitmaps ? try self.bitmaps(of: source, arguments) : nil
     if let choice = arguments.snapshot { source = try snapshot(choice, of: source) }
     let byteCount = try source.byteCount()
@@ -85,7 +85,7 @@ enum ConvertVerb {
     let name = arguments.target
     let format = arguments.targetFormat ?? (arguments.usesTargetOptions ? nil : "raw")
     var opening = OpenOptions(access: .readWrite)
-    opening.flushing = arguments.flushing
+    opening.cache = arguments.cache.target
     if arguments.createsTarget {
       if ImageCreator.isPipe(name) { return try createInPipe(arguments, format ?? "raw", source, byteCount) }
       opening.layerOptions = try create(arguments, format ?? "raw", source, byteCount)
@@ -134,7 +134,7 @@ enum ConvertVerb {
       () throws(EngineError) in
       try ImageCreator.refuse(arguments.target, whileReading: source.disks)
       return try ImageCreator.create(
-        arguments.target, format: format, options: options, flushing: arguments.flushing,
+        arguments.target, format: format, options: options, cache: arguments.cache.target,
         secrets: arguments.source.secrets, whileReading: source.disks)
     }
     warnings.forEach(Console.warning)

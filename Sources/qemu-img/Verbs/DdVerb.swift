@@ -119,12 +119,10 @@ enum DdVerb {
     try attempt(words) { () throws(EngineError) in
       try ImageCreator.refuse(name, whileReading: source.disks)
       _ = try ImageCreator.create(
-        name, format: format, options: options, flushing: .never, whileReading: source.disks)
+        name, format: format, options: options, whileReading: source.disks)
     }
-    var opening = OpenOptions(format: formatName, access: .readWrite)
-    opening.flushing = .never
     return try attempt("Could not open '\(name)': ") { () throws(EngineError) in
-      try ImageOpener.open(name, opening)
+      try ImageOpener.open(name, OpenOptions(format: formatName, access: .readWrite))
     }
   }
 }

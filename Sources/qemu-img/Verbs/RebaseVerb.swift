@@ -24,7 +24,7 @@ enum RebaseVerb {
   private struct Request {
     var image = ImageArguments()
     var options = OpenOptions(access: .readWrite)
-    var caches = (target: "writeback", source: "writeback")
+    var backingCache = CacheMode.writeback
     /// Nil and empty both mean none.
     var backing: (file: String?, format: String?)
     var (isUnsafe, compresses, showsProgress, isQuiet) = (false, false, false, false)
@@ -39,13 +39,14 @@ enum RebaseVerb {
   static func run(_ arguments: [String]) throws(VerbFailure) -> CInt {
     let parsed = OptionParser.parse(arguments, verb.options)
     var request = Request()
+    var caches = (target: "writeback", source: "writeback")
     for option in parsed.options {
       switch option.key {
       case "help": return verb.showHelp()
       case "backing-format": request.backing.format = option.value
       case "backing": request.backing.file = option.value
-      case "cache": request.caches.target = option.value
-      case "backing-cache": request.caches.source = option.value
+      case "cache": caches.target = option.value
+      case "backing-cache": caches.source = option.value
       case "backing-unsafe": request.isUnsafe = true
       case "compress": request.compresses = true
       case "progress": request.showsProgress = true
@@ -57,8 +58,8 @@ enum RebaseVerb {
     guard request.isUnsafe || request.backing.file != nil else {
       throw .usage("Must specify backing file (-b) or use unsafe mode (-u)")
     }
-    request.options.flushing = try CommonArguments.cacheMode(request.caches.target, what: "cache")
-    _ = try CommonArguments.cacheMode(request.caches.source, what: "source cache")
+    request.options.cache = try CommonArguments.cacheMode(caches.target, what: "cache")
+    request.backingCache = try CommonArguments.cacheMode(caches.source, what: "source cache")
     let line = ProgressLine(isShown: request.showsProgress && !request.isQuiet, step: 1)
     line.show(0)
     defer { line.end() }
@@ -108,6 +109,7 @@ enum RebaseVerb {
         of: reference, namedBy: overlay.members[0].path)
       var options = OpenOptions()
       options.secrets = request.image.secrets
+      options.cache = request.backingCache
       let backing = try ImageOpener.open(specification, options)
       let identity = (overlay.members[0].file as? FileStore)?.identity
       if backing.members.contains(where: { ($0.file as? FileStore)?.identity == identity }) {

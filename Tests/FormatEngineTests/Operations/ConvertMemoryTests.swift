@@ -8,7 +8,7 @@ import Testing
   @Test func largeBlocksAreWrittenInPieces() throws {
     try TemporaryFolder.with { folder in
       let blockSize = 256 << 20
-      let store = try FileStore.create(folder.file("target.vhdx"), emptying: true, flushing: .never)
+      let store = try FileStore.create(folder.file("target.vhdx"), emptying: true, cache: .unflushed)
       try VHDXBytes.new(blockSize, blockSize, 512).write(to: store)
       let target = try ImageChain.over(store, format: VHDXFormat.self, access: .readWrite)
       let source = try VHDXBytes(size: blockSize).open(.readWrite)

@@ -23,27 +23,38 @@ struct NodeOpener {
     case given(NodeOptions)
   }
 
+  private struct OpenedImage {
+    let member: ChainMember
+    let below: Below
+  }
+
   /// The image that the node describes, and all that lies below it.
   mutating func chain(_ node: NodeOptions, access: FileAccess) throws(EngineError) -> [ChainMember] {
-    var (member, below) = try member(node, access: access)
-    var members = [member]
+    try chain(node, access, options.cache)
+  }
+
+  private mutating func chain(_ node: NodeOptions, _ access: FileAccess, _ cache: CacheMode)
+    throws(EngineError) -> [ChainMember]
+  {
+    var image = try image(node, access, cache)
+    var members = [image.member]
     while options.backing == .follow {
       do throws(EngineError) {
-        guard let next = try specification(below, of: member) else { break }
-        let child = member.layer as? any ParentChecking
-        (member, below) = try self.member(next, access: .readOnly)
-        try child?.checkParent(member.layer, path: member.path)
+        guard let next = try specification(image.below, of: image.member) else { break }
+        let child = image.member.layer as? any ParentChecking
+        image = try self.image(next, .readOnly, image.member.cache)
+        try child?.checkParent(image.member.layer, path: image.member.path)
       } catch {
         throw error.whileTrying("Could not open backing file")
       }
-      members.append(member)
+      members.append(image.member)
     }
     return members
   }
 
   /// The image that the node describes, without what lies below it.
   mutating func file(_ node: NodeOptions, access: FileAccess) throws(EngineError) -> ChainMember {
-    try member(node, access: access).0
+    try image(node, access, options.cache).member
   }
 
   private func specification(_ below: Below, of parent: ChainMember) throws(EngineError) -> NodeOptions? {
@@ -72,8 +83,9 @@ struct NodeOpener {
 
   // MARK: Formats
 
-  private mutating func member(_ node: NodeOptions, access: FileAccess) throws(EngineError)
-    -> (ChainMember, Below)
+  /// `cache`: the mode of what it belongs to, which holds where the node says nothing else.
+  private mutating func image(_ node: NodeOptions, _ access: FileAccess, _ cache: CacheMode)
+    throws(EngineError) -> OpenedImage
   {
     try countNode()
     var rest = node
@@ -88,15 +100,15 @@ struct NodeOpener {
     }
     if driver == NodeSchemas.debugDriver, let image = transparent(node) {
       // Nothing fails: the image below it answers for itself.
-      return try member(image, access: access)
+      return try self.image(image, access, cache)
     }
     if let driver, isProtocol(driver) {
-      let store = try store(node, access: access)
-      let layer = try FormatCatalog.plain.open(store.store, request(store.path, access))
+      let store = try store(node, access, cache)
+      let layer = try FormatCatalog.plain.open(store.store, request(store.path, access, cache))
       let member = ChainMember(
         layer: layer, file: store.store, path: store.path, nodeName: store.name, formatName: driver,
-        node: node)
-      return (member, .nothing)
+        node: node, cache: cache)
+      return OpenedImage(member: member, below: .nothing)
     }
     guard driver != nil || !fileNode.isEmpty else { throw .invalid("Must specify either driver or file") }
     var format: (any ImageFormat.Type)?
@@ -105,7 +117,9 @@ struct NodeOpener {
       if format == nil { throw .invalid("Unknown driver '\(driver)'") }
     }
     guard !fileNode.isEmpty else { throw .invalid("A block device must be specified for \"file\"") }
-    let file = try store(fileNode, access: access)
+    let common = try takeCommon(&rest)
+    let cache = cache.changed(by: common)
+    let file = try store(fileNode, access, cache)
     let found: any ImageFormat.Type
     if let format { found = format } else { found = try ImageOpener.probe(file.store, path: file.path) }
     let host = (file.store as? DebugStore)?.below ?? file.store
@@ -121,22 +135,21 @@ struct NodeOpener {
     // Opened once more, it is not probed again.
     var node = node
     node["driver"] = .text(found.name)
-    return try open(found, over: file, access, &rest, node)
+    guard common.flag("read-only") != true || access == .readOnly else { throw Self.readOnly }
+    return try open(found, over: file, access, cache, &rest, node)
   }
 
   /// Opens a file's content as a format, with what is left of the node's options.
   private mutating func open(
-    _ format: any ImageFormat.Type, over file: OpenedStore, _ access: FileAccess, _ rest: inout NodeOptions,
-    _ node: NodeOptions
-  ) throws(EngineError) -> (ChainMember, Below) {
-    let common = try takeCommon(&rest)
-    guard common.flag("read-only") != true || access == .readOnly else { throw Self.readOnly }
+    _ format: any ImageFormat.Type, over file: OpenedStore, _ access: FileAccess, _ cache: CacheMode,
+    _ rest: inout NodeOptions, _ node: NodeOptions
+  ) throws(EngineError) -> OpenedImage {
     var shown: [InfoField] = []
-    var request = request(file.path, access)
+    var request = request(file.path, access, cache)
     for role in format.fileRoles + rest.numberedChildren(format.numberedFileRoles) {
       let child = rest.takeChild(role)
       guard !child.isEmpty else { continue }
-      let opened = try store(child, access: access)
+      let opened = try store(child, access, cache)
       request.files[role] = NamedStore(role: role, path: opened.path, store: opened.store)
       shown.append(InfoField(role, opened.name.info))
     }
@@ -158,8 +171,8 @@ struct NodeOpener {
     let name = file.name.holding(format: format.name, shown)
     let member = ChainMember(
       layer: layer, file: file.store, path: file.path, nodeName: name, formatName: format.name,
-      node: node)
-    return (member, below)
+      node: node, cache: cache)
+    return OpenedImage(member: member, below: below)
   }
 
   private func takeBelow(_ rest: inout NodeOptions, supportsBacking: Bool) throws(EngineError) -> Below {
@@ -177,9 +190,9 @@ struct NodeOpener {
 
   private static let readOnly = EngineError(.readOnly, "Block node is read-only")
 
-  private func request(_ path: String, _ access: FileAccess) -> LayerRequest {
+  private func request(_ path: String, _ access: FileAccess, _ cache: CacheMode) -> LayerRequest {
     var references = ReferenceOpener(
-      policy: options.policy, flushing: options.flushing, isEnabled: !options.isForInspection)
+      policy: options.policy, cache: cache, isEnabled: !options.isForInspection)
     references.maySearch = options.backing == .follow || options.searchesForParents
     references.checkedRoles = options.checkedRoles
     var request = LayerRequest(
@@ -214,18 +227,22 @@ struct NodeOpener {
   }
 
   /// The bytes that a node stands for: a file, or the disk of an image in it.
-  private mutating func store(_ node: NodeOptions, access: FileAccess) throws(EngineError) -> OpenedStore {
+  private mutating func store(_ node: NodeOptions, _ access: FileAccess, _ cache: CacheMode)
+    throws(EngineError) -> OpenedStore
+  {
     let driver = node["driver"]?.text
-    if driver == nil && node.hasText("filename") { return try fileStore(node, driver: "file", access) }
+    if driver == nil && node.hasText("filename") { return try fileStore(node, driver: "file", access, cache) }
     guard let driver else { throw .invalid("Must specify either driver or file") }
-    guard isProtocol(driver) else { return try diskStore(node, access) }
-    if NodeSchemas.fileDrivers.contains(driver) { return try fileStore(node, driver: driver, access) }
-    if driver == NodeSchemas.debugDriver { return try debugStore(node, access) }
+    guard isProtocol(driver) else { return try diskStore(node, access, cache) }
+    if NodeSchemas.fileDrivers.contains(driver) {
+      return try fileStore(node, driver: driver, access, cache)
+    }
+    if driver == NodeSchemas.debugDriver { return try debugStore(node, access, cache) }
     return try nullStore(node, driver: driver)
   }
 
-  private func fileStore(_ node: NodeOptions, driver: String, _ access: FileAccess) throws(EngineError)
-    -> OpenedStore
+  private func fileStore(_ node: NodeOptions, driver: String, _ access: FileAccess, _ cache: CacheMode)
+    throws(EngineError) -> OpenedStore
   {
     var rest = node
     rest["driver"] = nil
@@ -240,8 +257,7 @@ struct NodeOpener {
     try Self.refuseSparseBundle(given)
     let path = Self.fileOfBundle(given) ?? given
     guard common.flag("read-only") != true || access == .readOnly else { throw Self.readOnly }
-    let flushing = common.flag("cache.no-flush") == true ? FlushMode.never : options.flushing
-    let file = try FileStore.open(path, access: access, flushing: flushing)
+    let file = try FileStore.open(path, access: access, cache: cache.changed(by: common))
     guard driver != "host_device" || file.kind == .blockDevice else {
       throw .invalid("'host_device' driver requires '\(path)' to be either a character or block device")
     }
@@ -283,8 +299,8 @@ struct NodeOpener {
     return image.isEmpty || image["driver"] == nil ? nil : image
   }
 
-  private mutating func debugStore(_ node: NodeOptions, _ access: FileAccess) throws(EngineError)
-    -> OpenedStore
+  private mutating func debugStore(_ node: NodeOptions, _ access: FileAccess, _ cache: CacheMode)
+    throws(EngineError) -> OpenedStore
   {
     try countNode()
     var rest = node
@@ -292,7 +308,7 @@ struct NodeOpener {
     let image = rest.takeChild("image")
     guard !image.isEmpty else { throw .invalid("A block device must be specified for \"image\"") }
     let shown = rest.values.sorted { $0.key < $1.key }.map { InfoField($0.key, $0.value.info) }
-    _ = try takeCommon(&rest)
+    let common = try takeCommon(&rest)
     var rules = try rest.takeDebugRules()
     let isFixed = !rules.failures.isEmpty || !rules.transitions.isEmpty
     let values = try rest.take(NodeSchemas.debug)
@@ -304,7 +320,7 @@ struct NodeOpener {
       rules.failures += read.failures
       rules.transitions += read.transitions
     }
-    let below = try store(image, access: access)
+    let below = try store(image, access, cache.changed(by: common))
     let name = below.name.debugged(
       configuration: values.text("config"), shown, rulesInOptions: isFixed)
     return OpenedStore(store: DebugStore(below.store, rules), path: below.path, name: name)
@@ -316,27 +332,28 @@ struct NodeOpener {
   }
 
   /// The disk of an image as a file for another format.
-  private mutating func diskStore(_ node: NodeOptions, _ access: FileAccess) throws(EngineError)
-    -> OpenedStore
+  private mutating func diskStore(_ node: NodeOptions, _ access: FileAccess, _ cache: CacheMode)
+    throws(EngineError) -> OpenedStore
   {
-    if let plain = try plainFile(node) {
+    if let (plain, common) = try plainFile(node) {
       try countNode()
-      let file = try store(plain, access: access)
+      let file = try store(plain, access, cache.changed(by: common))
       let name = file.name.holding(format: FormatCatalog.plain.name, [])
       return OpenedStore(store: file.store, path: file.path, name: name.asFile)
     }
-    let members = try chain(node, access: access)
+    let members = try chain(node, access, cache)
     return OpenedStore(
       store: DiskStore(ImageChain(members: members, access: access)), path: members[0].path,
       name: members[0].nodeName.asFile)
   }
 
-  /// The file of a raw node that is nothing but its file. As that file, it can grow.
-  private func plainFile(_ node: NodeOptions) throws(EngineError) -> NodeOptions? {
+  /// The file of a raw node that is nothing but its file, and what the node says of itself. As that file, it can
+  /// grow.
+  private func plainFile(_ node: NodeOptions) throws(EngineError) -> (NodeOptions, OptionValues)? {
     var rest = node
     guard rest.take("driver") == FormatCatalog.plain.name else { return nil }
     let file = rest.takeChild("file")
-    _ = try takeCommon(&rest)
-    return rest.isEmpty && !file.isEmpty ? file : nil
+    let common = try takeCommon(&rest)
+    return rest.isEmpty && !file.isEmpty ? (file, common) : nil
   }
 }
