@@ -69,7 +69,8 @@ final class ConvertWork: Sendable {
     rate = options.rateLimit.map(RateLimit.init)
     packing = try Self.packing(of: target, options)
     let isSequential = packing?.needsAscendingOffsets == true || target.members[0].file.isSequential
-    let mayBeAtOnce = options.allowsAnyOrder && !isSequential
+    // A target that grows does so while nobody else writes.
+    let mayBeAtOnce = options.allowsAnyOrder && !isSequential && stream == nil
     writing = mayBeAtOnce ? .atOnce : isSequential || target.top.clusterSize > 0 ? .inTurn : .oneByOne
     let layer = target.top as? any BackingChanging
     storedUnit = layer?.storedUnit ?? max(target.top.clusterSize, 512)

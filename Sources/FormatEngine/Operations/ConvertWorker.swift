@@ -171,6 +171,7 @@ final class ConvertWorker {
   // MARK: Writing
 
   private func perform(_ segment: ConvertSegment) throws(EngineError) {
+    try work.stream?.makeRoom(for: segment.offset + segment.length)
     var packedStart = 0
     var index = 0
     while index < actions.count {

@@ -1,6 +1,6 @@
 /// A disk that comes out of a pipe on its way into a target, which grows with it where nobody knew its size.
 final class StreamedSource: @unchecked Sendable {
-  // @unchecked: used in the lock of `ConvertWork`'s cursor, and after all workers have ended. `byteCount` is constant.
+  // @unchecked: read in the lock of `ConvertWork`'s cursor, and after all workers have ended; `makeRoom` uses constants.
   private let disk: any SequentialDisk
   private let target: ImageChain
   private let fitsTarget: Bool
@@ -46,8 +46,7 @@ final class StreamedSource: @unchecked Sendable {
     return count
   }
 
-  /// Fills `buffer`, or what of it the disk still has, in whole sectors, and says how many bytes that is; the target has room
-  /// for them then. 0 at the end.
+  /// Fills `buffer`, or what of it the disk still has, in whole sectors, and says how many bytes that is: 0 at the end.
   func read(into buffer: UnsafeMutableRawBufferPointer) throws(EngineError) -> UInt64 {
     let wanted = Int(min(UInt64(buffer.count), try left()))
     let start = done ?? 0
@@ -56,14 +55,14 @@ final class StreamedSource: @unchecked Sendable {
     let whole = min(buffer.count, Int(UInt64(got).aligned(upTo: 512)))
     unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[got..<whole])
       .initializeMemory(as: UInt8.self, repeating: 0)
-    if whole > 0 { try makeRoom(for: start + UInt64(whole)) }
     return UInt64(whole)
   }
 
   // MARK: The target's size
 
-  /// Larger steps for larger disks: each of them may move tables.
-  private func makeRoom(for end: UInt64) throws(EngineError) {
+  /// Makes the target large enough, while nobody writes to it. Larger steps for larger disks: each of them may move
+  /// tables.
+  func makeRoom(for end: UInt64) throws(EngineError) {
     guard end > target.virtualSize else { return }
     guard fitsTarget, let layer = target.top as? any Resizable else {
       throw .invalid("output file is smaller than input file")

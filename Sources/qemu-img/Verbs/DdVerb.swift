@@ -4,6 +4,7 @@ import FormatEngine
 enum DdVerb {
   static let verb = Verb(
     "dd", "copies a part of a disk into a new image",
+    details: ["Input and output may be pipes, as those of convert may be."],
     [
       .may(.object), .may(.imageOptions), .may(.forceShare),
       .may(OptionRule("format", "f", takes: .format, help: "says which format the input has")),

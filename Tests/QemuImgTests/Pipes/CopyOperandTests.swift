@@ -53,7 +53,7 @@ import Testing
       try ReferenceTool.qemuImg("convert", "-f", "raw", "-O", "qcow2", "raw", "qcow2", folder: folder.path)
       for _ in 0..<Effort.rounds(24) {
         let (input, output) = (
-          random.oneIn(2) ? "raw" : "qcow2", ["raw", "raw", "qcow2", "vmdk"][random.below(4)]
+          random.oneIn(2) ? "raw" : "qcow2", ["raw", "raw", "qcow2", "vdi"][random.below(4)]
         )
         var words = ["-f", input, "-O", output, "if=\(input)"] + Self.operands(&random)
         if random.oneIn(5) { words.insert("-U", at: 0) }

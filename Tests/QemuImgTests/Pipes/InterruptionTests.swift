@@ -153,7 +153,7 @@ import Testing
       let disk = try Self.makeChain("qcow2", [], in: folder)
       let process = try TestProcess([try BuiltProduct.qemuImg.path] + arguments, folder: folder.path)
       let written = folder.file(arguments[0] == "commit" ? "base" : "new")
-      try Self.wait(for: process, until: written, exceeds: 1 << 20)
+      try Self.wait(for: process, until: written, exceeds: arguments[0] == "commit" ? 3 << 20 : 1 << 20)
       while process.isRunning {
         process.signal(SIGUSR1)
         usleep(1000)

@@ -53,7 +53,7 @@ import Testing
     "cat disk.raw | $Q convert -f raw -O raw /dev/stdin /dev/stdout | cmp - whole.raw",
     "head -c 100000 disk.raw | $Q convert -f raw -O vmdk /dev/stdin out; truncate -s 100000 disk.raw; $J compare -q -f vmdk -F raw out disk.raw",
     "cat whole.raw | $Q convert --image-opts -O vmdk driver=raw,size=5243904,file.filename=/dev/stdin out; $J compare -q -f vmdk -F raw out whole.raw",
-    "cat whole.raw | $Q convert --image-opts -O raw driver=raw,offset=1M,size=2M,file.filename=/dev/stdin out; cmp out <(tail -c +1048577 whole.raw | head -c 2M)",
+    "dd if=whole.raw of=wanted bs=1M skip=1 count=2 status=none; { cat whole.raw 2> /dev/null || :; } | $Q convert --image-opts -O raw driver=raw,offset=1M,size=2M,file.filename=/dev/stdin out; cmp out wanted",
     "$J create -q -f qcow2 out 6M; cat disk.raw | $Q convert -n -f raw -O qcow2 /dev/stdin out; truncate -s 6M whole.raw; $J compare -q out whole.raw",
     ": | $Q convert -f raw -O qcow2 /dev/stdin out; $J check -q out",
     "(head -c 3M /dev/zero; tail -c +3145729 disk.raw) | $Q convert -f raw -O qcow2 -B whole.raw -F raw /dev/stdin out; $J check -q out; (head -c 3M /dev/zero; tail -c +3145729 whole.raw) > wanted; $J compare -q -F raw out wanted",
@@ -66,7 +66,7 @@ import Testing
     try Self.pass(
       "for i in 1 2 3 4 5 6 7; do cat whole.raw; done > all; cat all | $Q convert -f raw -O \(format) /dev/stdin out;"
         + " $J compare -q -f \(format) out all; $J info -f \(format) out | grep -q '(36707328 bytes)';"
-        + " $J check -q -f \(format) out || [ $? = 63 ]")
+        + " $J check -q -f \(format) out 2> /dev/null || [ $? = 63 ]")
   }
 
   @Test(arguments: ["cat", "dd status=none bs=777"])
@@ -87,12 +87,13 @@ import Testing
   func partsAreWhatTheJudgeMakesOfAFile(_ operands: String) throws {
     try Self.pass(
       """
+      feed() { cat disk.raw 2> /dev/null || :; }
       $J dd -f raw if=disk.raw of=wanted \(operands)
       $Q dd -f raw if=disk.raw of=/dev/stdout \(operands) | cmp - wanted
-      cat disk.raw | $Q dd -f raw if=/dev/stdin of=/dev/stdout \(operands) | cmp - wanted
-      cat disk.raw | $Q dd -f raw if=/dev/stdin of=out \(operands)
+      feed | $Q dd -f raw if=/dev/stdin of=/dev/stdout \(operands) | cmp - wanted
+      feed | $Q dd -f raw if=/dev/stdin of=out \(operands)
       cmp out wanted
-      cat disk.raw | $Q dd -f raw -O qcow2 if=/dev/stdin of=out \(operands)
+      feed | $Q dd -f raw -O qcow2 if=/dev/stdin of=out \(operands)
       $J compare -q -F raw out wanted; $J check -q out
       """)
   }
@@ -125,14 +126,14 @@ import Testing
   @Test func aReaderThatGoesAwayIsAnErrorWithOneMessage() throws {
     try TemporaryFolder.with { folder in
       let result = try Self.shell(
-        "truncate -s 100M disk.raw; { $Q convert -f raw -O raw disk.raw /dev/stdout; echo $? >&2; } | head -c 10 > /dev/null",
+        "truncate -s 100M disk.raw; { $Q convert -f raw -O raw disk.raw /dev/stdout || echo $? >&2; } | head -c 10 > /dev/null",
         in: folder)
       #expect(
         result.stderrText
           == "qemu-img: Could not flush '/dev/stdout': Could not write to '/dev/stdout': Broken pipe\n1\n")
       // The reader is gone before the first byte is written.
       let listing = try Self.shell(
-        "{ sleep 0.2; $Q info -f raw disk.raw; echo $? >&2; } | true", in: folder)
+        "{ sleep 0.2; $Q info -f raw disk.raw || echo $? >&2; } | true", in: folder)
       #expect(listing.stderrText == "qemu-img: Could not write to standard output\n1\n")
     }
   }

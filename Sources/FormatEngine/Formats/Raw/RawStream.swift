@@ -26,18 +26,19 @@ extension RawFormat: SequentialFormat, StreamableFormat {
 }
 
 /// The bytes that come out of a pipe as a disk. It is as long as they are unless somebody knew better.
-final class RawPipeDisk: SequentialDisk {
+final class RawPipeDisk: SequentialDisk, @unchecked Sendable {
+  // @unchecked: one thread at a time.
   let formatName = RawFormat.name
   private let pipe: PipeReader
   /// As the user says it.
   private let givenSize: UInt64?
-  private let start: UInt64
+  /// Guest bytes that were read or passed over.
+  private var taken: UInt64 = 0
   private let endOfShortPipe: UInt64?
 
   init(_ pipe: PipeReader, virtualSize: UInt64?) {
     self.pipe = pipe
     givenSize = virtualSize
-    start = pipe.position
     endOfShortPipe = pipe.remainingByteCount
   }
 
@@ -47,22 +48,34 @@ final class RawPipeDisk: SequentialDisk {
   func zeroRun() throws(EngineError) -> UInt64 { 0 }
 
   func skip(_ count: UInt64) throws(EngineError) -> UInt64 {
-    try checked(pipe.skip(min(count, left)), of: count)
+    let wanted = min(count, left)
+    let got = try pipe.skip(wanted)
+    return try take(got + padding(behind: got, of: wanted), of: wanted)
   }
 
   func read(into buffer: UnsafeMutableRawBufferPointer) throws(EngineError) -> Int {
-    let count = Int(min(UInt64(buffer.count), left))
-    let got = unsafe try pipe.read(into: UnsafeMutableRawBufferPointer(rebasing: buffer[..<count]))
-    return Int(try checked(UInt64(got), of: UInt64(count)))
+    let wanted = min(UInt64(buffer.count), left)
+    // SAFETY: `wanted` is at most what the buffer has, and so is what comes and what fills it up.
+    let got = unsafe try pipe.read(into: UnsafeMutableRawBufferPointer(rebasing: buffer[..<Int(wanted)]))
+    let zeros = Int(padding(behind: UInt64(got), of: wanted))
+    unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[got..<got + zeros])
+      .initializeMemory(as: UInt8.self, repeating: 0)
+    return Int(try take(UInt64(got + zeros), of: wanted))
   }
 
   /// Bytes of the disk that are not read yet.
-  private var left: UInt64 { (givenSize ?? UInt64.max) - min(pipe.position - start, givenSize ?? 0) }
+  private var left: UInt64 { (givenSize ?? UInt64.max) - taken }
 
-  private func checked(_ got: UInt64, of wanted: UInt64) throws(EngineError) -> UInt64 {
-    guard let givenSize, got < wanted, left > 0 else { return got }
-    throw .corrupt(
-      "'\(pipe.path)' ended after \(pipe.position - start) bytes, before the \(givenSize) of the disk")
+  /// Zeros that fill up the last sector where the pipe ended.
+  private func padding(behind got: UInt64, of wanted: UInt64) -> UInt64 {
+    guard got < wanted else { return 0 }
+    return min(wanted - got, (taken + got).aligned(upTo: 512) - (taken + got))
+  }
+
+  private func take(_ got: UInt64, of wanted: UInt64) throws(EngineError) -> UInt64 {
+    taken += got
+    guard let givenSize, got < wanted else { return got }
+    throw .corrupt("'\(pipe.path)' ended after \(taken) bytes, before the \(givenSize) of the disk")
   }
 
   func finish() throws(EngineError) {}
