@@ -20,9 +20,13 @@ public final class FileStore: ByteStore {
     self.flushing = flushing
     identity = HostFiles.Identity(device: UInt64(status.st_dev), inode: UInt64(status.st_ino))
     kind = HostFiles.kind(ofMode: status.st_mode)
+    Trace.emit(.fileOpen, "path \"\(path)\" fd \(descriptor) writable \(isWritable)")
   }
 
-  deinit { close(descriptor) }
+  deinit {
+    Trace.emit(.fileClose, "path \"\(path)\" fd \(descriptor)")
+    close(descriptor)
+  }
 
   /// Opens an existing regular file or block device.
   ///
@@ -97,6 +101,7 @@ public final class FileStore: ByteStore {
   }
 
   public func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(EngineError) {
+    Trace.emit(.storeRead, "path \"\(path)\" offset \(offset) bytes \(buffer.count)")
     guard let start = buffer.baseAddress else { return }
     guard offset <= maximumFileOffset - UInt64(buffer.count) else {
       unsafe buffer.initializeMemory(as: UInt8.self, repeating: 0)
@@ -118,6 +123,7 @@ public final class FileStore: ByteStore {
   }
 
   public func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(EngineError) {
+    Trace.emit(.storeWrite, "path \"\(path)\" offset \(offset) bytes \(bytes.count)")
     guard let start = bytes.baseAddress else { return }
     guard offset <= maximumFileOffset - UInt64(bytes.count) else {
       throw .systemCall("Could not write to '\(path)'", errno: EFBIG, path: path)
@@ -135,6 +141,7 @@ public final class FileStore: ByteStore {
   }
 
   public func writeZeros(at offset: UInt64, count: UInt64, freeing: Bool) throws(EngineError) {
+    Trace.emit(.storeWriteZeros, "path \"\(path)\" offset \(offset) bytes \(count) freeing \(freeing)")
     guard count > 0 else { return }
     guard count <= maximumFileOffset, offset <= maximumFileOffset - count else {
       throw .systemCall("Could not write to '\(path)'", errno: EFBIG, path: path)
@@ -156,6 +163,7 @@ public final class FileStore: ByteStore {
   }
 
   public func forget(at offset: UInt64, count: UInt64) {
+    Trace.emit(.storeDiscard, "path \"\(path)\" offset \(offset) bytes \(count)")
     guard count > 0, count <= maximumFileOffset, offset <= maximumFileOffset - count else { return }
     hasUnsyncedWrites.store(true, ordering: .releasing)
     let mode = CInt(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
@@ -188,6 +196,7 @@ public final class FileStore: ByteStore {
   }
 
   public func resize(to byteCount: UInt64) throws(EngineError) {
+    Trace.emit(.storeResize, "path \"\(path)\" size \(byteCount)")
     guard byteCount <= maximumFileOffset else {
       throw .systemCall("Could not resize file", errno: EFBIG, path: path)
     }
@@ -207,6 +216,7 @@ public final class FileStore: ByteStore {
     guard flushing == .durable, hasUnsyncedWrites.exchange(false, ordering: .acquiringAndReleasing) else {
       return
     }
+    Trace.emit(.storeFlush, "path \"\(path)\"")
     guard retrying({ fdatasync(descriptor) }) == 0 else {
       // Not clean: the next flush must try again, and fail again.
       hasUnsyncedWrites.store(true, ordering: .releasing)
