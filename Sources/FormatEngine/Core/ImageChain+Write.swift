@@ -98,16 +98,27 @@ extension ImageChain {
     while done < bytes.count {
       let position = offset + UInt64(done)
       let room = try writer.allocate(at: position, limit: UInt64(bytes.count - done))
+      if room.isNew {
+        Trace.emit(
+          .clusterAllocate,
+          "guest \(room.guestOffset) bytes \(room.guestEnd - room.guestOffset) host \(room.hostOffset)")
+      }
       let count = Int(min(UInt64(bytes.count - done), room.guestEnd - position))
       // SAFETY: `count` is at most what is left of the buffer.
       let piece = unsafe UnsafeRawBufferPointer(rebasing: bytes[done..<done + count])
       do throws(EngineError) {
         unsafe try fill(room, with: piece, at: position, writer)
       } catch {
-        if room.isNew { writer.abandon(room) }
+        if room.isNew {
+          Trace.emit(.clusterAbandon, "guest \(room.guestOffset) host \(room.hostOffset)")
+          writer.abandon(room)
+        }
         throw error
       }
-      if room.isNew { try writer.link(room) }
+      if room.isNew {
+        try writer.link(room)
+        Trace.emit(.clusterLink, "guest \(room.guestOffset) host \(room.hostOffset)")
+      }
       done += count
     }
   }

@@ -149,6 +149,7 @@ public enum FormatCatalog {
       let score = format.probe(head, path: path)
       if score > best.1 { best = (format, score) }
     }
+    Trace.emit(.formatProbe, "path \"\(path)\" format \(best.0.name)")
     return best.0
   }
 

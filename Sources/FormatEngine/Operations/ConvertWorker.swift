@@ -34,6 +34,7 @@ final class ConvertWorker {
   /// False where other work has failed and this was not written any more.
   func copy(_ segment: ConvertSegment) throws(EngineError) -> Bool {
     actions.removeAll(keepingCapacity: true)
+    Trace.emit(.convertSegment, "number \(segment.number) offset \(segment.offset) bytes \(segment.length)")
     if let packing = work.packing, let packer {
       try pack(segment, with: packer, unit: packing.compressionUnit)
     } else {

@@ -26,9 +26,11 @@ public final class FileStore: ByteStore {
     identity = HostFiles.Identity(device: UInt64(status.st_dev), inode: UInt64(status.st_ino))
     kind = HostFiles.kind(ofMode: status.st_mode)
     direct = cache.isDirect ? DirectTransfer(descriptor, kind, cache) : nil
+    Trace.emit(.fileOpen, "path \"\(path)\" fd \(descriptor.number) writable \(isWritable)")
   }
 
   deinit {
+    Trace.emit(.fileClose, "path \"\(path)\" fd \(descriptor.number)")
     // Nothing of it stays in the page cache. An error is for who flushes next.
     if let direct, direct.usesCache { try? flush() }
     close(descriptor.number)
@@ -121,6 +123,7 @@ public final class FileStore: ByteStore {
   }
 
   public func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(EngineError) {
+    Trace.emit(.storeRead, "path \"\(path)\" offset \(offset) bytes \(buffer.count)")
     let done =
       if let direct {
         unsafe try direct.read(into: buffer, at: offset)
@@ -132,6 +135,7 @@ public final class FileStore: ByteStore {
   }
 
   public func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(EngineError) {
+    Trace.emit(.storeWrite, "path \"\(path)\" offset \(offset) bytes \(bytes.count)")
     defer { noteWrite() }
     if let direct {
       unsafe try direct.write(bytes, at: offset)
@@ -150,6 +154,7 @@ public final class FileStore: ByteStore {
   }
 
   public func writeZeros(at offset: UInt64, count: UInt64, freeing: Bool) throws(EngineError) {
+    Trace.emit(.storeWriteZeros, "path \"\(path)\" offset \(offset) bytes \(count) freeing \(freeing)")
     guard count > 0 else { return }
     guard count <= maximumFileOffset, offset <= maximumFileOffset - count else {
       throw .systemCall("Could not write to '\(path)'", errno: EFBIG, path: path)
@@ -175,6 +180,7 @@ public final class FileStore: ByteStore {
   }
 
   public func forget(at offset: UInt64, count: UInt64) {
+    Trace.emit(.storeDiscard, "path \"\(path)\" offset \(offset) bytes \(count)")
     guard count > 0, count <= maximumFileOffset, offset <= maximumFileOffset - count else { return }
     let mode = CInt(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
     // That the room is not let go of is no harm.
@@ -215,6 +221,7 @@ public final class FileStore: ByteStore {
   }
 
   public func resize(to byteCount: UInt64) throws(EngineError) {
+    Trace.emit(.storeResize, "path \"\(path)\" size \(byteCount)")
     guard byteCount <= maximumFileOffset else {
       throw .systemCall("Could not resize file", errno: EFBIG, path: path)
     }
@@ -258,6 +265,7 @@ public final class FileStore: ByteStore {
     try syncedCount.withLock { (synced) throws(EngineError) in
       // What the system changes in a cached page, where a file grows past its end, belongs to no write.
       guard wanted > synced || direct?.usesCache == true else { return }
+      Trace.emit(.storeFlush, "path \"\(path)\"")
       let covered = changeCount.load(ordering: .acquiring)
       guard retrying({ fdatasync(descriptor.number) }) == 0 else { throw descriptor.failure("Could not flush") }
       synced = covered

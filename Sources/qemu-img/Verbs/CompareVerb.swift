@@ -35,6 +35,11 @@ enum CompareVerb {
       case "progress": showsProgress = true
       case "quiet": isQuiet = true
       case "strict": isStrict = true
+      case "object":
+        do throws(VerbFailure) { try images.take(option) } catch {
+          // 1 would say that the images differ.
+          throw VerbFailure(error.messages, exitStatus: 2)
+        }
       default: try images.take(option)
       }
     }

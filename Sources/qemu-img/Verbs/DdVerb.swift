@@ -103,6 +103,7 @@ enum DdVerb {
     _ name: String, _ formatName: String, byteCount: UInt64, _ source: CopySource
   ) throws(VerbFailure) -> ImageChain {
     let format = try attempt { () throws(EngineError) in
+      guard FormatCatalog.format(named: formatName) != nil else { throw .invalid("Unknown file format") }
       let format = try ImageCreator.creatableFormat(formatName)
       _ = try ImageName.plainPath(name)
       return format

@@ -82,12 +82,14 @@ enum RebaseVerb {
     }
     try change(request) { () throws(EngineError) in
       _ = try Rebaser.changer(of: overlay)
+    }
+    let backing = request.isUnsafe ? nil : try openBacking(request, of: overlay)
+    try change(request) { () throws(EngineError) in
       guard request.reference == nil || request.backing.format != nil else {
         throw .invalid("backing format must be specified")
       }
     }
     if !request.isUnsafe {
-      let backing = try openBacking(request, of: overlay)
       try Interruption.closing(overlay) { () throws(VerbFailure) in
         try attempt { () throws(EngineError) in
           try Rebaser.copyDifferences(
