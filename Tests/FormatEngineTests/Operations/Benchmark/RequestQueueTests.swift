@@ -143,7 +143,8 @@ import Testing
       }
       var nothing = options(.read, 10, depth: 4, byteCount: 0)
       nothing.transfer = method
-      #expect(try Benchmark.run(on: chain, nothing) >= 0)
+      let seconds = try Benchmark.run(on: chain, nothing)
+      #expect(seconds >= 0)
     }
   }
 
