@@ -37,4 +37,7 @@ static inline int imgfs_set_extent_size_hint(int descriptor, unsigned byte_count
 
 enum { IMGFS_SEEK_DATA = 3, IMGFS_SEEK_HOLE = 4 };
 
+// O_PATH of all processors that Swift knows.
+enum { IMGFS_O_PATH = 010000000 };
+
 #endif

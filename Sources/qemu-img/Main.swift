@@ -12,8 +12,11 @@ import Glibc
     do throws(VerbFailure) {
       guard arguments.count > 1 else { throw .usage("Not enough arguments") }
       let parsed = OptionParser.parse(arguments, globalOptions, stoppingAtFirstOperand: true)
+      // They hold for every image that the command opens, so the command takes them.
+      var forVerb: [String] = []
       for option in parsed.options {
         switch option.key {
+        case ImageArguments.allowPath.key: forVerb += ["--" + option.key, option.value]
         case "help": return showHelp()
         case "version": return showVersion()
         case "trace": Console.warning("tracing is not built in")
@@ -22,7 +25,7 @@ import Glibc
       }
       guard let name = parsed.operands.first else { throw .usage("Not enough arguments") }
       guard let verb = VerbTable.verb(named: name) else { throw .usage("Command not found: \(name)") }
-      return try verb.run(parsed.operands)
+      return try verb.run([name] + forVerb + parsed.operands.dropFirst())
     } catch {
       return Console.report(error)
     }
@@ -30,6 +33,7 @@ import Glibc
 
   private static let globalOptions = [
     OptionRule("help", "h"), OptionRule("version", "V"), OptionRule("trace", "T", takesValue: true),
+    ImageArguments.allowPath,
   ]
 
   static func showHelp() -> CInt {

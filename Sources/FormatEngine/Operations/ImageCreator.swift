@@ -75,11 +75,11 @@ public enum ImageCreator {
   ) throws(EngineError) -> ImageChain {
     do throws(EngineError) {
       var options = OpenOptions(format: backing.format)
-      options.policy = policy
+      options.policy = policy.trusting(path)
       options.secrets = secrets
       // Its size can be had without its key.
       options.isForInspection = true
-      return try ImageOpener.open(policy.specification(of: backing, namedBy: path), options)
+      return try ImageOpener.open(options.policy.specification(of: backing, namedBy: path), options)
     } catch {
       var failure = error
       failure.message += "\nCould not open backing image."
@@ -108,7 +108,7 @@ public enum ImageCreator {
     let file = try FileStore.create(plain, emptying: false, flushing: flushing)
     var request = CreateRequest(
       path: plain, virtualSize: try wholeSectors(options.number("size") ?? 0), backing: backing,
-      options: options, references: ReferenceOpener(policy: policy, flushing: flushing))
+      options: options, references: ReferenceOpener(policy: policy.trusting(plain), flushing: flushing))
     request.secrets = secrets
     request.references.filesInUse = filesInUse(by: sources)
     do throws(EngineError) {

@@ -30,9 +30,16 @@ public final class FileStore: ByteStore {
   public static func open(
     _ path: String, access: FileAccess, flushing: FlushMode = .durable
   ) throws(EngineError) -> FileStore {
+    try open(FilePlace(path: path), access: access, flushing: flushing)
+  }
+
+  /// The same for a file that an image names.
+  static func open(_ place: FilePlace, access: FileAccess, flushing: FlushMode) throws(EngineError)
+    -> FileStore
+  {
     // O_NONBLOCK: opening a pipe must not wait for its other end. It means nothing for regular files.
     let flags = (access == .readOnly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK
-    return try adopt(retrying { unsafe Glibc.open(path, flags) }, path, access == .readWrite, flushing)
+    return try adopt(retrying { place.open(flags: flags) }, place.path, access == .readWrite, flushing)
   }
 
   /// Makes a new file, or opens an existing one, emptied unless told otherwise.

@@ -1,15 +1,21 @@
 import FormatEngine
 
-/// How a command line says which image it means: `-f`, `--image-opts`, `--object` and `-U`, which all
-/// commands have that open one.
+/// How a command line says which image it means: `-f`, `--image-opts`, `--object`, `--allow-path` and `-U`, which
+/// all commands have that open one.
 struct ImageArguments {
   var format: String?
   /// Names are option strings (`driver=qcow2,file.filename=...`).
   private(set) var usesImageOptions = false
   private(set) var secrets = SecretStore()
+  /// Empty: images may name any file.
+  private var allowedFolders: [AllowedFolder] = []
 
+  /// Options of commands that make images, too.
+  static let everyRule = [OptionRule("object", takesValue: true), allowPath]
+  /// Given before the command's name, too, where it stands for all commands.
+  static let allowPath = OptionRule("allow-path", takesValue: true)
   /// The options beside `-f`, which not all commands call alike.
-  static let rules = [OptionRule("object", takesValue: true), OptionRule("image-opts")]
+  static let rules = everyRule + [OptionRule("image-opts")]
   /// With `-U`, of commands that may read what another program is writing.
   static let sharingRules = rules + [OptionRule("force-share", "U")]
 
@@ -19,21 +25,30 @@ struct ImageArguments {
     case "f", "format": format = option.value
     case "image-opts": usesImageOptions = true
     case "object": try ObjectArguments.define(option.value, in: &secrets)
+    case Self.allowPath.key:
+      let folder = option.value
+      allowedFolders.append(
+        try attempt("--allow-path: ") { () throws(EngineError) in try AllowedFolder(folder) })
     case "force-share": break  // Images are never locked here.
     default: throw option.failure
     }
+  }
+
+  /// What images may name. Names that stand on the command line are not asked for.
+  var policy: ReferencePolicy {
+    allowedFolders.isEmpty ? .anywhere : ReferencePolicy(.folders(allowedFolders))
   }
 
   /// Opens what `name` means.
   func open(_ name: String, _ options: OpenOptions = OpenOptions(), exitStatus: CInt = 1)
     throws(VerbFailure) -> ImageChain
   {
-    try Self.open(
-      name, options, format: format, isOptions: usesImageOptions, secrets, exitStatus: exitStatus)
+    try open(name, options, format: format, isOptions: usesImageOptions, exitStatus: exitStatus)
   }
 
-  static func open(
-    _ name: String, _ options: OpenOptions, format: String?, isOptions: Bool, _ secrets: SecretStore,
+  /// Opens another image of the same command.
+  func open(
+    _ name: String, _ options: OpenOptions, format: String?, isOptions: Bool, isOwn: Bool = false,
     exitStatus: CInt = 1
   ) throws(VerbFailure) -> ImageChain {
     if isOptions && format != nil {
@@ -42,13 +57,14 @@ struct ImageArguments {
     var options = options
     options.format = format
     options.secrets = secrets
+    options.policy = isOwn ? policy.trusting((try? ImageName.plainPath(name)) ?? name) : policy
     options.note = Console.note
     let chain = try attempt("Could not open '\(name)': ", exitStatus: exitStatus) { () throws(EngineError) in
       try ImageOpener.open(
         isOptions ? ImageSpecification(options: name) : ImageSpecification(name: name), options)
     }
     if options.access == .readWrite, format == nil, !isOptions, chain.members[0].formatName == "raw" {
-      warnOfGuess(name)
+      Self.warnOfGuess(name)
     }
     return chain
   }

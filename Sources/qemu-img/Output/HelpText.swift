@@ -26,6 +26,7 @@ enum HelpText {
         '-h', '--help'       show this help and end
         '-V', '--version'    show the version and end
         '-T', '--trace'      taken for the sake of scripts; there is no tracing
+        '--allow-path DIR'   images may only name files in this folder; may be given several times
 
     """
 

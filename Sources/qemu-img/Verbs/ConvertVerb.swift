@@ -72,8 +72,8 @@ enum ConvertVerb {
     if arguments.createsTarget {
       opening.layerOptions = try create(arguments, format ?? "raw", sources, byteCount)
     }
-    let target = try ImageArguments.open(
-      name, opening, format: format, isOptions: arguments.usesTargetOptions, arguments.source.secrets)
+    let target = try arguments.source.open(
+      name, opening, format: format, isOptions: arguments.usesTargetOptions, isOwn: arguments.createsTarget)
     guard target.isWritable else {
       throw VerbFailure(
         "Could not open '\(name)': Format '\(target.members[0].formatName)' cannot be written")
@@ -97,7 +97,7 @@ enum ConvertVerb {
       try ImageCreator.refuse(arguments.target, whileReading: sources)
       return try ImageCreator.create(
         arguments.target, format: format, options: options, flushing: arguments.flushing,
-        secrets: arguments.source.secrets, whileReading: sources)
+        policy: arguments.source.policy, secrets: arguments.source.secrets, whileReading: sources)
     }
     warnings.forEach(Console.warning)
     return options.shown.filter { $0.name.hasSuffix("key-secret") }.reduce(into: [:]) {

@@ -5,12 +5,13 @@ enum CreateVerb {
   static let usage =
     "[--object objectdef] [-q] [-f fmt] [-b backing_file [-F backing_fmt]] [-u] [-o options] filename [size]"
 
-  private static let rules = [
-    OptionRule("help", "h"), OptionRule(letter: "f", takesValue: true),
-    OptionRule(letter: "F", takesValue: true),
-    OptionRule(letter: "b", takesValue: true), OptionRule(letter: "o", takesValue: true),
-    OptionRule(letter: "q"), OptionRule(letter: "u"), OptionRule("object", takesValue: true),
-  ]
+  private static let rules =
+    [
+      OptionRule("help", "h"), OptionRule(letter: "f", takesValue: true),
+      OptionRule(letter: "F", takesValue: true),
+      OptionRule(letter: "b", takesValue: true), OptionRule(letter: "o", takesValue: true),
+      OptionRule(letter: "q"), OptionRule(letter: "u"),
+    ] + ImageArguments.everyRule
 
   static func run(_ arguments: [String]) throws(VerbFailure) -> CInt {
     let parsed = OptionParser.parse(arguments, rules)
@@ -18,7 +19,7 @@ enum CreateVerb {
     var backing: (file: String?, format: String?)
     var list = OptionList()
     var (isQuiet, opensBacking) = (false, true)
-    var secrets = SecretStore()
+    var image = ImageArguments()
     for option in parsed.options {
       switch option.key {
       case "help": return Main.showHelp()
@@ -28,8 +29,7 @@ enum CreateVerb {
       case "o": try list.add(option.value)
       case "q": isQuiet = true
       case "u": opensBacking = false
-      case "object": try ObjectArguments.define(option.value, in: &secrets)
-      default: throw option.failure
+      default: try image.take(option)
       }
     }
     let operands = parsed.operands
@@ -40,6 +40,7 @@ enum CreateVerb {
       try CommonArguments.size(text, what: "image size")
     }
     if operands.count > 2 { throw .usage("Unexpected argument: \(operands[2])") }
+    let (policy, secrets) = (image.policy, image.secrets)
     try attempt("\(name): ") { () throws(EngineError) in
       let target = try ImageCreator.creatableFormat(format)
       _ = try ImageName.plainPath(name)
@@ -50,12 +51,13 @@ enum CreateVerb {
         options.set("size", to: .number(size))
       }
       try CreateOptionsHelp.record(backing.file, backing.format, in: &options, of: format)
-      try ImageCreator.resolve(&options, for: name, opening: opensBacking, secrets)
+      try ImageCreator.resolve(&options, for: name, policy: policy, opening: opensBacking, secrets)
       if !isQuiet {
         Console.write("Formatting '\(name)', fmt=\(format)\(CreateOptionsHelp.shown(options))\n")
         Console.flush()
       }
-      let warnings = try ImageCreator.create(name, format: target, options: options, secrets: secrets)
+      let warnings = try ImageCreator.create(
+        name, format: target, options: options, policy: policy, secrets: secrets)
       warnings.forEach(Console.warning)
     }
     return 0

@@ -69,7 +69,7 @@ enum DdVerb {
     let part = operands.part(of: source.virtualSize)
     if part == nil { Console.error("\(input): cannot skip to specified offset") }
     let target = try create(
-      output, formatName, byteCount: part.map { $0.upperBound - $0.lowerBound } ?? 0, source)
+      output, formatName, byteCount: part.map { $0.upperBound - $0.lowerBound } ?? 0, source, image)
     if let part {
       try attempt { () throws(EngineError) in
         var options = ConvertOptions()
@@ -82,7 +82,8 @@ enum DdVerb {
   }
 
   private static func create(
-    _ name: String, _ formatName: String, byteCount: UInt64, _ source: ImageChain
+    _ name: String, _ formatName: String, byteCount: UInt64, _ source: ImageChain,
+    _ image: ImageArguments
   ) throws(VerbFailure) -> ImageChain {
     let format = try attempt { () throws(EngineError) in
       let format = try ImageCreator.creatableFormat(formatName)
@@ -94,12 +95,11 @@ enum DdVerb {
       var options = OptionValues(ImageCreator.options(of: format))
       options.set("size", to: .number(byteCount))
       _ = try ImageCreator.create(
-        name, format: format, options: options, flushing: .never, whileReading: [source])
+        name, format: format, options: options, flushing: .never, policy: image.policy, whileReading: [source]
+      )
     }
-    var opening = OpenOptions(format: formatName, access: .readWrite)
+    var opening = OpenOptions(access: .readWrite)
     opening.flushing = .never
-    return try attempt("Could not open '\(name)': ") { () throws(EngineError) in
-      try ImageOpener.open(name, opening)
-    }
+    return try image.open(name, opening, format: formatName, isOptions: false, isOwn: true)
   }
 }

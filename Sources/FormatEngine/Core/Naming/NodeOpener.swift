@@ -233,15 +233,16 @@ struct NodeOpener {
     let values = try rest.take(NodeSchemas.file)
     try NodeSchemas.checkWords(values)
     try refuse(rest, driver: driver)
-    guard let given = values.text("filename"), !given.isEmpty else {
+    guard let given = node.place("filename"), !given.path.isEmpty else {
       throw .invalid("The '\(driver)' block driver requires a file name")
     }
-    guard !given.utf8.contains(0) else { throw .invalid("A file name has a NUL byte in it") }
-    try Self.refuseSparseBundle(given)
-    let path = Self.fileOfBundle(given) ?? given
+    guard !given.path.utf8.contains(0) else { throw .invalid("A file name has a NUL byte in it") }
+    try Self.refuseSparseBundle(given.path)
+    let place = Self.fileOfBundle(given) ?? given
+    let path = place.path
     guard common.flag("read-only") != true || access == .readOnly else { throw Self.readOnly }
     let flushing = common.flag("cache.no-flush") == true ? FlushMode.never : options.flushing
-    let file = try FileStore.open(path, access: access, flushing: flushing)
+    let file = try FileStore.open(place, access: access, flushing: flushing)
     guard driver != "host_device" || file.kind == .blockDevice else {
       throw .invalid("'host_device' driver requires '\(path)' to be either a character or block device")
     }
@@ -249,9 +250,8 @@ struct NodeOpener {
   }
 
   /// The descriptor in a folder that is an image, nil where it is none.
-  private static func fileOfBundle(_ path: String) -> String? {
-    let folder = path.hasSuffix("/") ? path : path + "/"
-    return FormatCatalog.bundleDescriptors.map { folder + $0 }.first { HostFiles.identity(of: $0) != nil }
+  private static func fileOfBundle(_ folder: FilePlace) -> FilePlace? {
+    FormatCatalog.bundleDescriptors.lazy.map(folder.appending).first { HostFiles.identity(of: $0) != nil }
   }
 
   /// Apple's sparse bundles: a folder with the disk in bands.

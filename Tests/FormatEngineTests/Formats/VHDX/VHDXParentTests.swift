@@ -139,7 +139,7 @@ private let mebibyte = 1 << 20
         ).write(to: try FileStore.create(folder.file("sub/e.vhdx"), flushing: .never))
         var options = OpenOptions()
         #expect(try ImageOpener.open(folder.file("sub/e.vhdx"), options).members.count == 2)
-        options.policy = ReferencePolicy(.folders([folder.file("sub")]))
+        options.policy = ReferencePolicy(.folders([try AllowedFolder(folder.file("sub"))]))
         let error = #expect(throws: EngineError.self) {
           try ImageOpener.open(folder.file("sub/e.vhdx"), options)
         }
