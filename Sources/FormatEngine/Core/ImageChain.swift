@@ -8,6 +8,8 @@ public struct ChainMember: Sendable {
   let nodeName: NodeName
   /// As `-f` takes it.
   public let formatName: String
+  /// Nobody said what format it has: its first bytes did.
+  let isProbed: Bool
   /// What it was opened by; nil for layers that stand for another, such as a snapshot.
   let node: NodeOptions?
 
@@ -17,9 +19,10 @@ public struct ChainMember: Sendable {
 
   init(
     layer: any ImageLayer, file: any ByteStore, path: String, nodeName: NodeName, formatName: String,
-    node: NodeOptions? = nil
+    node: NodeOptions? = nil, isProbed: Bool = false
   ) {
     self.node = node
+    self.isProbed = isProbed
     self.layer = layer
     self.file = file
     self.path = path

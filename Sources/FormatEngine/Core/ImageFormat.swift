@@ -22,6 +22,8 @@ public struct LayerRequest: Sendable {
   /// Opens what can be read of an image that says it is damaged, and leaves it unchanged: for `info`
   /// and `check`, which explain it, and `check -r`, which mends it.
   public var isForInspection: Bool
+  /// Nobody said what format the file has: its first bytes did.
+  public var isProbed = false
   /// The command line puts an image below this one, whatever it names itself.
   public var isOverlay = false
   /// Takes what opening has to tell besides errors, one line each: repairs of an image that was not closed.

@@ -108,6 +108,11 @@ extension EngineError {
     return EngineError(code, "\(tried): \(words)", path: path)
   }
 
+  /// What the rules forbid, whoever asks.
+  static func notPermitted(_ message: String, path: String? = nil) -> EngineError {
+    EngineError(.system(errno: EPERM), message, path: path)
+  }
+
   /// The system's sentence for an error number.
   public static func systemErrorText(_ number: CInt) -> String {
     var buffer = [CChar](repeating: 0, count: 256)

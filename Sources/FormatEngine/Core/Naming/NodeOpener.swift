@@ -41,9 +41,12 @@ struct NodeOpener {
     return members
   }
 
-  /// The image that the node describes, without what lies below it.
-  mutating func file(_ node: NodeOptions, access: FileAccess) throws(EngineError) -> ChainMember {
-    try member(node, access: access).0
+  /// The image that the node describes, without what lies below it. `wasProbed`: the node's format is what was
+  /// found when it was opened before.
+  mutating func file(_ node: NodeOptions, access: FileAccess, wasProbed: Bool) throws(EngineError)
+    -> ChainMember
+  {
+    try member(node, access: access, wasProbed: wasProbed).0
   }
 
   private func specification(_ below: Below, of parent: ChainMember) throws(EngineError) -> NodeOptions? {
@@ -72,8 +75,8 @@ struct NodeOpener {
 
   // MARK: Formats
 
-  private mutating func member(_ node: NodeOptions, access: FileAccess) throws(EngineError)
-    -> (ChainMember, Below)
+  private mutating func member(_ node: NodeOptions, access: FileAccess, wasProbed: Bool = false)
+    throws(EngineError) -> (ChainMember, Below)
   {
     try countNode()
     var rest = node
@@ -121,18 +124,19 @@ struct NodeOpener {
     // Opened once more, it is not probed again.
     var node = node
     node["driver"] = .text(found.name)
-    return try open(found, over: file, access, &rest, node)
+    return try open(found, over: file, access, &rest, node, isProbed: format == nil || wasProbed)
   }
 
   /// Opens a file's content as a format, with what is left of the node's options.
   private mutating func open(
     _ format: any ImageFormat.Type, over file: OpenedStore, _ access: FileAccess, _ rest: inout NodeOptions,
-    _ node: NodeOptions
+    _ node: NodeOptions, isProbed: Bool
   ) throws(EngineError) -> (ChainMember, Below) {
     let common = try takeCommon(&rest)
     guard common.flag("read-only") != true || access == .readOnly else { throw Self.readOnly }
     var shown: [InfoField] = []
     var request = request(file.path, access)
+    request.isProbed = isProbed
     for role in format.fileRoles + rest.numberedChildren(format.numberedFileRoles) {
       let child = rest.takeChild(role)
       guard !child.isEmpty else { continue }
@@ -158,7 +162,7 @@ struct NodeOpener {
     let name = file.name.holding(format: format.name, shown)
     let member = ChainMember(
       layer: layer, file: file.store, path: file.path, nodeName: name, formatName: format.name,
-      node: node)
+      node: node, isProbed: isProbed)
     return (member, below)
   }
 
