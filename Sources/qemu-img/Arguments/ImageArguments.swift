@@ -10,22 +10,13 @@ struct ImageArguments {
   /// Empty: images may name any file.
   private var allowedFolders: [AllowedFolder] = []
 
-  /// Options of commands that make images, too.
-  static let everyRule = [OptionRule("object", takesValue: true), allowPath]
-  /// Given before the command's name, too, where it stands for all commands.
-  static let allowPath = OptionRule("allow-path", takesValue: true)
-  /// The options beside `-f`, which not all commands call alike.
-  static let rules = everyRule + [OptionRule("image-opts")]
-  /// With `-U`, of commands that may read what another program is writing.
-  static let sharingRules = rules + [OptionRule("force-share", "U")]
-
   /// Takes an option that belongs here; others are wrong. A command asks its own first.
   mutating func take(_ option: GivenOption) throws(VerbFailure) {
     switch option.key {
-    case "f", "format": format = option.value
+    case "format", "source-format", "a-format": format = option.value
     case "image-opts": usesImageOptions = true
     case "object": try ObjectArguments.define(option.value, in: &secrets)
-    case Self.allowPath.key:
+    case OptionRule.allowPath.key:
       let folder = option.value
       allowedFolders.append(
         try attempt("--allow-path: ") { () throws(EngineError) in try AllowedFolder(folder) })
