@@ -25,6 +25,7 @@ import Glibc
         default: throw option.failure
         }
       }
+      try SourceDate.check()
       guard let name = parsed.operands.first else { throw .usage("Not enough arguments") }
       guard let verb = VerbTable.verb(named: name) else { throw .usage("Command not found: \(name)") }
       return try verb.run([name] + forVerb + parsed.operands.dropFirst())

@@ -93,7 +93,7 @@ public enum ImageCreator {
   public static func create(
     _ path: String, format: any CreatableFormat.Type, options: OptionValues, flushing: FlushMode = .durable,
     policy: ReferencePolicy = .anywhere, secrets: SecretStore = SecretStore(),
-    whileReading sources: [ImageChain] = []
+    identities: IdentitySource = .unique, whileReading sources: [ImageChain] = []
   ) throws(EngineError) -> [String] {
     let plain = try ImageName.plainPath(path)
     let backing = backing(in: options)
@@ -110,15 +110,26 @@ public enum ImageCreator {
       path: plain, virtualSize: try wholeSectors(options.number("size") ?? 0), backing: backing,
       options: options, references: ReferenceOpener(policy: policy.trusting(plain), flushing: flushing))
     request.secrets = secrets
+    request.identities = options.shown.reduce(
+      identities.mixing(format.name).mixing(ImageName.lastComponent(of: plain))
+    ) { $0.mixing($1.name).mixing($1.value) }
     request.references.filesInUse = filesInUse(by: sources)
     do throws(EngineError) {
-      let warnings = try apply(options, to: file)
+      var warnings = try apply(options, to: file)
       try format.create(on: file, request)
+      if identities.isDerived && format.makesKeys(options) {
+        warnings.append("'\(plain)' will be another file each time it is made: its keys and salts are random")
+      }
       return warnings
     } catch {
       if !existed || (format.removesFailedFiles && file.kind == .regular) { HostFiles.remove(plain) }
       throw error
     }
+  }
+
+  /// Whether images of a format record ids, by which others know their state.
+  public static func recordsIdentity(_ format: String) -> Bool {
+    (FormatCatalog.format(named: format) as? any CreatableFormat.Type)?.recordsIdentity == true
   }
 
   /// Refuses to make an image called `name` where that is a file which is being read: making it would empty it.

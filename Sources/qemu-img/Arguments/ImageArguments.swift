@@ -48,6 +48,8 @@ struct ImageArguments {
     var options = options
     options.format = format
     options.secrets = secrets
+    // Unless the command has something to add to them.
+    if !options.identities.isDerived { options.identities = SourceDate.identities }
     options.policy = isOwn ? policy.trusting((try? ImageName.plainPath(name)) ?? name) : policy
     options.note = Console.note
     let chain = try attempt("Could not open '\(name)': ", exitStatus: exitStatus) { () throws(EngineError) in

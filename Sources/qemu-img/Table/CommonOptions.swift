@@ -1,7 +1,8 @@
 /// The options that mean the same wherever they are taken. The help explains them once.
 extension OptionRule {
   static let common: [OptionRule] = [
-    .help, .allowPath, .object, .imageOptions, .format, .quiet, .progress, .forceShare, .cache, .sourceCache, .output,
+    .help, .allowPath, .object, .imageOptions, .format, .quiet, .progress, .forceShare, .cache, .sourceCache,
+    .output,
     .backingFormat, .targetOptions, .targetFormat, .snapshot, .rateLimit,
   ]
 
@@ -12,7 +13,8 @@ extension OptionRule {
   /// Stands before the command's name or after it.
   static let allowPath = OptionRule(
     "allow-path", takes: ArgumentValue("folder", .file, "is a folder of the host"),
-    help: "lets images name files in this folder and below it only; may be repeated. Files that the command line"
+    help:
+      "lets images name files in this folder and below it only; may be repeated. Files that the command line"
       + " names are not asked for")
   static let imageOptions = OptionRule(
     "image-opts",

@@ -77,8 +77,9 @@ enum ConvertVerb {
     let format = arguments.targetFormat ?? (arguments.usesTargetOptions ? nil : "raw")
     var opening = OpenOptions(access: .readWrite)
     opening.flushing = arguments.flushing
+    opening.identities = try identities(arguments, format, sources)
     if arguments.createsTarget {
-      opening.layerOptions = try create(arguments, format ?? "raw", sources, byteCount)
+      opening.layerOptions = try create(arguments, format ?? "raw", sources, byteCount, opening.identities)
     }
     let target = try arguments.source.open(
       name, opening, format: format, isOptions: arguments.usesTargetOptions, isOwn: arguments.createsTarget)
@@ -93,9 +94,20 @@ enum ConvertVerb {
     return target
   }
 
+  /// Ids of a target that has them are those of what the sources hold, where they are derived at all.
+  private static func identities(
+    _ arguments: ConvertArguments, _ format: String?, _ sources: [ImageChain]
+  ) throws(VerbFailure) -> IdentitySource {
+    guard let format, ImageCreator.recordsIdentity(format) else { return SourceDate.identities }
+    return try attempt { () throws(EngineError) in
+      try SourceDate.identities.mixing(contentOf: sources, skippingUnreadable: arguments.salvages)
+    }
+  }
+
   /// Makes the target, and says what it takes to open it: the names of the secrets that it was made with.
   private static func create(
-    _ arguments: ConvertArguments, _ formatName: String, _ sources: [ImageChain], _ byteCount: UInt64
+    _ arguments: ConvertArguments, _ formatName: String, _ sources: [ImageChain], _ byteCount: UInt64,
+    _ identities: IdentitySource
   ) throws(VerbFailure) -> [String: String] {
     let format = try attempt { () throws(EngineError) in try ImageCreator.creatableFormat(formatName) }
     _ = try attempt { () throws(EngineError) in try ImageName.plainPath(arguments.target) }
@@ -105,7 +117,8 @@ enum ConvertVerb {
       try ImageCreator.refuse(arguments.target, whileReading: sources)
       return try ImageCreator.create(
         arguments.target, format: format, options: options, flushing: arguments.flushing,
-        policy: arguments.source.policy, secrets: arguments.source.secrets, whileReading: sources)
+        policy: arguments.source.policy, secrets: arguments.source.secrets,
+        identities: identities, whileReading: sources)
     }
     warnings.forEach(Console.warning)
     return options.shown.filter { $0.name.hasSuffix("key-secret") }.reduce(into: [:]) {

@@ -69,7 +69,8 @@ enum CreateVerb {
         Console.flush()
       }
       let warnings = try ImageCreator.create(
-        name, format: target, options: options, policy: policy, secrets: secrets)
+        name, format: target, options: options, policy: policy, secrets: secrets,
+        identities: SourceDate.identities)
       warnings.forEach(Console.warning)
     }
     return 0

@@ -82,8 +82,7 @@ enum DdVerb {
     let source = try image.open(input, opening)
     let part = operands.part(of: source.virtualSize)
     if part == nil { Console.error("\(input): cannot skip to specified offset") }
-    let target = try create(
-      output, formatName, byteCount: part.map { $0.upperBound - $0.lowerBound } ?? 0, source, image)
+    let target = try create(output, formatName, part ?? 0..<0, source, image)
     if let part {
       try attempt { () throws(EngineError) in
         var options = ConvertOptions()
@@ -96,7 +95,7 @@ enum DdVerb {
   }
 
   private static func create(
-    _ name: String, _ formatName: String, byteCount: UInt64, _ source: ImageChain,
+    _ name: String, _ formatName: String, _ part: Range<UInt64>, _ source: ImageChain,
     _ image: ImageArguments
   ) throws(VerbFailure) -> ImageChain {
     let format = try attempt { () throws(EngineError) in
@@ -104,16 +103,19 @@ enum DdVerb {
       _ = try ImageName.plainPath(name)
       return format
     }
-    try attempt("\(name): error while creating output image: ") { () throws(EngineError) in
-      try ImageCreator.refuse(name, whileReading: [source])
-      var options = OptionValues(ImageCreator.options(of: format))
-      options.set("size", to: .number(byteCount))
-      _ = try ImageCreator.create(
-        name, format: format, options: options, flushing: .never, policy: image.policy, whileReading: [source]
-      )
-    }
     var opening = OpenOptions(access: .readWrite)
     opening.flushing = .never
+    try attempt("\(name): error while creating output image: ") { () throws(EngineError) in
+      try ImageCreator.refuse(name, whileReading: [source])
+      if format.recordsIdentity {
+        opening.identities = try SourceDate.identities.mixing(contentOf: [source], part: part)
+      }
+      var options = OptionValues(ImageCreator.options(of: format))
+      options.set("size", to: .number(part.upperBound - part.lowerBound))
+      _ = try ImageCreator.create(
+        name, format: format, options: options, flushing: .never, policy: image.policy,
+        identities: opening.identities, whileReading: [source])
+    }
     return try image.open(name, opening, format: formatName, isOptions: false, isOwn: true)
   }
 }

@@ -70,6 +70,12 @@ struct NamingImage: Sendable, CustomStringConvertible {
           qemu-img create -q -f qcow2 -o data_file=../out/data -b base -F raw in/image
           """, parts: ["out/data"], below: [], role: "data file"),
       NamingImage(
+        description: "qcow2 backing file with a data file",
+        make: """
+          (cd out && qemu-img create -q -f qcow2 -o data_file=data base 1M)
+          qemu-img create -q -f qcow2 -b ../out/base -F qcow2 in/image
+          """, parts: ["out/data"], below: ["out/base"]),
+      NamingImage(
         description: "qcow2 link",
         make: """
           qemu-img create -q -f raw out/base 1M

@@ -189,6 +189,7 @@ struct NodeOpener {
     var request = LayerRequest(
       path: path, access: access, references: references, isForInspection: options.isForInspection)
     request.secrets = options.secrets
+    request.identities = options.identities.mixing(ImageName.lastComponent(of: path))
     request.note = options.note
     return request
   }

@@ -1,5 +1,6 @@
 extension VMDKFormat: CreatableFormat {
   public static let supportsCompression = true
+  public static let recordsIdentity = true
   public static var createOptions: OptionSchema { VMDKCreateOptions.schema }
 
   public static func create(on file: any ByteStore, _ request: CreateRequest) throws(EngineError) {
@@ -7,7 +8,8 @@ extension VMDKFormat: CreatableFormat {
     let parentID = try parentContentID(request)
     let lines = try newExtents(options, request)
     let descriptor = VMDKNewDescriptor(
-      contentID: UInt32.random(in: 0..<VMDKDescriptor.noParent), parentContentID: parentID,
+      contentID: try VMDKDescriptor.newContentID(after: nil, digitCount: 8, request.identities).value,
+      parentContentID: parentID,
       parentName: request.backing?.name, extents: lines, options: options, virtualSize: request.virtualSize)
     let text = descriptor.text
     if options.subformat == .streamOptimized {

@@ -119,7 +119,8 @@ private let mebibyte = 1 << 20
       let guid = try VHDXHeader.readCurrent(from: try FileStore.open(parent, access: .readOnly)).0
         .dataWriteGuid
       let locator = VHDXParentLocator(values: [
-        "parent_linkage": VHDXGuid.random().description, "parent_linkage2": guid.description,
+        "parent_linkage": try VHDXGuid.new(.unique, for: "a test").description,
+        "parent_linkage2": guid.description,
         "relative_path": "p.vhdx",
       ])
       try VHDXBytes.new(2 * mebibyte, mebibyte, 512, false, locator)
