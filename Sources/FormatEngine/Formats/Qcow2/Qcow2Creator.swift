@@ -1,6 +1,7 @@
 extension Qcow2Format: CreatableFormat {
   public static let supportsBacking = true
   public static let supportsCompression = true
+  public static func makesKeys(_ options: OptionValues) -> Bool { options.text("encrypt.format") == "luks" }
   public static var createOptions: OptionSchema { Qcow2CreateOptions.schema }
 
   public static func create(on file: any ByteStore, _ request: CreateRequest) throws(EngineError) {
