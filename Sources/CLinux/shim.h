@@ -62,5 +62,7 @@ static inline int imgfs_sector_size(int descriptor) {
 
 enum { IMGFS_O_DIRECT = __O_DIRECT };
 enum { IMGFS_SEEK_DATA = 3, IMGFS_SEEK_HOLE = 4 };
+/// A command of fcntl: bytes that a pipe holds.
+enum { IMGFS_SETPIPE_SZ = 1031 };
 
 #endif

@@ -3,6 +3,8 @@ import Glibc
 
 @main enum Main {
   static func main() {
+    // Whoever reads standard output may go away: that is an error with a message, and no sudden end.
+    signal(SIGPIPE, SIG_IGN)
     let status = run(CommandLine.arguments)
     exit(Console.close() ? status : max(status, 1))
   }
@@ -26,6 +28,7 @@ import Glibc
       guard let verb = VerbTable.verb(named: name) else { throw .usage("Command not found: \(name)") }
       return try verb.run(parsed.operands)
     } catch {
+      Interruption.endProcess()
       return Console.report(error)
     }
   }

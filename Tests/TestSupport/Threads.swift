@@ -27,3 +27,19 @@ public enum Threads {
     let all = Mutex<[String]>([])
   }
 }
+
+/// One thread beside the test's own.
+public final class TestThread: Sendable {
+  private let group = DispatchGroup()
+
+  public init(_ body: @escaping @Sendable () -> Void) {
+    group.enter()
+    let thread = Thread { [group] in
+      body()
+      group.leave()
+    }
+    thread.start()
+  }
+
+  public func join() { group.wait() }
+}

@@ -139,7 +139,7 @@ public enum ImageCreator {
     return files
   }
 
-  private static func wholeSectors(_ size: UInt64) throws(EngineError) -> UInt64 {
+  static func wholeSectors(_ size: UInt64) throws(EngineError) -> UInt64 {
     guard size <= maximumFileOffset - 511 else {
       throw EngineError(.tooLarge, "Image size is too large")
     }

@@ -9,12 +9,14 @@ public final class FileStore: ByteStore {
   public let identity: HostFiles.Identity
   public let kind: HostFiles.Kind
   let descriptor: HostDescriptor
-  private let cache: CacheMode
+  let cache: CacheMode
   /// Moves the bytes where the host's cache is not to see them.
-  private let direct: DirectTransfer?
-  /// Set by every change that is not on disk when it returns, cleared by a flush before it starts: a flush with
-  /// nothing to do costs nothing.
-  private let hasUnsyncedChanges = Atomic<Bool>(false)
+  let direct: DirectTransfer?
+  /// Changes that were not on disk when they returned.
+  private let changeCount = Atomic<UInt64>(0)
+  /// Those of them that are on disk: a flush with nothing to do costs nothing. Held while the host flushes, so that
+  /// another flush does not return before what both want is on disk.
+  private let syncedCount = Mutex<UInt64>(0)
 
   private init(_ descriptor: HostDescriptor, status: stat, isWritable: Bool, cache: CacheMode) {
     path = descriptor.path
@@ -130,8 +132,7 @@ public final class FileStore: ByteStore {
   }
 
   public func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(EngineError) {
-    // Afterwards: a flush that runs beside it may not have this write, and the next one must not take it for done.
-    defer { noteWrite() }
+    defer { if !cache.writesThrough { noteChange() } }
     if let direct {
       unsafe try direct.write(bytes, at: offset)
     } else {
@@ -143,8 +144,7 @@ public final class FileStore: ByteStore {
   private func changing<T>(_ range: Range<UInt64>, _ body: () throws(EngineError) -> T) throws(EngineError)
     -> T
   {
-    // Afterwards, as with a write.
-    defer { hasUnsyncedChanges.store(true, ordering: .releasing) }
+    defer { noteChange() }
     guard let direct else { return try body() }
     return try direct.changing(range, body)
   }
@@ -204,7 +204,10 @@ public final class FileStore: ByteStore {
     // Where the file system cannot do it, glibc writes single bytes.
     let number = try direct?.withCache().number ?? descriptor.number
     let result = try changing(offset..<offset + count) { () throws(EngineError) in
-      posix_fallocate(number, off_t(offset), off_t(count))
+      // It gives the error's number itself, and is not called again by itself.
+      var result = EINTR
+      while result == EINTR { result = posix_fallocate(number, off_t(offset), off_t(count)) }
+      return result
     }
     if result != 0 {
       throw .systemCall("Could not preallocate data for '\(path)'", errno: result, path: path)
@@ -228,33 +231,24 @@ public final class FileStore: ByteStore {
     }
   }
 
-  /// Somebody wrote through the descriptor: it is on disk after the next flush, if it is not yet.
-  func noteWrite() { if !cache.writesThrough { hasUnsyncedChanges.store(true, ordering: .releasing) } }
+  /// Something was written: it is on disk after the next flush. Noted afterwards, since a flush that runs meanwhile may
+  /// not have it.
+  func noteChange() { changeCount.add(1, ordering: .acquiringAndReleasing) }
 
-  /// Whether a flush would have something to do.
-  var isUnsynced: Bool { hasUnsyncedChanges.load(ordering: .acquiring) }
-
-  /// Whether it was opened to be read and written past the host's page cache.
-  var isDirect: Bool { direct != nil }
-
-  /// The descriptor by which a queue of the kernel may move these bytes from or to this memory by itself; nil where
-  /// only `read` and `write` can.
-  func queueDescriptor(_ memory: UnsafeRawBufferPointer, at offset: UInt64, isWrite: Bool) -> CInt? {
-    guard offset <= maximumFileOffset - UInt64(memory.count) else { return nil }
-    if let direct, unsafe !direct.takesWhole(memory, at: offset, isWrite: isWrite) { return nil }
-    return descriptor.number
-  }
+  /// Whether a flush has something to do.
+  var isUnsynced: Bool { syncedCount.withLock { $0 < changeCount.load(ordering: .acquiring) } }
 
   public func flush() throws(EngineError) {
     guard !cache.skipsFlushes else { return }
-    let hasUnsynced = hasUnsyncedChanges.exchange(false, ordering: .acquiringAndReleasing)
-    // What the system changes in a cached page, where a file grows past its end, belongs to no write.
-    if hasUnsynced || direct?.usesCache == true {
+    let wanted = changeCount.load(ordering: .acquiring)
+    try syncedCount.withLock { (synced) throws(EngineError) in
+      // What the system changes in a cached page, where a file grows past its end, belongs to no write.
+      guard wanted > synced || direct?.usesCache == true else { return }
+      let covered = changeCount.load(ordering: .acquiring)
       guard retrying({ fdatasync(descriptor.number) }) == 0 else {
-        // Not clean: the next flush must try again, and fail again.
-        hasUnsyncedChanges.store(true, ordering: .releasing)
         throw descriptor.failure("Could not flush")
       }
+      synced = covered
     }
     direct?.dropCached()
   }

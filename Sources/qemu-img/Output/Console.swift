@@ -47,6 +47,17 @@ enum Console {
   /// Lines on standard error without a name before them: what `check` finds.
   static func note(_ line: String) { _ = writeAll(Array("\(line)\n".utf8), to: 2) }
 
+  /// Text on standard error as it is.
+  static func writeToErrors(_ text: String) { _ = writeAll(Array(text.utf8), to: 2) }
+
+  /// Whether a name means the very file that standard output is.
+  static func isStandardOutput(_ name: String) -> Bool {
+    guard let path = try? ImageName.plainPath(name), let file = HostFiles.identity(of: path) else {
+      return false
+    }
+    return file == HostFiles.identity(of: "/dev/stdout")
+  }
+
   /// Says what went wrong and gives the exit status.
   static func report(_ failure: VerbFailure) -> CInt {
     for message in failure.messages { error(message) }

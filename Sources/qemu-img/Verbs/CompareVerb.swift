@@ -41,11 +41,12 @@ enum CompareVerb {
     guard parsed.operands.count == 2 else { throw .usage("Expecting two image file names") }
     var options = OpenOptions()
     options.cache = try CommonArguments.cacheMode(cache, what: "source cache", exitStatus: 2)
+    let line = ProgressLine(isShown: showsProgress && !isQuiet, step: 2)
+    defer { line.end() }
     let a = try images.open(parsed.operands[0], options, exitStatus: 2)
     images.format = secondFormat
     let b = try images.open(parsed.operands[1], options, exitStatus: 2)
-    let line = ProgressLine(isShown: showsProgress && !isQuiet, step: 2)
-    defer { line.end() }
+    line.show(0)
     return try compare(a, b, isStrict: isStrict, line) { if !isQuiet { Console.write($0 + "\n") } }
   }
 

@@ -67,12 +67,13 @@ extension Qcow2Format: CreatableFormat {
     return prologue
   }
 
+  /// The data file is as long as the disk, whoever else reads it.
   private static func createDataFile(_ options: Qcow2CreateOptions, _ request: CreateRequest)
     throws(EngineError) -> FileStore?
   {
     guard let name = options.dataFile else { return nil }
     let store = try request.references.create(name, for: .dataFile, namedBy: request.path)
-    if options.isDataFileRaw { try store.resize(to: request.virtualSize) }
+    try store.resize(to: request.virtualSize)
     return store
   }
 }
