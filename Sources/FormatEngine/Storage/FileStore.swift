@@ -9,9 +9,9 @@ public final class FileStore: ByteStore {
   public let identity: HostFiles.Identity
   public let kind: HostFiles.Kind
   let descriptor: HostDescriptor
-  private let cache: CacheMode
+  let cache: CacheMode
   /// Moves the bytes where the host's cache is not to see them.
-  private let direct: DirectTransfer?
+  let direct: DirectTransfer?
   /// Changes that were not on disk when they returned.
   private let changeCount = Atomic<UInt64>(0)
   /// Those of them that are on disk: a flush with nothing to do costs nothing. Held while the host flushes, so that
@@ -143,7 +143,7 @@ public final class FileStore: ByteStore {
 
   public func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(EngineError) {
     Trace.emit(.storeWrite, "path \"\(path)\" offset \(offset) bytes \(bytes.count)")
-    defer { noteWrite() }
+    defer { if !cache.writesThrough { noteChange() } }
     if let direct {
       unsafe try direct.write(bytes, at: offset)
     } else {
@@ -245,26 +245,12 @@ public final class FileStore: ByteStore {
     }
   }
 
-  /// Somebody wrote, perhaps through the descriptor: it is on disk after the next flush, if it is not yet. Noted afterwards,
-  /// since a flush that runs meanwhile may not have it.
-  func noteWrite() { if !cache.writesThrough { noteChange() } }
+  /// Something was written: it is on disk after the next flush. Noted afterwards, since a flush that runs meanwhile may
+  /// not have it.
+  func noteChange() { changeCount.add(1, ordering: .acquiringAndReleasing) }
 
-  /// As `noteWrite`, of changes that O_DSYNC says nothing of.
-  private func noteChange() { changeCount.add(1, ordering: .acquiringAndReleasing) }
-
-  /// Whether a flush would have something to do.
+  /// Whether a flush has something to do.
   var isUnsynced: Bool { syncedCount.withLock { $0 < changeCount.load(ordering: .acquiring) } }
-
-  /// Whether it was opened to be read and written past the host's page cache.
-  var isDirect: Bool { direct != nil }
-
-  /// The descriptor by which a queue of the kernel may move these bytes from or to this memory by itself; nil where
-  /// only `read` and `write` can.
-  func queueDescriptor(_ memory: UnsafeRawBufferPointer, at offset: UInt64, isWrite: Bool) -> CInt? {
-    guard offset <= maximumFileOffset - UInt64(memory.count) else { return nil }
-    if let direct, unsafe !direct.takesWhole(memory, at: offset, isWrite: isWrite) { return nil }
-    return descriptor.number
-  }
 
   public func flush() throws(EngineError) {
     guard !cache.skipsFlushes else { return }
@@ -274,7 +260,9 @@ public final class FileStore: ByteStore {
       guard wanted > synced || direct?.usesCache == true else { return }
       Trace.emit(.storeFlush, "path \"\(path)\"")
       let covered = changeCount.load(ordering: .acquiring)
-      guard retrying({ fdatasync(descriptor.number) }) == 0 else { throw descriptor.failure("Could not flush") }
+      guard retrying({ fdatasync(descriptor.number) }) == 0 else {
+        throw descriptor.failure("Could not flush")
+      }
       synced = covered
     }
     direct?.dropCached()
