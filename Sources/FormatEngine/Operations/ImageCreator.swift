@@ -77,6 +77,9 @@ public enum ImageCreator {
       var options = OpenOptions(format: backing.format)
       options.policy = policy
       options.secrets = secrets
+      // A guest may be writing to it: only its header is read.
+      options.sharing = .anybody
+      options.readsContent = false
       // Its size can be had without its key.
       options.isForInspection = true
       return try ImageOpener.open(policy.specification(of: backing, namedBy: path), options)
@@ -106,6 +109,7 @@ public enum ImageCreator {
     let existed = HostFiles.identity(of: plain) != nil
     // Its old content stays until the format has found nothing wrong with the options.
     let file = try FileStore.create(plain, emptying: false, flushing: flushing)
+    if format.fileContent == .tables { try file.lock(.creationOfTables) }
     var request = CreateRequest(
       path: plain, virtualSize: try wholeSectors(options.number("size") ?? 0), backing: backing,
       options: options, references: ReferenceOpener(policy: policy, flushing: flushing))

@@ -10,6 +10,7 @@ public final class FileStore: ByteStore {
   public let kind: HostFiles.Kind
   private let descriptor: CInt
   private let flushing: FlushMode
+  let locks: FileLock
   /// Set by every write, cleared by a flush before it starts: a flush with nothing to do costs nothing.
   private let hasUnsyncedWrites = Atomic<Bool>(false)
 
@@ -18,11 +19,15 @@ public final class FileStore: ByteStore {
     self.descriptor = descriptor
     self.isWritable = isWritable
     self.flushing = flushing
+    locks = FileLock(descriptor: descriptor)
     identity = HostFiles.Identity(device: UInt64(status.st_dev), inode: UInt64(status.st_ino))
     kind = HostFiles.kind(ofMode: status.st_mode)
   }
 
-  deinit { close(descriptor) }
+  deinit {
+    locks.release()
+    close(descriptor)
+  }
 
   /// Opens an existing regular file or block device.
   ///
@@ -35,7 +40,19 @@ public final class FileStore: ByteStore {
     return try adopt(retrying { unsafe Glibc.open(path, flags) }, path, access == .readWrite, flushing)
   }
 
-  /// Makes a new file, or opens an existing one, emptied unless told otherwise.
+  /// Keeps others from what `request` does not share, and looks whether they allow what it takes (`FileLock`), until
+  /// `unlock` or the end of the store. More can be asked for later.
+  ///
+  /// `mode`: nil is that of before, at first `auto`. `older`: an open of the same file that is no obstacle, and that holds this one's locks, too.
+  public func lock(_ request: LockRequest, _ mode: LockMode? = nil, continuing older: FileStore? = nil)
+    throws(EngineError)
+  {
+    try locks.take(request, mode, path: path, continuing: older)
+  }
+
+  public func unlock() { locks.release() }
+
+  /// Makes a new file, or opens an existing one, emptied unless told otherwise. It is locked before that.
   public static func create(
     _ path: String, emptying: Bool = true, flushing: FlushMode = .durable
   ) throws(EngineError) -> FileStore {
@@ -43,6 +60,7 @@ public final class FileStore: ByteStore {
     let descriptor = retrying { unsafe Glibc.open(path, flags, 0o644) }
     guard descriptor >= 0 else { throw .systemCall("Could not create '\(path)'", errno: errno, path: path) }
     let store = try adopt(descriptor, path, true, flushing)
+    try store.lock(.creation)
     if emptying && store.kind == .regular { try store.resize(to: 0) }
     return store
   }
@@ -235,7 +253,7 @@ public final class FileStore: ByteStore {
 }
 
 /// The one EINTR loop.
-private func retrying<T: SignedInteger>(_ call: () -> T) -> T {
+func retrying<T: SignedInteger>(_ call: () -> T) -> T {
   while true {
     let result = call()
     if result != -1 || errno != EINTR { return result }

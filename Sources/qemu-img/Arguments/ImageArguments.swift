@@ -7,6 +7,8 @@ struct ImageArguments {
   /// Names are option strings (`driver=qcow2,file.filename=...`).
   private(set) var usesImageOptions = false
   private(set) var secrets = SecretStore()
+  /// Who else may change the images: anybody with `-U`.
+  private(set) var sharing = Sharing.asFormatAllows
 
   /// The options beside `-f`, which not all commands call alike.
   static let rules = [OptionRule("object", takesValue: true), OptionRule("image-opts")]
@@ -19,7 +21,7 @@ struct ImageArguments {
     case "f", "format": format = option.value
     case "image-opts": usesImageOptions = true
     case "object": try ObjectArguments.define(option.value, in: &secrets)
-    case "force-share": break  // Images are never locked here.
+    case "force-share": sharing = .anybody
     default: throw option.failure
     }
   }
@@ -28,7 +30,9 @@ struct ImageArguments {
   func open(_ name: String, _ options: OpenOptions = OpenOptions(), exitStatus: CInt = 1)
     throws(VerbFailure) -> ImageChain
   {
-    try Self.open(
+    var options = options
+    if sharing == .anybody { options.sharing = .anybody }
+    return try Self.open(
       name, options, format: format, isOptions: usesImageOptions, secrets, exitStatus: exitStatus)
   }
 
@@ -39,13 +43,19 @@ struct ImageArguments {
     if isOptions && format != nil {
       throw VerbFailure("--image-opts and --format are mutually exclusive", exitStatus: exitStatus)
     }
+    let specification = try attempt("Could not open '\(name)': ", exitStatus: exitStatus) {
+      () throws(EngineError) in
+      isOptions ? ImageSpecification(options: name) : try ImageSpecification(name: name)
+    }
+    if isOptions && options.sharing == .anybody && specification.refusesForcedSharing {
+      throw VerbFailure("--force-share/-U conflicts with image options", exitStatus: exitStatus)
+    }
     var options = options
     options.format = format
     options.secrets = secrets
     options.note = Console.note
     let chain = try attempt("Could not open '\(name)': ", exitStatus: exitStatus) { () throws(EngineError) in
-      try ImageOpener.open(
-        isOptions ? ImageSpecification(options: name) : ImageSpecification(name: name), options)
+      try ImageOpener.open(specification, options)
     }
     if options.access == .readWrite, format == nil, !isOptions, chain.members[0].formatName == "raw" {
       warnOfGuess(name)

@@ -22,6 +22,7 @@ enum ConvertVerb {
   private static func convert(_ arguments: ConvertArguments) throws(VerbFailure) {
     var opening = OpenOptions()
     opening.flushing = .never
+    opening.sharing = .readersOnly
     var sources: [ImageChain] = []
     for name in arguments.sources { sources.append(try arguments.source.open(name, opening)) }
     let bitmaps = arguments.copiesBitmaps ? try self.bitmaps(of: sources, arguments) : nil

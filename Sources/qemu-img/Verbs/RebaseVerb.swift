@@ -20,6 +20,8 @@ enum RebaseVerb {
     var caches = (target: "writeback", source: "writeback")
     /// Nil and empty both mean none.
     var backing: (file: String?, format: String?)
+    /// Who else may change the new backing file. The image itself is nobody else's.
+    var sharing = Sharing.asFormatAllows
     var (isUnsafe, compresses, showsProgress, isQuiet) = (false, false, false, false)
 
     /// What the image is to record.
@@ -43,6 +45,7 @@ enum RebaseVerb {
       case "c": request.compresses = true
       case "p": request.showsProgress = true
       case "q": request.isQuiet = true
+      case "force-share": request.sharing = .anybody
       default: try request.image.take(option)
       }
     }
@@ -97,6 +100,7 @@ enum RebaseVerb {
         of: reference, namedBy: overlay.members[0].path)
       var options = OpenOptions()
       options.secrets = request.image.secrets
+      options.sharing = request.sharing
       let backing = try ImageOpener.open(specification, options)
       let identity = (overlay.members[0].file as? FileStore)?.identity
       if backing.members.contains(where: { ($0.file as? FileStore)?.identity == identity }) {

@@ -26,7 +26,6 @@ enum SnapshotVerb {
     var image = ImageArguments()
     var options = OpenOptions(access: .readWrite)
     var actions: [Action] = []
-    var sharesByForce = false
     for option in parsed.options {
       switch option.key {
       case "help": return Main.showHelp()
@@ -35,7 +34,6 @@ enum SnapshotVerb {
       case "c": actions.append(.create(option.value))
       case "d": actions.append(.delete(option.value))
       case "q": break
-      case "force-share": sharesByForce = true
       default: try image.take(option)
       }
     }
@@ -44,9 +42,6 @@ enum SnapshotVerb {
     let name = parsed.operands[0]
     // Without an action there is only the image to be opened, as with qemu-img.
     if case .list? = actions.first { options.access = .readOnly }
-    if sharesByForce && options.access == .readWrite {
-      throw VerbFailure("Could not open '\(name)': force-share=on can only be used with read-only images")
-    }
     let chain = try image.open(name, options)
     if let action = actions.first { try perform(action, on: chain) }
     return 0

@@ -24,26 +24,35 @@ struct NodeOpener {
   }
 
   /// The image that the node describes, and all that lies below it.
-  mutating func chain(_ node: NodeOptions, access: FileAccess) throws(EngineError) -> [ChainMember] {
-    var (member, below) = try member(node, access: access)
+  mutating func chain(_ node: NodeOptions, access: FileAccess, _ locks: ImageLocks) throws(EngineError)
+    -> [ChainMember]
+  {
+    var locks = try locks.adjusted(to: node, access: access)
+    var (member, below) = try member(node, access: access, locks)
     var members = [member]
     while options.backing == .follow {
       do throws(EngineError) {
         guard let next = try specification(below, of: member) else { break }
         let child = member.layer as? any ParentChecking
-        (member, below) = try self.member(next, access: .readOnly)
+        locks = try locks.forBacking(of: member).adjusted(to: next, access: .readOnly)
+        (member, below) = try self.member(next, access: .readOnly, locks)
         try child?.checkParent(member.layer, path: member.path)
       } catch {
         throw error.whileTrying("Could not open backing file")
       }
       members.append(member)
     }
+    for member in members { try member.locked?.complete() }
     return members
   }
 
   /// The image that the node describes, without what lies below it.
-  mutating func file(_ node: NodeOptions, access: FileAccess) throws(EngineError) -> ChainMember {
-    try member(node, access: access).0
+  mutating func file(_ node: NodeOptions, access: FileAccess, _ locks: ImageLocks) throws(EngineError)
+    -> ChainMember
+  {
+    let member = try member(node, access: access, locks.adjusted(to: node, access: access)).0
+    try member.locked?.complete()
+    return member
   }
 
   private func specification(_ below: Below, of parent: ChainMember) throws(EngineError) -> NodeOptions? {
@@ -72,8 +81,8 @@ struct NodeOpener {
 
   // MARK: Formats
 
-  private mutating func member(_ node: NodeOptions, access: FileAccess) throws(EngineError)
-    -> (ChainMember, Below)
+  private mutating func member(_ node: NodeOptions, access: FileAccess, _ locks: ImageLocks)
+    throws(EngineError) -> (ChainMember, Below)
   {
     try countNode()
     var rest = node
@@ -88,14 +97,15 @@ struct NodeOpener {
     }
     if driver == NodeSchemas.debugDriver, let image = transparent(node) {
       // Nothing fails: the image below it answers for itself.
-      return try member(image, access: access)
+      return try member(image, access: access, locks)
     }
     if let driver, isProtocol(driver) {
-      let store = try store(node, access: access)
-      let layer = try FormatCatalog.plain.open(store.store, request(store.path, access))
+      let store = try store(node, access: access, locks)
+      try store.lock(holding: .disk, access: access)
+      let layer = try FormatCatalog.plain.open(store.store, request(store.path, access, locks))
       let member = ChainMember(
         layer: layer, file: store.store, path: store.path, nodeName: store.name, formatName: driver,
-        node: node)
+        node: node, locked: locks.files)
       return (member, .nothing)
     }
     guard driver != nil || !fileNode.isEmpty else { throw .invalid("Must specify either driver or file") }
@@ -105,38 +115,40 @@ struct NodeOpener {
       if format == nil { throw .invalid("Unknown driver '\(driver)'") }
     }
     guard !fileNode.isEmpty else { throw .invalid("A block device must be specified for \"file\"") }
-    let file = try store(fileNode, access: access)
+    let file = try store(fileNode, access: access, locks)
     let found: any ImageFormat.Type
     if let format { found = format } else { found = try ImageOpener.probe(file.store, path: file.path) }
-    let host = (file.store as? DebugStore)?.below ?? file.store
-    if let identity = (host as? FileStore)?.identity {
-      var options: [String: String] = [:]
-      for option in found.layerOptions.options where option.changesContent {
-        options[option.name] = rest[option.name]?.text
-      }
-      guard seen.insert(SeenDisk(file: identity, options: options)).inserted else {
+    var choices: [String: String] = [:]
+    for option in found.layerOptions.options where option.changesContent {
+      choices[option.name] = rest[option.name]?.text
+    }
+    if let identity = file.store.hostFile?.identity {
+      guard seen.insert(SeenDisk(file: identity, options: choices)).inserted else {
         throw .corrupt("The chain of backing files is a loop: it comes back to '\(file.path)'")
       }
     }
+    // A piece of a file is not as long as the file.
+    let isPiece = found == FormatCatalog.plain && !choices.isEmpty
+    try file.lock(holding: isPiece ? .guestBytes : found.fileContent, access: access)
     // Opened once more, it is not probed again.
     var node = node
     node["driver"] = .text(found.name)
-    return try open(found, over: file, access, &rest, node)
+    return try open(found, over: file, access, &rest, node, locks)
   }
 
   /// Opens a file's content as a format, with what is left of the node's options.
   private mutating func open(
     _ format: any ImageFormat.Type, over file: OpenedStore, _ access: FileAccess, _ rest: inout NodeOptions,
-    _ node: NodeOptions
+    _ node: NodeOptions, _ locks: ImageLocks
   ) throws(EngineError) -> (ChainMember, Below) {
     let common = try takeCommon(&rest)
     guard common.flag("read-only") != true || access == .readOnly else { throw Self.readOnly }
     var shown: [InfoField] = []
-    var request = request(file.path, access)
+    var request = request(file.path, access, locks)
     for role in format.fileRoles + rest.numberedChildren(format.numberedFileRoles) {
       let child = rest.takeChild(role)
       guard !child.isEmpty else { continue }
-      let opened = try store(child, access: access)
+      let opened = try store(child, access: access, locks)
       request.files[role] = NamedStore(role: role, path: opened.path, store: opened.store)
       shown.append(InfoField(role, opened.name.info))
     }
@@ -158,7 +170,7 @@ struct NodeOpener {
     let name = file.name.holding(format: format.name, shown)
     let member = ChainMember(
       layer: layer, file: file.store, path: file.path, nodeName: name, formatName: format.name,
-      node: node)
+      node: node, locked: locks.files)
     return (member, below)
   }
 
@@ -177,11 +189,12 @@ struct NodeOpener {
 
   private static let readOnly = EngineError(.readOnly, "Block node is read-only")
 
-  private func request(_ path: String, _ access: FileAccess) -> LayerRequest {
+  private func request(_ path: String, _ access: FileAccess, _ locks: ImageLocks) -> LayerRequest {
     var references = ReferenceOpener(
       policy: options.policy, flushing: options.flushing, isEnabled: !options.isForInspection)
     references.maySearch = options.backing == .follow || options.searchesForParents
     references.checkedRoles = options.checkedRoles
+    references.locks = locks
     var request = LayerRequest(
       path: path, access: access, references: references, isForInspection: options.isForInspection)
     request.secrets = options.secrets
@@ -195,7 +208,15 @@ struct NodeOpener {
     let store: any ByteStore
     /// Of the file at the bottom.
     let path: String
-    let name: NodeName
+    var name: NodeName
+    /// Nil where there is no file, or it is locked already.
+    var locks: ImageLocks?
+
+    /// Locks the file: it is known now what it is to its image.
+    func lock(holding content: FileContent, access: FileAccess) throws(EngineError) {
+      guard let locks, let file = store.hostFile else { return }
+      try locks.lock(file, holding: content, access: access)
+    }
   }
 
   private func isProtocol(_ driver: String) -> Bool {
@@ -214,19 +235,26 @@ struct NodeOpener {
   }
 
   /// The bytes that a node stands for: a file, or the disk of an image in it.
-  private mutating func store(_ node: NodeOptions, access: FileAccess) throws(EngineError) -> OpenedStore {
+  private mutating func store(_ node: NodeOptions, access: FileAccess, _ locks: ImageLocks)
+    throws(EngineError) -> OpenedStore
+  {
     let driver = node["driver"]?.text
-    if driver == nil && node.hasText("filename") { return try fileStore(node, driver: "file", access) }
+    if driver == nil && node.hasText("filename") {
+      return try fileStore(node, driver: "file", access, locks)
+    }
     guard let driver else { throw .invalid("Must specify either driver or file") }
-    guard isProtocol(driver) else { return try diskStore(node, access) }
-    if NodeSchemas.fileDrivers.contains(driver) { return try fileStore(node, driver: driver, access) }
-    if driver == NodeSchemas.debugDriver { return try debugStore(node, access) }
+    guard isProtocol(driver) else { return try diskStore(node, access, locks) }
+    if NodeSchemas.fileDrivers.contains(driver) {
+      return try fileStore(node, driver: driver, access, locks)
+    }
+    if driver == NodeSchemas.debugDriver { return try debugStore(node, access, locks) }
     return try nullStore(node, driver: driver)
   }
 
-  private func fileStore(_ node: NodeOptions, driver: String, _ access: FileAccess) throws(EngineError)
-    -> OpenedStore
-  {
+  private func fileStore(
+    _ node: NodeOptions, driver: String, _ access: FileAccess, _ locks: ImageLocks
+  ) throws(EngineError) -> OpenedStore {
+    var locks = try locks.adjusted(to: node, access: access)
     var rest = node
     rest["driver"] = nil
     let common = try takeCommon(&rest)
@@ -245,7 +273,8 @@ struct NodeOpener {
     guard driver != "host_device" || file.kind == .blockDevice else {
       throw .invalid("'host_device' driver requires '\(path)' to be either a character or block device")
     }
-    return OpenedStore(store: file, path: path, name: NodeName(path: path, driver: driver))
+    locks.mode = LockMode(values.text("locking"))
+    return OpenedStore(store: file, path: path, name: NodeName(path: path, driver: driver), locks: locks)
   }
 
   /// The descriptor in a folder that is an image, nil where it is none.
@@ -283,8 +312,8 @@ struct NodeOpener {
     return image.isEmpty || image["driver"] == nil ? nil : image
   }
 
-  private mutating func debugStore(_ node: NodeOptions, _ access: FileAccess) throws(EngineError)
-    -> OpenedStore
+  private mutating func debugStore(_ node: NodeOptions, _ access: FileAccess, _ locks: ImageLocks)
+    throws(EngineError) -> OpenedStore
   {
     try countNode()
     var rest = node
@@ -304,10 +333,11 @@ struct NodeOpener {
       rules.failures += read.failures
       rules.transitions += read.transitions
     }
-    let below = try store(image, access: access)
+    let below = try store(image, access: access, locks)
     let name = below.name.debugged(
       configuration: values.text("config"), shown, rulesInOptions: isFixed)
-    return OpenedStore(store: DebugStore(below.store, rules), path: below.path, name: name)
+    return OpenedStore(
+      store: DebugStore(below.store, rules), path: below.path, name: name, locks: below.locks)
   }
 
   private func refuse(_ rest: NodeOptions, driver: String) throws(EngineError) {
@@ -316,16 +346,19 @@ struct NodeOpener {
   }
 
   /// The disk of an image as a file for another format.
-  private mutating func diskStore(_ node: NodeOptions, _ access: FileAccess) throws(EngineError)
-    -> OpenedStore
+  private mutating func diskStore(_ node: NodeOptions, _ access: FileAccess, _ locks: ImageLocks)
+    throws(EngineError) -> OpenedStore
   {
     if let plain = try plainFile(node) {
       try countNode()
-      let file = try store(plain, access: access)
-      let name = file.name.holding(format: FormatCatalog.plain.name, [])
-      return OpenedStore(store: file.store, path: file.path, name: name.asFile)
+      var file = try store(plain, access: access, locks.adjusted(to: node, access: access))
+      file.name = file.name.holding(format: FormatCatalog.plain.name, []).asFile
+      return file
     }
-    let members = try chain(node, access: access)
+    var locks = locks
+    // What lies in the disk may well have tables.
+    locks.request = locks.request.forFile(holding: .tables, access: access)
+    let members = try chain(node, access: access, locks)
     return OpenedStore(
       store: DiskStore(ImageChain(members: members, access: access)), path: members[0].path,
       name: members[0].nodeName.asFile)
