@@ -11,11 +11,13 @@ import Glibc
   static func run(_ arguments: [String]) -> CInt {
     do throws(VerbFailure) {
       guard arguments.count > 1 else { throw .usage("Not enough arguments") }
-      let parsed = OptionParser.parse(arguments, globalOptions, stoppingAtFirstOperand: true)
+      let parsed = OptionParser.parse(
+        arguments, VerbTable.globalOptions + [VerbTable.generator], stoppingAtFirstOperand: true)
       for option in parsed.options {
         switch option.key {
         case "help": return showHelp()
         case "version": return showVersion()
+        case "generate": return try generate(option.value)
         case "trace": Console.warning("tracing is not built in")
         default: throw option.failure
         }
@@ -28,17 +30,25 @@ import Glibc
     }
   }
 
-  private static let globalOptions = [
-    OptionRule("help", "h"), OptionRule("version", "V"), OptionRule("trace", "T", takesValue: true),
-  ]
-
-  static func showHelp() -> CInt {
+  private static func showHelp() -> CInt {
     Console.write(HelpText.whole)
     return 0
   }
 
   private static func showVersion() -> CInt {
     Console.write(HelpText.version)
+    return 0
+  }
+
+  /// What is made from the table for others to install.
+  private static func generate(_ kind: String) throws(VerbFailure) -> CInt {
+    switch kind {
+    case "man": Console.write(ManualPage.text)
+    case "bash": Console.write(BashCompletion.text)
+    case "zsh": Console.write(ZshCompletion.text)
+    case "fish": Console.write(FishCompletion.text)
+    default: throw VerbFailure("--generate must be used with man, bash, zsh or fish as argument.")
+    }
     return 0
   }
 }

@@ -24,13 +24,15 @@ public struct ReferencePolicy: Sendable {
 
   public static let anywhere = ReferencePolicy(.anywhere)
 
-  /// The path to open for `name`, relative to the folder of `path`.
+  /// The path to open for `name`, relative to the folder of `path`. QEMU takes a data file's name as relative to the
+  /// current folder: that is where it is looked for when it does not lie beside its image.
   ///
   /// Names with a protocol prefix are refused: only `file:` of a backing file is understood.
   public func resolve(_ name: String, for role: Role, namedBy path: String) throws(EngineError) -> String {
     let plain = try ImageName.plainPath(name, allowingFilePrefix: role == .backingFile)
     // "file:" alone names nothing either.
-    let candidate = plain.isEmpty ? plain : ImageName.join(plain, toFolderOf: path)
+    var candidate = plain.isEmpty ? plain : ImageName.join(plain, toFolderOf: path)
+    if role == .dataFile, HostFiles.isMissing(candidate), !HostFiles.isMissing(plain) { candidate = plain }
     return try resolve(path: candidate, of: name, for: role, namedBy: path)
   }
 

@@ -27,6 +27,11 @@ public enum HostFiles {
     return Identity(device: UInt64(status.st_dev), inode: UInt64(status.st_ino))
   }
 
+  /// Whether there is nothing at the path.
+  static func isMissing(_ path: String) -> Bool {
+    !path.isEmpty && !path.utf8.contains(0) && identity(of: path) == nil
+  }
+
   /// Names of regular files, and of links to such, in a folder, sorted; of the first `limit` names that are there.
   static func regularFiles(inFolder path: String, atMost limit: Int, where isWanted: (String) -> Bool)
     -> [String]

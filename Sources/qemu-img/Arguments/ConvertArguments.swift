@@ -25,22 +25,6 @@ struct ConvertArguments {
   var allowsAnyOrder = false
   var flushing = FlushMode.never
 
-  private static let rules =
-    [
-      OptionRule("help", "h"), OptionRule(letter: "f", takesValue: true),
-      OptionRule(letter: "O", takesValue: true),
-      OptionRule(letter: "B", takesValue: true), OptionRule(letter: "C"), OptionRule(letter: "c"),
-      OptionRule(letter: "F", takesValue: true), OptionRule(letter: "o", takesValue: true),
-      OptionRule(letter: "l", takesValue: true), OptionRule(letter: "S", takesValue: true),
-      OptionRule(letter: "p"),
-      OptionRule(letter: "t", takesValue: true), OptionRule(letter: "T", takesValue: true),
-      OptionRule(letter: "q"),
-      OptionRule(letter: "n"), OptionRule(letter: "m", takesValue: true), OptionRule(letter: "W"),
-      OptionRule(letter: "r", takesValue: true), OptionRule("target-image-opts"),
-      OptionRule("salvage"), OptionRule("target-is-zero"), OptionRule("bitmaps"),
-      OptionRule("skip-broken-bitmaps"),
-    ] + ImageArguments.sharingRules
-
   enum Request {
     case convert(ConvertArguments)
     case help
@@ -48,21 +32,21 @@ struct ConvertArguments {
   }
 
   static func read(_ arguments: [String]) throws(VerbFailure) -> Request {
-    let parsed = OptionParser.parse(arguments, rules)
+    let parsed = OptionParser.parse(arguments, ConvertVerb.verb.options)
     var result = ConvertArguments()
     var (hasSparse, copiesInHost) = (false, false)
     var caches = (target: "unsafe", source: "writeback")
     for option in parsed.options {
       switch option.key {
       case "help": return .help
-      case "S":
+      case "sparse-size":
         result.sparseByteCount = try sparseSize(option.value)
         hasSparse = true
-      case "C": copiesInHost = true
-      case "t": caches.target = option.value
-      case "T": caches.source = option.value
-      case "m": result.threadCount = try coroutineCount(option.value)
-      case "W": result.allowsAnyOrder = true
+      case "copy-range-offloading": copiesInHost = true
+      case "target-cache": caches.target = option.value
+      case "source-cache": caches.source = option.value
+      case "parallel": result.threadCount = try coroutineCount(option.value)
+      case "oob-writes": result.allowsAnyOrder = true
       default: try result.take(option)
       }
     }
@@ -99,19 +83,19 @@ struct ConvertArguments {
 
   private mutating func take(_ option: GivenOption) throws(VerbFailure) {
     switch option.key {
-    case "O": targetFormat = option.value
-    case "B": backing.file = option.value
-    case "F": backing.format = option.value
-    case "o": try options.add(option.value)
-    case "l": snapshot = try SnapshotChoice(option.value)
-    case "c": compresses = true
-    case "n": createsTarget = false
-    case "p": showsProgress = true
-    case "q": isQuiet = true
+    case "target-format": targetFormat = option.value
+    case "backing": backing.file = option.value
+    case "backing-format": backing.format = option.value
+    case "target-format-options": try options.add(option.value)
+    case "snapshot": snapshot = try SnapshotChoice(option.value)
+    case "compress": compresses = true
+    case "no-create": createsTarget = false
+    case "progress": showsProgress = true
+    case "quiet": isQuiet = true
     case "target-is-zero": isTargetZero = true
     case "bitmaps": copiesBitmaps = true
     case "skip-broken-bitmaps": skipsBrokenBitmaps = true
-    case "r": rateLimit = try CommonArguments.rateLimit(option.value)
+    case "rate-limit": rateLimit = try CommonArguments.rateLimit(option.value)
     case "salvage": salvages = true
     case "target-image-opts": usesTargetOptions = true
     default: try source.take(option)

@@ -10,15 +10,10 @@ struct ImageArguments {
   /// Who else may change the images: anybody with `-U`.
   private(set) var sharing = Sharing.asFormatAllows
 
-  /// The options beside `-f`, which not all commands call alike.
-  static let rules = [OptionRule("object", takesValue: true), OptionRule("image-opts")]
-  /// With `-U`, of commands that may read what another program is writing.
-  static let sharingRules = rules + [OptionRule("force-share", "U")]
-
   /// Takes an option that belongs here; others are wrong. A command asks its own first.
   mutating func take(_ option: GivenOption) throws(VerbFailure) {
     switch option.key {
-    case "f", "format": format = option.value
+    case "format", "source-format", "a-format": format = option.value
     case "image-opts": usesImageOptions = true
     case "object": try ObjectArguments.define(option.value, in: &secrets)
     case "force-share": sharing = .anybody

@@ -1,28 +1,6 @@
 import CLinux
 import Glibc
 
-/// One option that a command takes.
-struct OptionRule: Sendable {
-  /// What the command calls it: its long name where it has one, else the letter.
-  let key: String
-  let letter: Character?
-  let takesValue: Bool
-
-  /// A long name and perhaps a letter for it.
-  init(_ key: String, _ letter: Character? = nil, takesValue: Bool = false) {
-    self.key = key
-    self.letter = letter
-    self.takesValue = takesValue
-  }
-
-  /// A letter alone.
-  init(letter: Character, takesValue: Bool = false) {
-    key = String(letter)
-    self.letter = letter
-    self.takesValue = takesValue
-  }
-}
-
 /// An option as it was given, or why the command line is wrong from there on.
 struct GivenOption {
   let key: String
@@ -47,13 +25,13 @@ enum OptionParser {
     }
     // Letters have their own codes; long names get what lies above all letters.
     var table: [CLinux.option] = unsafe []
-    for (index, rule) in rules.enumerated() where rule.key.utf8.count > 1 {
+    for (index, rule) in rules.enumerated() {
       let code = CInt(firstLongCode + index)
       unsafe table.append(
-        CLinux.option(name: names[index], has_arg: rule.takesValue ? 1 : 0, flag: nil, val: code))
+        CLinux.option(name: names[index], has_arg: rule.value != nil ? 1 : 0, flag: nil, val: code))
     }
     unsafe table.append(CLinux.option())
-    let letters = rules.compactMap { rule in rule.letter.map { "\($0)\(rule.takesValue ? ":" : "")" } }
+    let letters = rules.compactMap { rule in rule.letter.map { "\($0)\(rule.value != nil ? ":" : "")" } }
     let short = (stoppingAtFirstOperand ? "+:" : ":") + letters.joined()
 
     // SAFETY: argv and the table end with a null entry, as getopt_long wants it; the strings live until

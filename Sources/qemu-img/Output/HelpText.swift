@@ -1,10 +1,10 @@
 import FormatEngine
 
-/// What `--version` and `--help` print.
+/// What `--version` and `--help` print: the whole help in the shape of QEMU's, and that of one command.
 enum HelpText {
   /// The version of QEMU whose qemu-img this one stands for.
   private static let qemuVersion = "10.0.0"
-  private static let ownVersion = "imgfs 0.1"
+  static let ownVersion = "imgfs 0.1"
 
   static let version = """
     qemu-img version \(qemuVersion)
@@ -13,62 +13,77 @@ enum HelpText {
     """
 
   static var whole: String {
-    let commands = VerbTable.all.map { "  \($0.name) \($0.usage)\n" }.joined()
-    let formats = FormatCatalog.all.map { $0.name }.sorted().joined(separator: " ")
-    return version + head + "\nCommand syntax:\n" + commands + "\n" + parameters
-      + "\nSupported formats: \(formats)\n"
+    let commands = VerbTable.all.map { "  \($0.syntaxLine)\n" }.joined()
+    return version + head + "\nCommand syntax:\n" + commands + "\n" + commonParameters
+      + VerbTable.all.map(ownParameters).joined() + "\n" + formats
   }
 
-  private static let head = """
-    usage: qemu-img [standard options] command [command options]
-    Makes, examines, converts and compares images of disks
+  /// What `-h` after a command prints.
+  static func of(_ verb: Verb) -> String {
+    var text = "qemu-img \(verb.name): \(verb.summary)\n\nusage: qemu-img \(verb.syntaxLine)\n"
+    for paragraph in verb.details { text += "\n" + TextColumns.wrapped(paragraph, first: "", indent: 0) }
+    text += "\n"
+    for option in verb.options {
+      text += "  \(signature(option))\n" + TextColumns.wrapped(option.help, first: "      ", indent: 6)
+    }
+    for operand in verb.operands {
+      if let help = operand.help ?? operand.value.ownMeaning {
+        text += "  \(operand.form)\n" + TextColumns.wrapped(help, first: "      ", indent: 6)
+      }
+    }
+    let used = verb.options.compactMap(\.value) + verb.operands.map(\.value)
+    let explained = ArgumentValue.explained.filter { value in used.contains { $0.name == value.name } }
+    text += "\n" + explained.map(row).joined()
+    return text + "\n" + formats
+  }
 
-        '-h', '--help'       show this help and end
-        '-V', '--version'    show the version and end
-        '-T', '--trace'      taken for the sake of scripts; there is no tracing
+  /// `-f, --format=fmt`
+  private static func signature(_ option: OptionRule) -> String {
+    option.spellings.joined(separator: ", ") + (option.value.map { "=\($0.name)" } ?? "")
+  }
 
-    """
+  private static var head: String {
+    var text = "usage: qemu-img [standard options] command [command options]\nQEMU disk image utility\n\n"
+    for option in VerbTable.globalOptions {
+      let names = "    " + NumberText.left(option.spellings.map { "'\($0)'" }.joined(separator: ", "), 21)
+      if let value = option.value {
+        text += names + value.name + "\n"
+        text += TextColumns.wrapped(option.help, first: String(repeating: " ", count: 25), indent: 25)
+      } else {
+        text += TextColumns.wrapped(option.help, first: names, indent: 25)
+      }
+    }
+    return text
+  }
 
-  private static let parameters = """
-    Command parameters:
-      'filename' is the file that holds a disk image
-      'fmt' is the format of that image; without it the first bytes of the file decide
-      'cache' is how the new image is written: 'none', 'writeback', 'writethrough' and
-        'directsync' wait until it is on disk, 'unsafe' (what convert does by itself) does not
-      'src_cache' takes the same words for the images that are read
-      'size' is the size of the disk in bytes. 'k', 'M', 'G', 'T', 'P' and 'E' after the
-        number count in powers of 1024; 'b' changes nothing
-      'output_filename' is the image to write, 'output_fmt' its format
-      'options' are 'name=value' with commas between them, each valid for one format:
-        -o help lists them
-      'snapshot_param' names an internal snapshot: 'snapshot.id=[ID],snapshot.name=[NAME]'
-        or '[ID_OR_NAME]'
-      'ofmt' is 'human' or 'json'
-      'prealloc' is how the room for what is added is set aside: 'off', 'metadata', 'falloc'
-        or 'full'
-      '-b' names the image to lie over (create, rebase; '' for none) or to write into
-        (commit), '-F' its format
-      'objectdef' is 'secret,id=ID,data=TEXT' or 'secret,id=ID,file=PATH', with 'format=base64'
-        where it is written so: a passphrase for options that name its id
-      '--image-opts' takes names for 'driver=...,file.filename=...', lists of options of the
-        image and of what it lies in; 'json:{...}' as a name means the same
-      'bs' is how many bytes a block of dd has (512), 'count' how many of them are looked at
-        from the start, 'skip' how many of those are passed over
-      '--size' is the size of a disk that is not there yet
-      '--salvage' puts zeros where the source cannot be read, '-r' is for bytes a second
-      '-c' stores the data compressed
-      '-d' leaves the image as it is when all of it is committed
-      '-h' after a command shows this help too
-      '-n' writes into an image that is there already
-      '-p' shows how far the command has come
-      '-q' prints nothing but errors
-      '-u' records a backing file without looking at it
-      '--shrink' allows to cut off the end of a disk
-      '-U' reads an image that another program may be changing
-      '-S' is for how many bytes on zeros are left out of the new image (4k); with 0
-        everything is written
-      '-m' is how many parts are copied at a time, '-W' allows any order
-      '-s' (compare) also compares sizes and what is allocated
+  private static var commonParameters: String {
+    "Command parameters:\n" + ArgumentValue.explained.map(row).joined()
+      + OptionRule.common.map(row).joined()
+  }
 
-    """
+  /// Of a command, what no other command shares.
+  private static func ownParameters(_ verb: Verb) -> String {
+    let options = verb.options.filter { option in
+      !OptionRule.common.contains { $0.key == option.key && $0.letter == option.letter }
+    }
+    let rows =
+      options.map(row)
+      + verb.operands.compactMap { operand in
+        (operand.help ?? operand.value.ownMeaning).map { row(operand.prefix + operand.value.name, $0) }
+      }
+    return rows.isEmpty ? "" : "\nParameters to \(verb.name) subcommand:\n" + rows.joined()
+  }
+
+  private static func row(_ value: ArgumentValue) -> String { row(value.name, value.meaning ?? "") }
+
+  private static func row(_ option: OptionRule) -> String { row(option.form, option.help) }
+
+  private static func row(_ name: String, _ text: String) -> String {
+    TextColumns.wrapped(text, first: "  '\(name)' ", indent: 4)
+  }
+
+  private static var formats: String {
+    let names = FormatCatalog.all.map { $0.name }.sorted().joined(separator: " ")
+    return "Supported formats: \(names)\n"
+  }
 }

@@ -2,18 +2,24 @@ import FormatEngine
 
 /// `amend`: changes what an image's options were when it was made.
 enum AmendVerb {
-  static let usage =
-    "[--object objectdef] [--image-opts] [-p] [-q] [-f fmt] [-t cache] [--force] -o options filename"
-
-  private static let rules =
+  static let verb = Verb(
+    "amend", "changes the options that an image was made with",
+    details: [
+      "Which options can be changed depends on the format; -o help lists them. Where the image lies over another"
+        + " file, rebase is what changes that."
+    ],
     [
-      OptionRule("help", "h"), OptionRule(letter: "f", takesValue: true),
-      OptionRule(letter: "o", takesValue: true), OptionRule(letter: "p"), OptionRule(letter: "q"),
-      OptionRule(letter: "t", takesValue: true), OptionRule("force"),
-    ] + ImageArguments.rules
+      .may(.object), .may(.imageOptions), .may(.progress), .may(.quiet), .may(.format), .may(.cache),
+      .may(
+        OptionRule(
+          "force",
+          help: "allows what may lose data: of LUKS, to erase the last key, and to write over a key in use")),
+      .must(OptionRule("options", "o", takes: .options, help: "says what to change; may be repeated")),
+      .fileName,
+    ], run: run)
 
   static func run(_ arguments: [String]) throws(VerbFailure) -> CInt {
-    let parsed = OptionParser.parse(arguments, rules)
+    let parsed = OptionParser.parse(arguments, verb.options)
     var list = OptionList()
     var image = ImageArguments()
     var opening = OpenOptions(access: .readWrite)
@@ -22,11 +28,11 @@ enum AmendVerb {
     var (showsProgress, isQuiet) = (false, false)
     for option in parsed.options {
       switch option.key {
-      case "help": return Main.showHelp()
-      case "o": try list.add(option.value)
-      case "p": showsProgress = true
-      case "q": isQuiet = true
-      case "t": cache = option.value
+      case "help": return verb.showHelp()
+      case "options": try list.add(option.value)
+      case "progress": showsProgress = true
+      case "quiet": isQuiet = true
+      case "cache": cache = option.value
       case "force": request.isForced = true
       default: try image.take(option)
       }

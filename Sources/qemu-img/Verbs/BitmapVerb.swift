@@ -2,18 +2,36 @@ import FormatEngine
 
 /// `bitmap`: changes the persistent dirty bitmaps of an image.
 enum BitmapVerb {
-  static let usage =
-    "(--merge source | --add | --remove | --clear | --enable | --disable)... [-b source_file [-F source_fmt]]"
-    + " [-g granularity] [--object objectdef] [--image-opts | -f fmt] filename bitmap"
-
-  private static let rules =
+  static let verb = Verb(
+    "bitmap", "changes a persistent dirty bitmap of an image",
+    details: [
+      "The actions are done in the order in which they are given. info lists the bitmaps of an image."
+    ],
     [
-      OptionRule("help", "h"), OptionRule("source-file", "b", takesValue: true),
-      OptionRule("source-format", "F", takesValue: true), OptionRule(letter: "f", takesValue: true),
-      OptionRule("granularity", "g", takesValue: true), OptionRule("add"), OptionRule("remove"),
-      OptionRule("clear"), OptionRule("enable"), OptionRule("disable"),
-      OptionRule("merge", takesValue: true),
-    ] + ImageArguments.rules
+      .several([
+        OptionRule(
+          "merge", takes: ArgumentValue("source"), form: "--merge SOURCE",
+          help: "adds what another bitmap has marked, of this image or of the one that -b names"),
+        OptionRule("add", help: "makes the bitmap; it records changes from then on"),
+        OptionRule("remove", help: "deletes the bitmap"),
+        OptionRule("clear", help: "marks nothing in the bitmap any more"),
+        OptionRule("enable", help: "lets the bitmap record changes"),
+        OptionRule("disable", help: "stops the bitmap from recording"),
+      ]),
+      .pair(
+        OptionRule(
+          "source-file", "b", takes: ArgumentValue("source_file", .file),
+          help: "names the image to --merge from"),
+        OptionRule(
+          "source-format", "F", takes: ArgumentValue("source_fmt", .format),
+          help: "says which format that one has")),
+      .may(
+        OptionRule(
+          "granularity", "g", takes: ArgumentValue("granularity"),
+          help: "says for how many bytes one bit of the bitmap that --add makes stands")),
+      .may(.object), .oneOf([.may(.imageOptions), .may(.format)]), .fileName,
+      .operand(OperandRule(ArgumentValue("bitmap", .anything, "is the name of the bitmap"))),
+    ], run: run)
 
   private enum Action {
     case add, remove, clear, enable, disable
@@ -45,7 +63,7 @@ enum BitmapVerb {
   }
 
   static func run(_ arguments: [String]) throws(VerbFailure) -> CInt {
-    let parsed = OptionParser.parse(arguments, rules)
+    let parsed = OptionParser.parse(arguments, verb.options)
     var imageArguments = ImageArguments()
     var sourceFormat: String?
     var sourceFile: String?
@@ -53,7 +71,7 @@ enum BitmapVerb {
     var actions: [Action] = []
     for option in parsed.options {
       switch option.key {
-      case "help": return Main.showHelp()
+      case "help": return verb.showHelp()
       case "source-file": sourceFile = option.value
       case "source-format": sourceFormat = option.value
       case "granularity": granularity = try CommonArguments.size(option.value, what: "granularity")

@@ -2,18 +2,25 @@ import FormatEngine
 
 /// `check`: whether an image's metadata is sound.
 enum CheckVerb {
-  static let usage =
-    "[--object objectdef] [--image-opts] [-q] [-f fmt] [--output=ofmt] [-r [leaks | all]] [-T src_cache] [-U] filename"
-
-  private static let rules =
+  static let verb = Verb(
+    "check", "looks whether the metadata of an image is sound",
+    details: [
+      "The exit status is 0 if the image is sound (with -r: now), 1 if the check could not be done, 2 if the image"
+        + " is damaged, 3 if clusters are leaked and nothing else is wrong, 63 if the format has no checks."
+    ],
     [
-      OptionRule("help", "h"), OptionRule("format", "f", takesValue: true),
-      OptionRule("repair", "r", takesValue: true), OptionRule("output", takesValue: true),
-      OptionRule(letter: "T", takesValue: true), OptionRule(letter: "q"),
-    ] + ImageArguments.sharingRules
+      .may(.object), .may(.imageOptions), .may(.quiet), .may(.format), .may(.output),
+      .may(
+        OptionRule(
+          "repair", "r", takes: ArgumentValue("mode", .words(["leaks", "all"])), form: "-r [leaks | all]",
+          help:
+            "mends what is found: 'leaks' only gives back clusters that nobody uses, 'all' mends every kind of"
+            + " error, and may choose wrongly or hide damage that is there already")),
+      .may(.sourceCache), .may(.forceShare), .fileName,
+    ], run: run)
 
   static func run(_ arguments: [String]) throws(VerbFailure) -> CInt {
-    let parsed = OptionParser.parse(arguments, rules)
+    let parsed = OptionParser.parse(arguments, verb.options)
     var image = ImageArguments()
     var options = OpenOptions()
     options.isForInspection = true
@@ -23,10 +30,10 @@ enum CheckVerb {
     var mode: RepairMode?
     for option in parsed.options {
       switch option.key {
-      case "help": return Main.showHelp()
+      case "help": return verb.showHelp()
       case "output": output = option.value
-      case "T": cache = option.value
-      case "q": isQuiet = true
+      case "cache": cache = option.value
+      case "quiet": isQuiet = true
       case "repair":
         mode = try repairMode(option.value)
       default: try image.take(option)

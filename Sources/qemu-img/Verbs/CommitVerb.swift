@@ -2,19 +2,27 @@ import FormatEngine
 
 /// `commit`: writes what an image holds into the image below it.
 enum CommitVerb {
-  static let usage =
-    "[--object objectdef] [--image-opts] [-q] [-f fmt] [-t cache] [-b base] [-r rate_limit] [-d] [-p] filename"
-
-  private static let rules =
+  static let verb = Verb(
+    "commit", "writes what an image holds into the image below it",
+    details: [
+      "If the lower image is smaller it grows; if it is larger it keeps its size. Afterwards the upper image is"
+        + " empty, unless -d or -b is given."
+    ],
     [
-      OptionRule("help", "h"), OptionRule(letter: "f", takesValue: true),
-      OptionRule(letter: "t", takesValue: true), OptionRule(letter: "b", takesValue: true),
-      OptionRule(letter: "d"), OptionRule(letter: "p"), OptionRule(letter: "q"),
-      OptionRule(letter: "r", takesValue: true),
-    ] + ImageArguments.rules
+      .may(.object), .may(.imageOptions), .may(.quiet), .may(.format), .may(.cache),
+      .may(
+        OptionRule(
+          "base", "b", takes: ArgumentValue("base", .file),
+          help:
+            "commits into that image of the chain and not into the next one. What lies between reads as anything"
+            + " afterwards; so -b implies -d")),
+      .may(OptionRule.rateLimit),
+      .may(OptionRule("drop", "d", help: "leaves the image as it is when all is committed")),
+      .may(.progress), .fileName,
+    ], run: run)
 
   static func run(_ arguments: [String]) throws(VerbFailure) -> CInt {
-    let parsed = OptionParser.parse(arguments, rules)
+    let parsed = OptionParser.parse(arguments, verb.options)
     var image = ImageArguments()
     var options = OpenOptions(access: .readWrite)
     var (base, cache): (String?, String) = (nil, "writeback")
@@ -22,16 +30,16 @@ enum CommitVerb {
     var rateLimit: UInt64?
     for option in parsed.options {
       switch option.key {
-      case "help": return Main.showHelp()
-      case "t": cache = option.value
-      case "b":
+      case "help": return verb.showHelp()
+      case "cache": cache = option.value
+      case "base":
         base = option.value
         // Images between the base and the top may read as anything afterwards: the top must stay whole.
         keepsContent = true
-      case "d": keepsContent = true
-      case "p": showsProgress = true
-      case "q": isQuiet = true
-      case "r": rateLimit = try CommonArguments.rateLimit(option.value)
+      case "drop": keepsContent = true
+      case "progress": showsProgress = true
+      case "quiet": isQuiet = true
+      case "rate-limit": rateLimit = try CommonArguments.rateLimit(option.value)
       default: try image.take(option)
       }
     }

@@ -2,31 +2,39 @@ import FormatEngine
 
 /// `compare`: whether guests read the same of two images.
 enum CompareVerb {
-  static let usage =
-    "[--object objectdef] [--image-opts] [-f fmt] [-F fmt] [-T src_cache] [-p] [-q] [-s] [-U] filename1 filename2"
-
-  private static let rules =
+  static let verb = Verb(
+    "compare", "looks whether guests read the same of two images",
+    details: [
+      "Where one image is longer, the rest of it has to read as zeros.",
+      "The exit status is 0 if the images are alike, 1 if they differ, 2 if one could not be opened, 3 if it could"
+        + " not be found out what is allocated, 4 if one could not be read.",
+    ],
     [
-      OptionRule("help", "h"), OptionRule(letter: "f", takesValue: true),
-      OptionRule(letter: "F", takesValue: true),
-      OptionRule(letter: "T", takesValue: true), OptionRule(letter: "p"), OptionRule(letter: "q"),
-      OptionRule(letter: "s"),
-    ] + ImageArguments.sharingRules
+      .may(.object), .may(.imageOptions),
+      .may(OptionRule("a-format", "f", takes: .format, help: "says which format the first image has")),
+      .may(OptionRule("b-format", "F", takes: .format, help: "says which format the second image has")),
+      .may(.sourceCache),
+      .may(.progress), .may(.quiet),
+      .may(OptionRule("strict", "s", help: "also compares the sizes, and what is allocated")),
+      .may(.forceShare),
+      .operand(OperandRule(.fileName, form: "filename1")),
+      .operand(OperandRule(.fileName, form: "filename2")),
+    ], run: run)
 
   static func run(_ arguments: [String]) throws(VerbFailure) -> CInt {
-    let parsed = OptionParser.parse(arguments, rules)
+    let parsed = OptionParser.parse(arguments, verb.options)
     var images = ImageArguments()
     var secondFormat: String?
     var cache = "writeback"
     var (showsProgress, isQuiet, isStrict) = (false, false, false)
     for option in parsed.options {
       switch option.key {
-      case "help": return Main.showHelp()
-      case "F": secondFormat = option.value
-      case "T": cache = option.value
-      case "p": showsProgress = true
-      case "q": isQuiet = true
-      case "s": isStrict = true
+      case "help": return verb.showHelp()
+      case "b-format": secondFormat = option.value
+      case "cache": cache = option.value
+      case "progress": showsProgress = true
+      case "quiet": isQuiet = true
+      case "strict": isStrict = true
       default: try images.take(option)
       }
     }

@@ -2,15 +2,23 @@ import FormatEngine
 
 /// `convert`: copies disks into another image.
 enum ConvertVerb {
-  static let usage =
-    "[--object objectdef] [--image-opts] [--target-image-opts] [--target-is-zero] [--bitmaps [--skip-broken-bitmaps]] [-U] [-C] [-c] [-p]"
-    + " [-q] [-n] [-f fmt] [-t cache] [-T src_cache] [-O output_fmt] [-B backing_file [-F backing_fmt]]"
-    + " [-o options] [-l snapshot_param] [-S sparse_size] [-r rate_limit] [-m num_coroutines] [-W] [--salvage]"
-    + " filename [filename2 [...]] output_filename"
+  static let verb = Verb(
+    "convert", "copies disks into another image", details: details,
+    [
+      .may(.object), .may(.imageOptions), .may(targetImageOptions), .may(targetIsZero),
+      .pair(bitmaps, skipBrokenBitmaps), .may(.forceShare), .may(copyRange), .may(compress), .may(.progress),
+      .may(.quiet), .may(noCreate), .may(sourceFormat), .may(targetCache), .may(sourceCache),
+      .may(.targetFormat),
+      .pair(backing, .backingFormat), .may(.targetOptions), .may(.snapshot), .may(sparseSize),
+      .may(.rateLimit),
+      .may(parallel), .may(anyOrder), .may(salvage),
+      .operand(OperandRule(.fileName, form: "filename [filename2 [...]]")),
+      .operand(OperandRule(.outputFileName)),
+    ], run: run)
 
   static func run(_ arguments: [String]) throws(VerbFailure) -> CInt {
     switch try ConvertArguments.read(arguments) {
-    case .help: return Main.showHelp()
+    case .help: return verb.showHelp()
     case .optionsHelp(let format, let hasFileName):
       return try CreateOptionsHelp.show(format: format, hasFileName: hasFileName)
     case .convert(let arguments):

@@ -2,18 +2,31 @@ import FormatEngine
 
 /// `create`: a new, empty image.
 enum CreateVerb {
-  static let usage =
-    "[--object objectdef] [-q] [-f fmt] [-b backing_file [-F backing_fmt]] [-u] [-o options] filename [size]"
-
-  private static let rules = [
-    OptionRule("help", "h"), OptionRule(letter: "f", takesValue: true),
-    OptionRule(letter: "F", takesValue: true),
-    OptionRule(letter: "b", takesValue: true), OptionRule(letter: "o", takesValue: true),
-    OptionRule(letter: "q"), OptionRule(letter: "u"), OptionRule("object", takesValue: true),
-  ]
+  static let verb = Verb(
+    "create", "makes a new image",
+    details: [
+      "An image over a backing file records what differs from that one, and needs no size of its own. A relative"
+        + " name of a backing file counts from the folder of the new image."
+    ],
+    [
+      .may(.object), .may(.quiet),
+      .may(
+        OptionRule(
+          "format", "f", takes: ArgumentValue("fmt", .writableFormat),
+          help: "says which format the image gets (raw)")),
+      .pair(
+        OptionRule("backing", "b", takes: .backingFile, help: "names the image to lie over"), .backingFormat),
+      .may(
+        OptionRule(
+          "backing-unsafe", "u", help: "records the backing file without looking at it; then a size is needed"
+        )),
+      .may(OptionRule("options", "o", takes: .options, help: "sets options of the image; may be repeated")),
+      .fileName,
+      .operand(OperandRule(.size, form: "[size]")),
+    ], run: run)
 
   static func run(_ arguments: [String]) throws(VerbFailure) -> CInt {
-    let parsed = OptionParser.parse(arguments, rules)
+    let parsed = OptionParser.parse(arguments, verb.options)
     var format = "raw"
     var backing: (file: String?, format: String?)
     var list = OptionList()
@@ -21,13 +34,13 @@ enum CreateVerb {
     var secrets = SecretStore()
     for option in parsed.options {
       switch option.key {
-      case "help": return Main.showHelp()
-      case "f": format = option.value
-      case "F": backing.format = option.value
-      case "b": backing.file = option.value
-      case "o": try list.add(option.value)
-      case "q": isQuiet = true
-      case "u": opensBacking = false
+      case "help": return verb.showHelp()
+      case "format": format = option.value
+      case "backing-format": backing.format = option.value
+      case "backing": backing.file = option.value
+      case "options": try list.add(option.value)
+      case "quiet": isQuiet = true
+      case "backing-unsafe": opensBacking = false
       case "object": try ObjectArguments.define(option.value, in: &secrets)
       default: throw option.failure
       }

@@ -2,15 +2,29 @@ import FormatEngine
 
 /// `dd`: copies a part of a disk into a new image.
 enum DdVerb {
-  static let usage =
-    "[--object objectdef] [--image-opts] [-U] [-f fmt] [-O output_fmt] [bs=block_size] [count=blocks]"
-    + " [skip=blocks] if=input of=output"
-
-  private static let rules =
+  static let verb = Verb(
+    "dd", "copies a part of a disk into a new image",
     [
-      OptionRule("help", "h"), OptionRule(letter: "f", takesValue: true),
-      OptionRule(letter: "O", takesValue: true),
-    ] + ImageArguments.sharingRules
+      .may(.object), .may(.imageOptions), .may(.forceShare),
+      .may(OptionRule("format", "f", takes: .format, help: "says which format the input has")),
+      .may(
+        OptionRule(
+          "output-format", "O", takes: .outputFormat, help: "says which format the output gets (raw)")),
+      .operand(
+        OperandRule(
+          ArgumentValue("block_size"), prefix: "bs=", form: "[bs=block_size]",
+          "is how many bytes a block has (512)")),
+      .operand(
+        OperandRule(
+          ArgumentValue("blocks"), prefix: "count=", form: "[count=blocks]",
+          "is how many blocks are looked at from the start of the input")),
+      .operand(
+        OperandRule(
+          ArgumentValue("blocks"), prefix: "skip=", form: "[skip=blocks]",
+          "is how many of those are passed over")),
+      .operand(OperandRule(ArgumentValue("input", .file), prefix: "if=", "is the image to read")),
+      .operand(OperandRule(ArgumentValue("output", .file), prefix: "of=", "is the image to write")),
+    ], run: run)
 
   /// The words `name=value` of the command line.
   private struct Operands {
@@ -48,13 +62,13 @@ enum DdVerb {
   }
 
   static func run(_ arguments: [String]) throws(VerbFailure) -> CInt {
-    let parsed = OptionParser.parse(arguments, rules)
+    let parsed = OptionParser.parse(arguments, verb.options)
     var image = ImageArguments()
     var formatName = "raw"
     for option in parsed.options {
       switch option.key {
-      case "help": return Main.showHelp()
-      case "O": formatName = option.value
+      case "help": return verb.showHelp()
+      case "output-format": formatName = option.value
       default: try image.take(option)
       }
     }

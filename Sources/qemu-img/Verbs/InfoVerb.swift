@@ -2,23 +2,22 @@ import FormatEngine
 
 /// `info`: what an image is.
 enum InfoVerb {
-  static let usage =
-    "[--object objectdef] [--image-opts] [-f fmt] [--output=ofmt] [--backing-chain] [-U] filename"
-
-  private static let rules =
+  static let verb = Verb(
+    "info", "tells what an image is",
     [
-      OptionRule("help", "h"), OptionRule("format", "f", takesValue: true),
-      OptionRule("output", takesValue: true), OptionRule("backing-chain"),
-    ] + ImageArguments.sharingRules
+      .may(.object), .may(.imageOptions), .may(.format), .may(.output),
+      .may(OptionRule("backing-chain", help: "tells of all images of the chain, from the top down")),
+      .may(.forceShare), .fileName,
+    ], run: run)
 
   static func run(_ arguments: [String]) throws(VerbFailure) -> CInt {
-    let parsed = OptionParser.parse(arguments, rules)
+    let parsed = OptionParser.parse(arguments, verb.options)
     var image = ImageArguments()
     var output = "human"
     var showsChain = false
     for option in parsed.options {
       switch option.key {
-      case "help": return Main.showHelp()
+      case "help": return verb.showHelp()
       case "output": output = option.value
       case "backing-chain": showsChain = true
       default: try image.take(option)

@@ -2,26 +2,35 @@ import FormatEngine
 
 /// `map`: where the guest's bytes are.
 enum MapVerb {
-  static let usage =
-    "[--object objectdef] [--image-opts] [-f fmt] [--start-offset=offset] [--max-length=len] [--output=ofmt]"
-    + " [-U] filename"
-
-  private static let rules =
+  static let verb = Verb(
+    "map", "shows where the bytes of a disk are stored",
+    details: [
+      "For people, only what can be read straight from a file has a line: its offset on the disk, its length, its"
+        + " offset in the file, and the file. As JSON all parts of the disk are there, with 'depth' (how far down"
+        + " in the chain), 'present', 'zero', 'data', 'compressed', and 'offset' where there is one."
+    ],
     [
-      OptionRule("help", "h"), OptionRule("format", "f", takesValue: true),
-      OptionRule("output", takesValue: true),
-      OptionRule("start-offset", "s", takesValue: true), OptionRule("max-length", "l", takesValue: true),
-    ] + ImageArguments.sharingRules
+      .may(.object), .may(.imageOptions), .may(.format),
+      .may(
+        OptionRule(
+          "start-offset", "s", takes: ArgumentValue("offset"), form: "--start-offset=offset",
+          help: "begins there and not at 0")),
+      .may(
+        OptionRule(
+          "max-length", "l", takes: ArgumentValue("len"), form: "--max-length=len",
+          help: "ends after so many bytes of the disk")),
+      .may(.output), .may(.forceShare), .fileName,
+    ], run: run)
 
   static func run(_ arguments: [String]) throws(VerbFailure) -> CInt {
-    let parsed = OptionParser.parse(arguments, rules)
+    let parsed = OptionParser.parse(arguments, verb.options)
     var image = ImageArguments()
     var output = "human"
     var start: UInt64 = 0
     var length: UInt64?
     for option in parsed.options {
       switch option.key {
-      case "help": return Main.showHelp()
+      case "help": return verb.showHelp()
       case "output": output = option.value
       case "start-offset": start = try CommonArguments.size(option.value, what: "start offset")
       case "max-length": length = try CommonArguments.size(option.value, what: "max length")

@@ -2,20 +2,27 @@ import FormatEngine
 
 /// `measure`: how large a new image would be.
 enum MeasureVerb {
-  static let usage =
-    "[--output=ofmt] [-O output_fmt] [-o options]"
-    + " [--size N | [--object objectdef] [--image-opts] [-f fmt] [-l snapshot_param] [-U] filename]"
-
-  private static let rules =
+  static let verb = Verb(
+    "measure", "tells how large a new image would be",
+    details: [
+      "With --size it is an empty image, as create makes it; with a file name it is one with that disk's content,"
+        + " as convert makes it."
+    ],
     [
-      OptionRule("help", "h"), OptionRule(letter: "f", takesValue: true),
-      OptionRule(letter: "l", takesValue: true), OptionRule(letter: "o", takesValue: true),
-      OptionRule(letter: "O", takesValue: true), OptionRule("output", takesValue: true),
-      OptionRule("size", takesValue: true),
-    ] + ImageArguments.sharingRules
+      .may(.output), .may(.targetFormat), .may(.targetOptions),
+      .oneOf([
+        .may(
+          OptionRule(
+            "size", takes: ArgumentValue("N"), form: "--size N",
+            help: "is the size of a disk that is not there yet")),
+        .together([
+          .may(.object), .may(.imageOptions), .may(.format), .may(.snapshot), .may(.forceShare), .fileName,
+        ]),
+      ]),
+    ], run: run)
 
   static func run(_ arguments: [String]) throws(VerbFailure) -> CInt {
-    let parsed = OptionParser.parse(arguments, rules)
+    let parsed = OptionParser.parse(arguments, verb.options)
     var image = ImageArguments()
     var list = OptionList()
     var formatName = "raw"
@@ -24,10 +31,10 @@ enum MeasureVerb {
     var snapshot: SnapshotChoice?
     for option in parsed.options {
       switch option.key {
-      case "help": return Main.showHelp()
-      case "o": try list.add(option.value)
-      case "O": formatName = option.value
-      case "l": snapshot = try SnapshotChoice(option.value)
+      case "help": return verb.showHelp()
+      case "target-format-options": try list.add(option.value)
+      case "target-format": formatName = option.value
+      case "snapshot": snapshot = try SnapshotChoice(option.value)
       case "output": outputFormat = try CommonArguments.outputFormat(option.value)
       case "size": size = try CommonArguments.size(option.value, what: "image size")
       default: try image.take(option)

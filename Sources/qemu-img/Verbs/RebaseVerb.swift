@@ -2,17 +2,24 @@ import FormatEngine
 
 /// `rebase`: puts an image over another file.
 enum RebaseVerb {
-  static let usage =
-    "[--object objectdef] [--image-opts] [-U] [-q] [-f fmt] [-t cache] [-T src_cache] [-p] [-u] [-c]"
-    + " -b backing_file [-F backing_fmt] filename"
-
-  private static let rules =
+  static let verb = Verb(
+    "rebase", "puts an image over another file",
+    details: [
+      "The guest reads the same before and after it: what the new backing file has otherwise is copied into the"
+        + " image first. With -u nothing is copied and only the name is changed, which is right where the backing"
+        + " file was moved or renamed, and ruins the image where its content differs."
+    ],
     [
-      OptionRule("help", "h"), OptionRule(letter: "f", takesValue: true),
-      OptionRule(letter: "F", takesValue: true), OptionRule(letter: "b", takesValue: true),
-      OptionRule(letter: "t", takesValue: true), OptionRule(letter: "T", takesValue: true),
-      OptionRule(letter: "u"), OptionRule(letter: "c"), OptionRule(letter: "p"), OptionRule(letter: "q"),
-    ] + ImageArguments.sharingRules
+      .may(.object), .may(.imageOptions), .may(.forceShare), .may(.quiet), .may(.format), .may(.cache),
+      .may(
+        OptionRule("backing-cache", "T", takes: .sourceCache, help: "says how the backing files are read")),
+      .may(.progress),
+      .may(OptionRule("backing-unsafe", "u", help: "only records the new backing file")),
+      .may(OptionRule("compress", "c", help: "stores compressed what is copied into the image")),
+      .must(
+        OptionRule("backing", "b", takes: .backingFile, help: "names the new file to lie over, '' for none")),
+      .may(.backingFormat), .fileName,
+    ], run: run)
 
   private struct Request {
     var image = ImageArguments()
@@ -32,19 +39,19 @@ enum RebaseVerb {
   }
 
   static func run(_ arguments: [String]) throws(VerbFailure) -> CInt {
-    let parsed = OptionParser.parse(arguments, rules)
+    let parsed = OptionParser.parse(arguments, verb.options)
     var request = Request()
     for option in parsed.options {
       switch option.key {
-      case "help": return Main.showHelp()
-      case "F": request.backing.format = option.value
-      case "b": request.backing.file = option.value
-      case "t": request.caches.target = option.value
-      case "T": request.caches.source = option.value
-      case "u": request.isUnsafe = true
-      case "c": request.compresses = true
-      case "p": request.showsProgress = true
-      case "q": request.isQuiet = true
+      case "help": return verb.showHelp()
+      case "backing-format": request.backing.format = option.value
+      case "backing": request.backing.file = option.value
+      case "cache": request.caches.target = option.value
+      case "backing-cache": request.caches.source = option.value
+      case "backing-unsafe": request.isUnsafe = true
+      case "compress": request.compresses = true
+      case "progress": request.showsProgress = true
+      case "quiet": request.isQuiet = true
       case "force-share": request.sharing = .anybody
       default: try request.image.take(option)
       }

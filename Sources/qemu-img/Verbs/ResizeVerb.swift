@@ -2,26 +2,34 @@ import FormatEngine
 
 /// `resize`: gives a disk another size.
 enum ResizeVerb {
-  static let usage =
-    "[--object objectdef] [--image-opts] [-f fmt] [--preallocation=prealloc] [-q] [--shrink] filename [+ | -]size"
-
-  private static let rules =
+  static let verb = Verb(
+    "resize", "gives a disk another size",
+    details: [
+      "With + or - before it, the size is added to what the disk has, or taken off. Before a disk is made smaller,"
+        + " the file systems and partitions on it must be; after it was made larger they can grow."
+    ],
     [
-      OptionRule("help", "h"), OptionRule(letter: "f", takesValue: true), OptionRule(letter: "q"),
-      OptionRule("preallocation", takesValue: true), OptionRule("shrink"),
-    ] + ImageArguments.rules
+      .may(.object), .may(.imageOptions), .may(.format),
+      .may(
+        OptionRule(
+          "preallocation", takes: .preallocation, help: "says how room for what is added is set aside")),
+      .may(.quiet),
+      .may(OptionRule("shrink", help: "allows to cut off the end of the disk, and the data there")),
+      .fileName,
+      .operand(OperandRule(.size, form: "[+ | -]size")),
+    ], run: run)
 
   static func run(_ arguments: [String]) throws(VerbFailure) -> CInt {
     // The size comes last and may begin with a hyphen, so it is no option.
     guard arguments.count >= 3, let sizeText = arguments.last else { throw .usage("Not enough arguments") }
-    let parsed = OptionParser.parse(Array(arguments.dropLast()), rules)
+    let parsed = OptionParser.parse(Array(arguments.dropLast()), verb.options)
     var image = ImageArguments()
     var preallocation = Preallocation.off
     var (isQuiet, mayShrink) = (false, false)
     for option in parsed.options {
       switch option.key {
-      case "help": return Main.showHelp()
-      case "q": isQuiet = true
+      case "help": return verb.showHelp()
+      case "quiet": isQuiet = true
       case "shrink": mayShrink = true
       case "preallocation":
         guard let mode = Preallocation(rawValue: option.value) else {

@@ -3,16 +3,21 @@ import Glibc
 
 /// `snapshot`: lists, makes, goes back to and deletes internal snapshots.
 enum SnapshotVerb {
-  static let usage =
-    "[--object objectdef] [--image-opts] [-f fmt] [-U] [-q] [-l | -a snapshot | -c snapshot | -d snapshot]"
-    + " filename"
-
-  private static let rules =
+  static let verb = Verb(
+    "snapshot", "lists, makes, goes back to and deletes internal snapshots",
     [
-      OptionRule("help", "h"), OptionRule("format", "f", takesValue: true), OptionRule(letter: "l"),
-      OptionRule(letter: "a", takesValue: true), OptionRule(letter: "c", takesValue: true),
-      OptionRule(letter: "d", takesValue: true), OptionRule(letter: "q"),
-    ] + ImageArguments.sharingRules
+      .may(.object), .may(.imageOptions), .may(.format), .may(.forceShare), .may(.quiet),
+      .oneOf([
+        .may(OptionRule("list", "l", help: "lists the snapshots")),
+        .may(
+          OptionRule(
+            "apply", "a", takes: ArgumentValue("snapshot"), help: "gives the disk the content it had then")),
+        .may(
+          OptionRule(
+            "create", "c", takes: ArgumentValue("snapshot"), help: "makes a snapshot of what the disk holds")),
+        .may(OptionRule("delete", "d", takes: ArgumentValue("snapshot"), help: "deletes the snapshot")),
+      ]), .fileName,
+    ], run: run)
 
   private enum Action {
     case list
@@ -22,18 +27,18 @@ enum SnapshotVerb {
   }
 
   static func run(_ arguments: [String]) throws(VerbFailure) -> CInt {
-    let parsed = OptionParser.parse(arguments, rules)
+    let parsed = OptionParser.parse(arguments, verb.options)
     var image = ImageArguments()
     var options = OpenOptions(access: .readWrite)
     var actions: [Action] = []
     for option in parsed.options {
       switch option.key {
-      case "help": return Main.showHelp()
-      case "l": actions.append(.list)
-      case "a": actions.append(.apply(option.value))
-      case "c": actions.append(.create(option.value))
-      case "d": actions.append(.delete(option.value))
-      case "q": break
+      case "help": return verb.showHelp()
+      case "list": actions.append(.list)
+      case "apply": actions.append(.apply(option.value))
+      case "create": actions.append(.create(option.value))
+      case "delete": actions.append(.delete(option.value))
+      case "quiet": break
       default: try image.take(option)
       }
     }

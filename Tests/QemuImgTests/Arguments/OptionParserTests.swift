@@ -4,9 +4,7 @@ import Testing
 
 @Suite struct OptionParserTests {
   private let rules = [
-    OptionRule("help", "h"), OptionRule("format", "f", takesValue: true),
-    OptionRule("output", takesValue: true),
-    OptionRule(letter: "q"), OptionRule(letter: "o", takesValue: true),
+    OptionRule.help, .format, .output, .quiet, OptionRule("options", "o", takes: .options, help: ""),
   ]
 
   private func parse(_ arguments: String...) -> (given: [String], operands: [String]) {
@@ -24,8 +22,8 @@ import Testing
   }
 
   @Test func takesLettersTogetherAndValuesAttached() {
-    #expect(parse("-qfraw").given == ["q=", "format=raw"])
-    #expect(parse("-qh").given == ["q=", "help="])
+    #expect(parse("-qfraw").given == ["quiet=", "format=raw"])
+    #expect(parse("-qh").given == ["quiet=", "help="])
   }
 
   @Test func takesLongNamesCutShort() {
@@ -34,12 +32,12 @@ import Testing
 
   @Test func endsAtTwoHyphens() {
     let parsed = parse("-q", "--", "-f", "x")
-    #expect(parsed.given == ["q="])
+    #expect(parsed.given == ["quiet="])
     #expect(parsed.operands == ["-f", "x"])
   }
 
   @Test func keepsOrderAndRepetition() {
-    #expect(parse("-o", "a", "-o", "b").given == ["o=a", "o=b"])
+    #expect(parse("-o", "a", "-o", "b").given == ["options=a", "options=b"])
   }
 
   @Test func namesWhatItDoesNotKnow() {
@@ -53,7 +51,7 @@ import Testing
 
   @Test func stopsAtTheFirstOperandWhereAsked() {
     let parsed = OptionParser.parse(["tool", "-q", "verb", "-f"], rules, stoppingAtFirstOperand: true)
-    #expect(parsed.options.map(\.key) == ["q"])
+    #expect(parsed.options.map(\.key) == ["quiet"])
     #expect(parsed.operands == ["verb", "-f"])
   }
 }

@@ -57,6 +57,8 @@ struct Qcow2CreateOptions {
     refcountOrder = UInt32(bits.trailingZeroBitCount)
     encryption = try Qcow2NewEncryption(options, request.secrets)
     try validate(hasBacking: request.backing != nil)
+    // The raw file is the disk, also one that `amend` names later: the tables have to lead to all of it.
+    if isDataFileRaw && preallocation == .off { preallocation = .metadata }
   }
 
   private static func version(_ text: String?) throws(EngineError) -> UInt32 {

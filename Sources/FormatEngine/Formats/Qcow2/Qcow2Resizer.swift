@@ -46,9 +46,11 @@ extension Qcow2Layer: Resizable {
     do throws(EngineError) {
       try clearing()
       try extendDataFile(from: header.virtualSize, to: newSize)
-      if preallocation != .off {
+      let isRaw = header.autoclearFeatures.contains(.rawExternalData)
+      if preallocation != .off || isRaw {
         let start = header.virtualSize.aligned(upTo: clusterSize)
-        try Qcow2Preallocator(self, preallocation).run(from: start, progress)
+        try Qcow2Preallocator(self, isRaw && preallocation == .off ? .metadata : preallocation).run(
+          from: start, progress)
       }
       // Preallocation rounds up to whole clusters, a data file ends where the disk does.
       if let store = dataFile?.store, let dataEnd, try store.byteCount() > max(dataEnd, newSize) {
