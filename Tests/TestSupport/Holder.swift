@@ -9,8 +9,10 @@ public enum Holder {
       [ReferenceTool.storageDaemon.path, "--blockdev", node + ",node-name=held", "--pidfile", pidFile],
       folder: folder)
     defer {
-      process.signal(SIGTERM)
+      // It has written nothing. SIGTERM may reach a thread of it that does not care.
+      process.signal(SIGKILL)
       _ = process.wait(timeout: 10)
+      unsafe unlink(pidFile)
     }
     // Written when all is open.
     guard MountedImage.waits(until: { Files.exists(pidFile) || !process.isRunning }), process.isRunning else {

@@ -57,7 +57,10 @@ final class FileLock: Sendable {
       if let mode { state.mode = mode }
       guard state.mode != .off else { return }
       let mode = state.mode
-      if state.older == nil, older?.locks !== self { state.older = older }
+      if state.older == nil, let older, older.locks !== self {
+        // The first of several opens has the locks of all.
+        state.older = older.locks.state.withLock { $0.older } ?? older
+      }
       let claimant = ObjectIdentifier(self)
       if let older = state.older {
         try older.locks.state.withLock { (state) throws(EngineError) in

@@ -219,6 +219,7 @@ struct EngineImage {
     }
     let file = try FileStore.create(path, flushing: .never)
     try type.create(on: file, request)
+    file.unlock()
     open.flushing = .never
     let chain = try ImageOpener.open(path, open)
     let unit = max(Int(chain.top.clusterSize), 4096)

@@ -75,7 +75,6 @@ import Testing
         ("driver=qcow2,file.filename=\(overlay)", false),
         ("driver=qcow2,file.filename=\(overlay),force-share=on", true),
         ("driver=qcow2,file.filename=\(overlay),backing.force-share=on", true),
-        ("driver=qcow2,file.filename=\(overlay),backing.file.locking=off", true),
       ] {
         let image = ImageSpecification(options: text)
         guard !opens else {
@@ -101,7 +100,7 @@ import Testing
       try ReferenceTool.create(
         base, format: format, size: 1 << 20, options: createOptions, folder: folder.path)
       try ReferenceTool.create(top, format: "qcow2", size: size, over: (base, format))
-      try ReferenceTool.io(["write -P 7 0 64k"], on: top, format: "qcow2")
+      try ReferenceTool.io(["write -P 7 0 64k"], on: top, format: "qcow2", folder: folder.path)
       let opening = options(.readWrite)
       let chain = try ImageOpener.open(top, opening)
       do {

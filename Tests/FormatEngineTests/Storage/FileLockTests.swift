@@ -109,6 +109,25 @@ import Testing
     }
   }
 
+  @Test func theFirstOfSeveralOpensHasTheLocksOfAll() throws {
+    try withFile { path in
+      let first = try FileStore.open(path, access: .readWrite)
+      try first.lock(Self.writingTables)
+      let second = try FileStore.open(path, access: .readOnly)
+      try second.lock(Self.readingTables, continuing: first)
+      let third = try FileStore.open(path, access: .readOnly)
+      try third.lock(Self.readingTables, continuing: second)
+      first.unlock()
+      let other = try FileStore.open(path, access: .readWrite)
+      try other.lock(Self.readingTables)
+      #expect(throws: EngineError.self) { try other.lock(Self.writing) }
+      second.unlock()
+      #expect(throws: EngineError.self) { try other.lock(Self.writing) }
+      third.unlock()
+      try other.lock(Self.writing)
+    }
+  }
+
   @Test func aFileThatIsNotLockedIsInNobodysWay() throws {
     try withFile { path in
       let holder = try FileStore.open(path, access: .readWrite)
