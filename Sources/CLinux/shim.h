@@ -6,9 +6,14 @@
 #include <getopt.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
+#include <linux/stat.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
+#include <sys/syscall.h>
 #include <sys/types.h>
 
+// <fcntl.h> and <unistd.h> would bring this module its own copies of the Glibc module's types.
+long syscall(long number, ...);
 int fallocate(int descriptor, int mode, off_t offset, off_t byte_count);
 
 /// Starts a new command line.
@@ -35,6 +40,33 @@ static inline int imgfs_set_extent_size_hint(int descriptor, unsigned byte_count
   return ioctl(descriptor, FS_IOC_FSSETXATTR, &attributes);
 }
 
+/// What O_DIRECT wants addresses, and offsets and lengths, to be multiples of. -1 where the system does not tell.
+static inline int imgfs_direct_alignment(int descriptor, unsigned *memory, unsigned *offset) {
+#ifdef STATX_DIOALIGN
+  struct statx status;
+  if (syscall(SYS_statx, descriptor, "", 0x1000 /* AT_EMPTY_PATH */, STATX_DIOALIGN, &status) != 0) return -1;
+  if (!(status.stx_mask & STATX_DIOALIGN) || status.stx_dio_offset_align == 0) return -1;
+  *memory = status.stx_dio_mem_align;
+  *offset = status.stx_dio_offset_align;
+  return 0;
+#else
+  return -1;
+#endif
+}
+
+/// Bytes of a block device's sector, or -1.
+static inline int imgfs_sector_size(int descriptor) {
+  int byte_count;
+  return ioctl(descriptor, BLKSSZGET, &byte_count) == 0 ? byte_count : -1;
+}
+
+#if defined(__aarch64__) || defined(__arm__)
+enum { IMGFS_O_DIRECT = 0x10000 };
+#else
+enum { IMGFS_O_DIRECT = 0x4000 };
+#endif
 enum { IMGFS_SEEK_DATA = 3, IMGFS_SEEK_HOLE = 4 };
+/// A command of fcntl: bytes that a pipe holds.
+enum { IMGFS_SETPIPE_SZ = 1031 };
 
 #endif

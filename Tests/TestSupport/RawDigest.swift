@@ -18,7 +18,7 @@ public struct RawDigest: Equatable, Sendable, CustomStringConvertible {
   /// The digest of a disk, read through its chain; what the chain knows to be zeros is not read.
   public static func of(_ chain: ImageChain) throws -> RawDigest {
     try TemporaryFolder.with { folder in
-      let list = try FileStore.create(folder.file("blocks"), flushing: .never)
+      let list = try FileStore.create(folder.file("blocks"), cache: .unflushed)
       var position: UInt64 = 0
       var listed: UInt64 = 0
       var blockCount = 0

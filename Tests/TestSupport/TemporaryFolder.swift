@@ -79,4 +79,17 @@ extension TemporaryFolder {
       return target.flatMap { $0.hasPrefix(path + "/") ? $0 : nil }
     }
   }
+
+  /// The flags with which this process has the file open, nil where it has not.
+  public func openFlags(of name: String) throws -> Int? {
+    for number in try FileManager.default.contentsOfDirectory(atPath: "/proc/self/fd") {
+      let target = try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/fd/\(number)")
+      guard target == file(name) else { continue }
+      let facts = String(decoding: try Files.read("/proc/self/fdinfo/\(number)"), as: UTF8.self)
+      for line in facts.split(separator: "\n") where line.hasPrefix("flags:") {
+        return Int(line.dropFirst("flags:".count).filter { $0.isNumber }, radix: 8)
+      }
+    }
+    return nil
+  }
 }

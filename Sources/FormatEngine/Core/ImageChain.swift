@@ -10,6 +10,7 @@ public struct ChainMember: Sendable {
   public let formatName: String
   /// What it was opened by; nil for layers that stand for another, such as a snapshot.
   let node: NodeOptions?
+  let cache: CacheMode
   /// Its files that are locked.
   let locked: LockedFiles?
 
@@ -19,9 +20,10 @@ public struct ChainMember: Sendable {
 
   init(
     layer: any ImageLayer, file: any ByteStore, path: String, nodeName: NodeName, formatName: String,
-    node: NodeOptions? = nil, locked: LockedFiles? = nil
+    node: NodeOptions? = nil, cache: CacheMode = .writeback, locked: LockedFiles? = nil
   ) {
     self.node = node
+    self.cache = cache
     self.locked = locked
     self.layer = layer
     self.file = file

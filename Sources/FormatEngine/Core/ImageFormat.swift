@@ -112,6 +112,8 @@ public protocol CreatableFormat: ImageFormat {
   static var createOptions: OptionSchema { get }
   /// Whether opened layers of it are `CompressedWriting`.
   static var supportsCompression: Bool { get }
+  /// Whether opened layers of it are `Resizable`.
+  static var canGrow: Bool { get }
   /// A file that could not be made into an image is taken away even where it was there before.
   static var removesFailedFiles: Bool { get }
   /// Writes an empty image over `file`, whose old content is gone.
@@ -120,6 +122,7 @@ public protocol CreatableFormat: ImageFormat {
 
 extension CreatableFormat {
   public static var removesFailedFiles: Bool { false }
+  public static var canGrow: Bool { true }
 }
 
 /// The formats, in the order in which they are probed. Adding a format adds its row here: explicit, so
@@ -158,6 +161,7 @@ public enum FormatCatalog {
       let score = format.probe(head, path: path)
       if score > best.1 { best = (format, score) }
     }
+    Trace.emit(.formatProbe, "path \"\(path)\" format \(best.0.name)")
     return best.0
   }
 

@@ -54,14 +54,9 @@ public struct ImageLocks: Sendable {
   }
 
   /// With what the options of a node say of it.
-  func adjusted(to node: NodeOptions, access: FileAccess) throws(EngineError) -> ImageLocks {
+  func changed(by common: OptionValues, access: FileAccess) throws(EngineError) -> ImageLocks {
     var locks = self
-    // Other words are refused where all options are read.
-    switch node["force-share"]?.text {
-    case "on", "yes", "true", "y": locks.isForced = true
-    case "off", "no", "false", "n": locks.isForced = false
-    default: break
-    }
+    if let isForced = common.flag("force-share") { locks.isForced = isForced }
     guard !locks.isForced || access == .readOnly else {
       throw .invalid("force-share=on can only be used with read-only images")
     }

@@ -9,12 +9,14 @@ extension ImageOpener {
     guard let node = old.node else {
       throw .unsupported("'\(old.path)' cannot be opened once more, for writing")
     }
+    var options = options
+    options.cache = old.cache
     var opener = NodeOpener(options)
-    var locks = ImageLocks(options, access: .readWrite)
-    locks.request.shared.remove(.resize)
-    if chain.virtualSize > old.layer.virtualSize { locks.request.taken.insert(.resize) }
-    locks.older = old.locked
-    let top = try opener.file(node, access: .readWrite, locks)
+    var use = NodeUse(options, access: .readWrite)
+    use.locks.request.shared.remove(.resize)
+    if chain.virtualSize > old.layer.virtualSize { use.locks.request.taken.insert(.resize) }
+    use.locks.older = old.locked
+    let top = try opener.file(node, use)
     guard old.hostFiles.map(\.identity) == top.hostFiles.map(\.identity) else {
       throw EngineError(.notFound, "'\(old.path)' is another file now", path: old.path)
     }

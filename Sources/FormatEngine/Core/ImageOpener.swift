@@ -12,7 +12,8 @@ public struct OpenOptions: Sendable {
   public var access: FileAccess = .readOnly
   public var backing: Backing = .follow
   public var policy: ReferencePolicy = .anywhere
-  public var flushing: FlushMode = .durable
+  /// Of every file that is opened.
+  public var cache: CacheMode = .writeback
   /// Who else may change the image meanwhile.
   public var sharing: Sharing = .asFormatAllows
   /// False for commands that only say what an image is: its bytes need make no sense.
@@ -59,8 +60,7 @@ public enum ImageOpener {
     if options.sharing == .anybody { node["force-share"] = .text("on") }
     for (key, value) in options.layerOptions { node[key] = .text(value) }
     var opener = NodeOpener(options)
-    let locks = ImageLocks(options, access: options.access)
-    let members = try opener.chain(node, access: options.access, locks)
+    let members = try opener.chain(node, NodeUse(options, access: options.access))
     return ImageChain(members: members, access: options.access)
   }
 

@@ -66,7 +66,7 @@ public struct ReferencePolicy: Sendable {
 /// Opens the files that an image names, for the format that found the names.
 public struct ReferenceOpener: Sendable {
   public var policy: ReferencePolicy
-  public var flushing: FlushMode
+  public var cache: CacheMode
   /// Locks the files.
   public var locks: ImageLocks = .none
   /// False: no file is opened at all, for commands that must not touch what an image names.
@@ -78,9 +78,9 @@ public struct ReferenceOpener: Sendable {
   /// Opened all the same: parts of the image itself, which a check has to read.
   public var checkedRoles: Set<ReferencePolicy.Role> = []
 
-  public init(policy: ReferencePolicy = .anywhere, flushing: FlushMode = .durable, isEnabled: Bool = true) {
+  public init(policy: ReferencePolicy = .anywhere, cache: CacheMode = .writeback, isEnabled: Bool = true) {
     self.policy = policy
-    self.flushing = flushing
+    self.cache = cache
     self.isEnabled = isEnabled
     maySearch = isEnabled
   }
@@ -95,7 +95,7 @@ public struct ReferenceOpener: Sendable {
     holding content: FileContent?
   ) throws(EngineError) -> FileStore {
     let target = try policy.resolve(name, for: role, namedBy: path)
-    let file = try FileStore.open(target, access: access, flushing: flushing)
+    let file = try FileStore.open(target, access: access, cache: cache)
     if let content { try locks.lock(file, holding: content, access: access) }
     return file
   }
@@ -106,7 +106,7 @@ public struct ReferenceOpener: Sendable {
   {
     let target = ImageName.join(try ImageName.plainPath(name, allowingFilePrefix: false), toFolderOf: path)
     if let identity = HostFiles.identity(of: target), let used = filesInUse[identity] { throw .inUse(used) }
-    return try FileStore.create(target, flushing: flushing)
+    return try FileStore.create(target, cache: cache)
   }
 
   /// Names of a folder that are looked at when a file is searched for in it; the largest folders of images have

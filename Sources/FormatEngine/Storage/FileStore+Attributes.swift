@@ -6,15 +6,12 @@ extension FileStore {
   /// btrfs: writes go to the place that they overwrite. File systems without the flag do so by themselves, or do
   /// not have the choice: that it cannot be set is no error.
   func turnOffCopyOnWrite() {
-    guard let descriptor = spliceDescriptor else { return }
-    _ = imgfs_set_nocow(descriptor)
+    _ = imgfs_set_nocow(descriptor.number)
   }
 
   /// XFS: room is taken in pieces of this many bytes. Says why that cannot be set, nil where it was.
   func setExtentSizeHint(_ byteCount: UInt32) -> String? {
-    guard let descriptor = spliceDescriptor, imgfs_set_extent_size_hint(descriptor, byteCount) != 0 else {
-      return nil
-    }
+    guard imgfs_set_extent_size_hint(descriptor.number, byteCount) != 0 else { return nil }
     return EngineError.systemErrorText(errno)
   }
 }

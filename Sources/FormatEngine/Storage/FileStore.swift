@@ -8,36 +8,45 @@ public final class FileStore: ByteStore {
   public let isWritable: Bool
   public let identity: HostFiles.Identity
   public let kind: HostFiles.Kind
-  private let descriptor: CInt
-  private let flushing: FlushMode
+  let descriptor: HostDescriptor
+  private let cache: CacheMode
   let locks: FileLock
-  /// Set by every write, cleared by a flush before it starts: a flush with nothing to do costs nothing.
-  private let hasUnsyncedWrites = Atomic<Bool>(false)
+  /// Moves the bytes where the host's cache is not to see them.
+  private let direct: DirectTransfer?
+  /// Changes that were not on disk when they returned.
+  private let changeCount = Atomic<UInt64>(0)
+  /// Those of them that are on disk: a flush with nothing to do costs nothing. Held while the host flushes, so that
+  /// another flush does not return before what both want is on disk.
+  private let syncedCount = Mutex<UInt64>(0)
 
-  private init(path: String, descriptor: CInt, status: stat, isWritable: Bool, flushing: FlushMode) {
-    self.path = path
+  private init(_ descriptor: HostDescriptor, status: stat, isWritable: Bool, cache: CacheMode) {
+    path = descriptor.path
     self.descriptor = descriptor
     self.isWritable = isWritable
-    self.flushing = flushing
-    locks = FileLock(descriptor: descriptor)
+    self.cache = cache
+    locks = FileLock(descriptor: descriptor.number)
     identity = HostFiles.Identity(device: UInt64(status.st_dev), inode: UInt64(status.st_ino))
     kind = HostFiles.kind(ofMode: status.st_mode)
+    direct = cache.isDirect ? DirectTransfer(descriptor, kind, cache) : nil
+    Trace.emit(.fileOpen, "path \"\(path)\" fd \(descriptor.number) writable \(isWritable)")
   }
 
   deinit {
+    Trace.emit(.fileClose, "path \"\(path)\" fd \(descriptor.number)")
+    // Nothing of it stays in the page cache. An error is for who flushes next.
+    if let direct, direct.usesCache { try? flush() }
     locks.release()
-    close(descriptor)
+    close(descriptor.number)
   }
 
   /// Opens an existing regular file or block device.
   ///
   /// Anything else - a folder, a pipe, a terminal - is refused before a byte is read from it.
   public static func open(
-    _ path: String, access: FileAccess, flushing: FlushMode = .durable
+    _ path: String, access: FileAccess, cache: CacheMode = .writeback
   ) throws(EngineError) -> FileStore {
-    // O_NONBLOCK: opening a pipe must not wait for its other end. It means nothing for regular files.
-    let flags = (access == .readOnly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NONBLOCK
-    return try adopt(retrying { unsafe Glibc.open(path, flags) }, path, access == .readWrite, flushing)
+    let number = openDescriptor(path, access == .readOnly ? O_RDONLY : O_RDWR, cache)
+    return try adopt(number, path, access == .readWrite, cache)
   }
 
   /// Keeps others from what `request` does not share, and looks whether they allow what it takes (`FileLock`), until
@@ -52,132 +61,148 @@ public final class FileStore: ByteStore {
 
   public func unlock() { locks.release() }
 
-  /// Makes a new file, or opens an existing one, emptied unless told otherwise. It is locked before that.
+  /// Makes a new file, or opens an existing one, emptied unless told otherwise. It is locked before that. A file
+  /// system without O_DIRECT is no error here: who opens the finished image is told.
   public static func create(
-    _ path: String, emptying: Bool = true, flushing: FlushMode = .durable
+    _ path: String, emptying: Bool = true, cache: CacheMode = .writeback
   ) throws(EngineError) -> FileStore {
-    let flags = O_RDWR | O_CREAT | O_CLOEXEC | O_NONBLOCK
-    let descriptor = retrying { unsafe Glibc.open(path, flags, 0o644) }
-    guard descriptor >= 0 else { throw .systemCall("Could not create '\(path)'", errno: errno, path: path) }
-    let store = try adopt(descriptor, path, true, flushing)
+    var cache = cache
+    var number = openDescriptor(path, O_RDWR | O_CREAT, cache)
+    if number < 0 && isWithoutDirect(path, cache) {
+      cache.isDirect = false
+      number = openDescriptor(path, O_RDWR | O_CREAT, cache)
+    }
+    guard number >= 0 else { throw .systemCall("Could not create '\(path)'", errno: errno, path: path) }
+    let store = try adopt(number, path, true, cache)
     try store.lock(.creation)
     if emptying && store.kind == .regular { try store.resize(to: 0) }
     return store
   }
 
+  private static func openDescriptor(_ path: String, _ access: CInt, _ cache: CacheMode) -> CInt {
+    // O_NONBLOCK: opening a pipe must not wait for its other end. It means nothing for regular files.
+    var flags = access | O_CLOEXEC | O_NONBLOCK
+    if cache.isDirect { flags |= CInt(IMGFS_O_DIRECT) }
+    if cache.writesThrough { flags |= O_DSYNC }
+    return retrying { unsafe Glibc.open(path, flags, 0o644) }
+  }
+
+  /// Whether that is why the file could not just now be opened: its file system has only cached files.
+  private static func isWithoutDirect(_ path: String, _ cache: CacheMode) -> Bool {
+    let reason = errno
+    defer { errno = reason }
+    guard cache.isDirect, reason == EINVAL else { return false }
+    let number = openDescriptor(path, O_RDONLY, .writeback)
+    if number >= 0 { close(number) }
+    return number >= 0
+  }
+
   private static func adopt(
-    _ descriptor: CInt, _ path: String, _ isWritable: Bool, _ flushing: FlushMode
+    _ number: CInt, _ path: String, _ isWritable: Bool, _ cache: CacheMode
   ) throws(EngineError) -> FileStore {
-    guard descriptor >= 0 else { throw .systemCall("Could not open '\(path)'", errno: errno, path: path) }
-    var status = stat()
-    guard unsafe fstat(descriptor, &status) == 0 else {
-      let number = errno
-      close(descriptor)
-      throw .systemCall("Could not stat '\(path)'", errno: number, path: path)
+    guard number >= 0 else {
+      if isWithoutDirect(path, cache) {
+        throw EngineError(
+          .invalidArgument, "Could not open '\(path)': filesystem does not support O_DIRECT", path: path)
+      }
+      throw .systemCall("Could not open '\(path)'", errno: errno, path: path)
     }
-    switch HostFiles.kind(ofMode: status.st_mode) {
-    case .regular, .blockDevice: break
-    default:
-      close(descriptor)
-      throw EngineError(
-        .invalidArgument,
-        "'file' driver requires '\(path)' to be a regular file", path: path)
+    let descriptor = HostDescriptor(number: number, path: path)
+    do throws(EngineError) {
+      let status = try descriptor.status()
+      switch HostFiles.kind(ofMode: status.st_mode) {
+      case .regular, .blockDevice: break
+      default:
+        throw EngineError(
+          .invalidArgument, "'file' driver requires '\(path)' to be a regular file", path: path)
+      }
+      return FileStore(descriptor, status: status, isWritable: isWritable, cache: cache)
+    } catch {
+      close(number)
+      throw error
     }
-    return FileStore(
-      path: path, descriptor: descriptor, status: status, isWritable: isWritable, flushing: flushing)
   }
 
-  public var spliceDescriptor: CInt? { descriptor }
+  /// Nil past the page cache, which a splice goes through.
+  public var spliceDescriptor: CInt? { direct == nil ? descriptor.number : nil }
 
-  public func byteCount() throws(EngineError) -> UInt64 {
-    if kind == .blockDevice {
-      let end = lseek(descriptor, 0, SEEK_END)
-      guard end >= 0 else { throw failure("Could not find the size of") }
-      return UInt64(end)
-    }
-    return UInt64(max(0, try status().st_size))
-  }
+  public func byteCount() throws(EngineError) -> UInt64 { try descriptor.byteCount() }
 
   public func allocatedByteCount() throws(EngineError) -> UInt64 {
-    UInt64(max(0, try status().st_blocks)) * 512
+    UInt64(max(0, try descriptor.status().st_blocks)) * 512
   }
 
   /// Seconds and nanoseconds since the Epoch of the last change.
   public func modificationTime() throws(EngineError) -> (seconds: Int64, nanoseconds: Int64) {
-    let time = try status().st_mtim
+    let time = try descriptor.status().st_mtim
     return (Int64(time.tv_sec), Int64(time.tv_nsec))
   }
 
-  private func status() throws(EngineError) -> stat {
-    var status = stat()
-    guard unsafe fstat(descriptor, &status) == 0 else { throw failure("Could not stat") }
-    return status
-  }
-
   public func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(EngineError) {
-    guard let start = buffer.baseAddress else { return }
-    guard offset <= maximumFileOffset - UInt64(buffer.count) else {
-      unsafe buffer.initializeMemory(as: UInt8.self, repeating: 0)
-      return
-    }
-    var done = 0
-    while done < buffer.count {
-      // SAFETY: `done` stays below the buffer's count.
-      let count = retrying {
-        unsafe pread(descriptor, start + done, buffer.count - done, off_t(offset) + off_t(done))
+    Trace.emit(.storeRead, "path \"\(path)\" offset \(offset) bytes \(buffer.count)")
+    let done =
+      if let direct {
+        unsafe try direct.read(into: buffer, at: offset)
+      } else {
+        unsafe try descriptor.read(into: buffer, at: offset)
       }
-      if count < 0 { throw failure("Could not read from", at: offset + UInt64(done)) }
-      if count == 0 {
-        unsafe (start + done).initializeMemory(as: UInt8.self, repeating: 0, count: buffer.count - done)
-        return
-      }
-      done += count
-    }
+    unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[done...])
+      .initializeMemory(as: UInt8.self, repeating: 0)
   }
 
   public func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(EngineError) {
-    guard let start = bytes.baseAddress else { return }
-    guard offset <= maximumFileOffset - UInt64(bytes.count) else {
-      throw .systemCall("Could not write to '\(path)'", errno: EFBIG, path: path)
-    }
-    hasUnsyncedWrites.store(true, ordering: .releasing)
-    var done = 0
-    while done < bytes.count {
-      // SAFETY: `done` stays below the buffer's count.
-      let count = retrying {
-        unsafe pwrite(descriptor, start + done, bytes.count - done, off_t(offset) + off_t(done))
-      }
-      if count < 0 { throw failure("Could not write to", at: offset + UInt64(done)) }
-      done += count
+    Trace.emit(.storeWrite, "path \"\(path)\" offset \(offset) bytes \(bytes.count)")
+    defer { noteWrite() }
+    if let direct {
+      unsafe try direct.write(bytes, at: offset)
+    } else {
+      unsafe try descriptor.write(bytes, at: offset)
     }
   }
 
+  /// Runs a change that the system makes by itself.
+  private func changing<T>(_ range: Range<UInt64>, _ body: () throws(EngineError) -> T) throws(EngineError)
+    -> T
+  {
+    defer { noteChange() }
+    guard let direct else { return try body() }
+    return try direct.changing(range, body)
+  }
+
   public func writeZeros(at offset: UInt64, count: UInt64, freeing: Bool) throws(EngineError) {
+    Trace.emit(.storeWriteZeros, "path \"\(path)\" offset \(offset) bytes \(count) freeing \(freeing)")
     guard count > 0 else { return }
     guard count <= maximumFileOffset, offset <= maximumFileOffset - count else {
       throw .systemCall("Could not write to '\(path)'", errno: EFBIG, path: path)
     }
-    hasUnsyncedWrites.store(true, ordering: .releasing)
     let modes =
       freeing
       ? [FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, FALLOC_FL_ZERO_RANGE] : [FALLOC_FL_ZERO_RANGE]
     // Punching does not make the file longer; past the end it is the length that makes zeros. The last byte is the
     // caller's own: another size of the file could cut off what others write behind it at this moment.
     if kind == .regular, try byteCount() < offset + count { try write(bytes: [0], at: offset + count - 1) }
-    for mode in modes {
-      if retrying({ fallocate(descriptor, CInt(mode), off_t(offset), off_t(count)) }) == 0 { return }
-      guard errno == EOPNOTSUPP || errno == ENOTTY || errno == EINVAL || errno == ENODEV else {
-        throw failure("Could not write zeros to", at: offset)
+    let isDone = try changing(offset..<offset + count) { () throws(EngineError) in
+      for mode in modes {
+        if retrying({ fallocate(descriptor.number, CInt(mode), off_t(offset), off_t(count)) }) == 0 {
+          return true
+        }
+        guard errno == EOPNOTSUPP || errno == ENOTTY || errno == EINVAL || errno == ENODEV else {
+          throw descriptor.failure("Could not write zeros to", at: offset)
+        }
       }
+      return false
     }
-    try writeZeroBytes(at: offset, count: count)
+    if !isDone { try writeZeroBytes(at: offset, count: count) }
   }
 
   public func forget(at offset: UInt64, count: UInt64) {
+    Trace.emit(.storeDiscard, "path \"\(path)\" offset \(offset) bytes \(count)")
     guard count > 0, count <= maximumFileOffset, offset <= maximumFileOffset - count else { return }
-    hasUnsyncedWrites.store(true, ordering: .releasing)
     let mode = CInt(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
-    _ = retrying { fallocate(descriptor, mode, off_t(offset), off_t(count)) }
+    // That the room is not let go of is no harm.
+    _ = try? changing(offset..<offset + count) { () throws(EngineError) in
+      retrying { fallocate(descriptor.number, mode, off_t(offset), off_t(count)) }
+    }
   }
 
   /// For file systems and devices that can do nothing better.
@@ -198,14 +223,21 @@ public final class FileStore: ByteStore {
     guard count <= maximumFileOffset, offset <= maximumFileOffset - count else {
       throw .systemCall("Could not preallocate data for '\(path)'", errno: EFBIG, path: path)
     }
-    hasUnsyncedWrites.store(true, ordering: .releasing)
-    let result = posix_fallocate(descriptor, off_t(offset), off_t(count))
+    // Where the file system cannot do it, glibc writes single bytes.
+    let number = try direct?.withCache().number ?? descriptor.number
+    let result = try changing(offset..<offset + count) { () throws(EngineError) in
+      // It gives the error's number itself, and is not called again by itself.
+      var result = EINTR
+      while result == EINTR { result = posix_fallocate(number, off_t(offset), off_t(count)) }
+      return result
+    }
     if result != 0 {
       throw .systemCall("Could not preallocate data for '\(path)'", errno: result, path: path)
     }
   }
 
   public func resize(to byteCount: UInt64) throws(EngineError) {
+    Trace.emit(.storeResize, "path \"\(path)\" size \(byteCount)")
     guard byteCount <= maximumFileOffset else {
       throw .systemCall("Could not resize file", errno: EFBIG, path: path)
     }
@@ -215,47 +247,60 @@ public final class FileStore: ByteStore {
       }
       return
     }
-    hasUnsyncedWrites.store(true, ordering: .releasing)
-    guard retrying({ ftruncate(descriptor, off_t(byteCount)) }) == 0 else {
-      throw .systemCall("Could not resize file", errno: errno, path: path)
+    try changing(byteCount..<UInt64.max) { () throws(EngineError) in
+      guard retrying({ ftruncate(descriptor.number, off_t(byteCount)) }) == 0 else {
+        throw .systemCall("Could not resize file", errno: errno, path: path)
+      }
     }
   }
 
+  /// Somebody wrote, perhaps through the descriptor: it is on disk after the next flush, if it is not yet. Noted afterwards,
+  /// since a flush that runs meanwhile may not have it.
+  func noteWrite() { if !cache.writesThrough { noteChange() } }
+
+  /// As `noteWrite`, of changes that O_DSYNC says nothing of.
+  private func noteChange() { changeCount.add(1, ordering: .acquiringAndReleasing) }
+
+  /// Whether a flush would have something to do.
+  var isUnsynced: Bool { syncedCount.withLock { $0 < changeCount.load(ordering: .acquiring) } }
+
+  /// Whether it was opened to be read and written past the host's page cache.
+  var isDirect: Bool { direct != nil }
+
+  /// The descriptor by which a queue of the kernel may move these bytes from or to this memory by itself; nil where
+  /// only `read` and `write` can.
+  func queueDescriptor(_ memory: UnsafeRawBufferPointer, at offset: UInt64, isWrite: Bool) -> CInt? {
+    guard offset <= maximumFileOffset - UInt64(memory.count) else { return nil }
+    if let direct, unsafe !direct.takesWhole(memory, at: offset, isWrite: isWrite) { return nil }
+    return descriptor.number
+  }
+
   public func flush() throws(EngineError) {
-    guard flushing == .durable, hasUnsyncedWrites.exchange(false, ordering: .acquiringAndReleasing) else {
-      return
+    guard !cache.skipsFlushes else { return }
+    let wanted = changeCount.load(ordering: .acquiring)
+    try syncedCount.withLock { (synced) throws(EngineError) in
+      // What the system changes in a cached page, where a file grows past its end, belongs to no write.
+      guard wanted > synced || direct?.usesCache == true else { return }
+      Trace.emit(.storeFlush, "path \"\(path)\"")
+      let covered = changeCount.load(ordering: .acquiring)
+      guard retrying({ fdatasync(descriptor.number) }) == 0 else {
+        throw descriptor.failure("Could not flush")
+      }
+      synced = covered
     }
-    guard retrying({ fdatasync(descriptor) }) == 0 else {
-      // Not clean: the next flush must try again, and fail again.
-      hasUnsyncedWrites.store(true, ordering: .releasing)
-      throw failure("Could not flush")
-    }
+    direct?.dropCached()
   }
 
   public func run(at offset: UInt64, limit: UInt64) throws(EngineError) -> StoredRun {
     guard offset <= maximumFileOffset else { return StoredRun(isData: false, length: limit) }
-    let data = lseek(descriptor, off_t(offset), CInt(IMGFS_SEEK_DATA))
+    let data = lseek(descriptor.number, off_t(offset), CInt(IMGFS_SEEK_DATA))
     if data < 0 {
       // ENXIO: no data from here to the end. Anything else: this file cannot tell, so all is data.
       return StoredRun(isData: errno != ENXIO, length: limit)
     }
     if UInt64(data) > offset { return StoredRun(isData: false, length: min(limit, UInt64(data) - offset)) }
-    let hole = lseek(descriptor, off_t(offset), CInt(IMGFS_SEEK_HOLE))
+    let hole = lseek(descriptor.number, off_t(offset), CInt(IMGFS_SEEK_HOLE))
     guard hole > off_t(offset) else { return StoredRun(isData: true, length: limit) }
     return StoredRun(isData: true, length: min(limit, UInt64(hole) - offset))
-  }
-
-  private func failure(_ tried: String, at offset: UInt64? = nil) -> EngineError {
-    var error = EngineError.systemCall("\(tried) '\(path)'", errno: errno, path: path)
-    error.offset = offset
-    return error
-  }
-}
-
-/// The one EINTR loop.
-func retrying<T: SignedInteger>(_ call: () -> T) -> T {
-  while true {
-    let result = call()
-    if result != -1 || errno != EINTR { return result }
   }
 }

@@ -40,15 +40,15 @@ final class PooledFileStore: ByteStore {
 
   let path: String
   private let access: FileAccess
-  private let flushing: FlushMode
+  private let cache: CacheMode
   private let pool: OpenFilePool
   /// After the pool's lock.
   private let state = Mutex(State())
 
-  init(path: String, access: FileAccess, flushing: FlushMode, pool: OpenFilePool) {
+  init(path: String, access: FileAccess, cache: CacheMode, pool: OpenFilePool) {
     self.path = path
     self.access = access
-    self.flushing = flushing
+    self.cache = cache
     self.pool = pool
   }
 
@@ -58,7 +58,7 @@ final class PooledFileStore: ByteStore {
         state.userCount += 1
         return (file, false)
       }
-      let file = try FileStore.open(path, access: access, flushing: flushing)
+      let file = try FileStore.open(path, access: access, cache: cache)
       state.file = file
       state.userCount += 1
       return (file, true)
@@ -132,6 +132,6 @@ extension ReferenceOpener {
     in pool: OpenFilePool
   ) throws(EngineError) -> PooledFileStore {
     let target = try policy.resolve(name, for: role, namedBy: path)
-    return PooledFileStore(path: target, access: access, flushing: flushing, pool: pool)
+    return PooledFileStore(path: target, access: access, cache: cache, pool: pool)
   }
 }

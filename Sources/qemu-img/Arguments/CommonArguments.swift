@@ -36,13 +36,11 @@ enum CommonArguments {
     return limit == 0 ? nil : limit
   }
 
-  /// A cache mode; what it means for flushing.
-  static func cacheMode(_ text: String, what: String, exitStatus: CInt = 1) throws(VerbFailure) -> FlushMode {
-    switch text {
-    case "none", "off", "writeback", "writethrough", "directsync": return .durable
-    case "unsafe": return .never
-    default: throw VerbFailure("Invalid \(what) option: \(text)", exitStatus: exitStatus)
+  static func cacheMode(_ text: String, what: String, exitStatus: CInt = 1) throws(VerbFailure) -> CacheMode {
+    guard let mode = CacheMode.named(text) else {
+      throw VerbFailure("Invalid \(what) option: \(text)", exitStatus: exitStatus)
     }
+    return mode
   }
 
   /// Options of QEMU that this qemu-img does not have yet.

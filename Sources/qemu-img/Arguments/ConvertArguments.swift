@@ -23,7 +23,7 @@ struct ConvertArguments {
   var salvages = false
   var threadCount = 8
   var allowsAnyOrder = false
-  var flushing = FlushMode.never
+  var cache: (source: CacheMode, target: CacheMode) = (.writeback, .unflushed)
 
   enum Request {
     case convert(ConvertArguments)
@@ -76,8 +76,8 @@ struct ConvertArguments {
     guard parsed.operands.count > 1 else { throw VerbFailure("Must specify image file name") }
     result.sources = Array(parsed.operands.dropLast())
     result.target = parsed.operands[parsed.operands.count - 1]
-    _ = try CommonArguments.cacheMode(caches.source, what: "source cache")
-    result.flushing = try CommonArguments.cacheMode(caches.target, what: "cache")
+    result.cache.source = try CommonArguments.cacheMode(caches.source, what: "source cache")
+    result.cache.target = try CommonArguments.cacheMode(caches.target, what: "cache")
     return .convert(result)
   }
 

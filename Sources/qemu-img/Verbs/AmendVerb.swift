@@ -40,13 +40,21 @@ enum AmendVerb {
     guard !list.isEmpty else { throw .usage("Must specify options (-o)") }
     if list.asksForHelp, let format = image.format { return try showOptions(ofFormat: format) }
     guard parsed.operands.count == 1 else { throw VerbFailure("Expecting one image file name") }
-    opening.flushing = try CommonArguments.cacheMode(cache, what: "cache")
+    opening.cache = try CommonArguments.cacheMode(cache, what: "cache")
     request.secrets = image.secrets
-    let chain = try image.open(parsed.operands[0], opening)
-    if list.asksForHelp { return try showOptions(ofFormat: chain.members[0].formatName) }
     let line = ProgressLine(isShown: showsProgress && !isQuiet, step: 1)
+    let chain: ImageChain
+    do throws(VerbFailure) {
+      chain = try image.open(parsed.operands[0], opening)
+    } catch {
+      line.end()
+      throw error
+    }
+    if list.asksForHelp { return try showOptions(ofFormat: chain.members[0].formatName) }
+    line.show(0)
     defer { line.end() }
-    try amend(chain, list, request, line)
+    Interruption.endsWork()
+    try Interruption.closing(chain) { () throws(VerbFailure) in try amend(chain, list, request, line) }
     line.show(100)
     return 0
   }

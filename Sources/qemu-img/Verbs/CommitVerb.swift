@@ -44,12 +44,14 @@ enum CommitVerb {
       }
     }
     guard parsed.operands.count == 1 else { throw .usage("Expecting one image file name") }
-    options.flushing = try CommonArguments.cacheMode(cache, what: "cache")
+    options.cache = try CommonArguments.cacheMode(cache, what: "cache")
     options.secrets = image.secrets
     let name = parsed.operands[0]
     let chain = try image.open(name, options)
     let depth = try depth(of: base, in: chain, name)
+    Interruption.endsWork()
     let line = ProgressLine(isShown: showsProgress && !isQuiet, step: 1)
+    line.show(0)
     do {
       defer { line.end() }
       try commit(chain, at: depth, options, rateLimit: rateLimit, line)

@@ -24,7 +24,7 @@ enum RebaseVerb {
   private struct Request {
     var image = ImageArguments()
     var options = OpenOptions(access: .readWrite)
-    var caches = (target: "writeback", source: "writeback")
+    var backingCache = CacheMode.writeback
     /// Nil and empty both mean none.
     var backing: (file: String?, format: String?)
     /// Who else may change the new backing file. The image itself is nobody else's.
@@ -41,13 +41,14 @@ enum RebaseVerb {
   static func run(_ arguments: [String]) throws(VerbFailure) -> CInt {
     let parsed = OptionParser.parse(arguments, verb.options)
     var request = Request()
+    var caches = (target: "writeback", source: "writeback")
     for option in parsed.options {
       switch option.key {
       case "help": return verb.showHelp()
       case "backing-format": request.backing.format = option.value
       case "backing": request.backing.file = option.value
-      case "cache": request.caches.target = option.value
-      case "backing-cache": request.caches.source = option.value
+      case "cache": caches.target = option.value
+      case "backing-cache": caches.source = option.value
       case "backing-unsafe": request.isUnsafe = true
       case "compress": request.compresses = true
       case "progress": request.showsProgress = true
@@ -60,9 +61,10 @@ enum RebaseVerb {
     guard request.isUnsafe || request.backing.file != nil else {
       throw .usage("Must specify backing file (-b) or use unsafe mode (-u)")
     }
-    request.options.flushing = try CommonArguments.cacheMode(request.caches.target, what: "cache")
-    _ = try CommonArguments.cacheMode(request.caches.source, what: "source cache")
+    request.options.cache = try CommonArguments.cacheMode(caches.target, what: "cache")
+    request.backingCache = try CommonArguments.cacheMode(caches.source, what: "source cache")
     let line = ProgressLine(isShown: request.showsProgress && !request.isQuiet, step: 1)
+    line.show(0)
     defer { line.end() }
     try rebase(parsed.operands[0], request, line)
     line.show(100)
@@ -74,6 +76,7 @@ enum RebaseVerb {
     // Renaming must work where the old backing file is gone.
     if request.isUnsafe { options.backing = .ignore }
     let overlay = try request.image.open(name, options)
+    Interruption.endsWork()
     if let format = request.backing.format, !ImageName.isDriver(format) {
       throw VerbFailure("Invalid format name: '\(format)'")
     }
@@ -82,15 +85,19 @@ enum RebaseVerb {
     }
     try change(request) { () throws(EngineError) in
       _ = try Rebaser.changer(of: overlay)
+    }
+    let backing = request.isUnsafe ? nil : try openBacking(request, of: overlay)
+    try change(request) { () throws(EngineError) in
       guard request.reference == nil || request.backing.format != nil else {
         throw .invalid("backing format must be specified")
       }
     }
     if !request.isUnsafe {
-      let backing = try openBacking(request, of: overlay)
-      try attempt { () throws(EngineError) in
-        try Rebaser.copyDifferences(
-          into: overlay, from: backing, compress: request.compresses, progress: line.progress())
+      try Interruption.closing(overlay) { () throws(VerbFailure) in
+        try attempt { () throws(EngineError) in
+          try Rebaser.copyDifferences(
+            into: overlay, from: backing, compress: request.compresses, progress: line.progress())
+        }
       }
     }
     try change(request) { () throws(EngineError) in
@@ -108,6 +115,7 @@ enum RebaseVerb {
       var options = OpenOptions()
       options.secrets = request.image.secrets
       options.sharing = request.sharing
+      options.cache = request.backingCache
       let backing = try ImageOpener.open(specification, options)
       let identity = (overlay.members[0].file as? FileStore)?.identity
       if backing.members.contains(where: { ($0.file as? FileStore)?.identity == identity }) {

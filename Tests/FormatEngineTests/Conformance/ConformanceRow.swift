@@ -77,9 +77,12 @@ struct Fixture {
   /// What lies below the top file.
   var below: ModelDisk?
   var folder: TemporaryFolder
+  /// How the image is opened.
+  var cache = CacheMode.writeback
 
   func open(_ access: FileAccess = .readOnly) throws(EngineError) -> ImageChain {
     var options = OpenOptions(format: row.format, access: access)
+    options.cache = cache
     if let passphrase = row.passphrase { options.use(passphrase: passphrase) }
     return try ImageOpener.open(path, options)
   }
@@ -217,10 +220,10 @@ struct EngineImage {
       open.use(passphrase: passphrase)
       request.secrets = open.secrets
     }
-    let file = try FileStore.create(path, flushing: .never)
+    let file = try FileStore.create(path, cache: .unflushed)
     try type.create(on: file, request)
     file.unlock()
-    open.flushing = .never
+    open.cache = .unflushed
     let chain = try ImageOpener.open(path, open)
     let unit = max(Int(chain.top.clusterSize), 4096)
     for _ in 0..<24 {

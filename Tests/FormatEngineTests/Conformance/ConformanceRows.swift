@@ -39,3 +39,10 @@ extension ConformanceRow {
       isWritable: true)
   ]
 }
+
+extension [ConformanceRow] {
+  var firstOfEachFormat: [ConformanceRow] {
+    var seen: Set<String> = []
+    return filter { seen.insert($0.format).inserted }
+  }
+}

@@ -5,55 +5,78 @@ import Testing
 extension ConformanceTests {
   @Test(arguments: ConformanceRow.writable)
   func randomChangesEqualTheModel(_ row: ConformanceRow) throws {
+    try row.withFixture { fixture in try Self.changeAtRandom(fixture) }
+  }
+
+  /// One kind of every format: tables and data may begin and end anywhere, O_DIRECT takes whole units.
+  @Test(arguments: ConformanceRow.writable.firstOfEachFormat)
+  func randomChangesEqualTheModelPastThePageCache(_ row: ConformanceRow) throws {
     try row.withFixture { fixture in
-      var writer: DiskWriter?
-      for round in 0..<Effort.rounds(3) {
-        let chain = try fixture.open(.readWrite)
-        var current = writer ?? DiskWriter(fixture, seed: 21, unit: chain.top.clusterSize)
-        for _ in 0..<15 { try current.step(current.nextStep(), on: chain) }
-        try current.verify(chain, "round \(round), before the flush")
-        try chain.close()
-        if round % 2 == 1 { try current.verify(chain, "round \(round), after the flush") }
-        writer = current
-      }
-      let last = try #require(writer)
-      try last.verify(try fixture.open(), "reopened")
-      try Self.judge(fixture, last.model, allowingLeaks: false)
+      var fixture = fixture
+      fixture.cache = .direct
+      try Self.changeAtRandom(fixture)
     }
+  }
+
+  private static func changeAtRandom(_ fixture: Fixture) throws {
+    var writer: DiskWriter?
+    for round in 0..<Effort.rounds(3) {
+      let chain = try fixture.open(.readWrite)
+      var current = writer ?? DiskWriter(fixture, seed: 21, unit: chain.top.clusterSize)
+      for _ in 0..<15 { try current.step(current.nextStep(), on: chain) }
+      try current.verify(chain, "round \(round), before the flush")
+      try chain.close()
+      if round % 2 == 1 { try current.verify(chain, "round \(round), after the flush") }
+      writer = current
+    }
+    let last = try #require(writer)
+    try last.verify(try fixture.open(), "reopened")
+    try Self.judge(fixture, last.model, allowingLeaks: false)
   }
 
   @Test(arguments: ConformanceRow.writable)
   func smallWritesBesideEachOtherEqualTheModel(_ row: ConformanceRow) throws {
+    try row.withFixture { fixture in try Self.writeBesideEachOther(fixture) }
+  }
+
+  @Test(arguments: ConformanceRow.writable.firstOfEachFormat)
+  func smallWritesBesideEachOtherEqualTheModelPastThePageCache(_ row: ConformanceRow) throws {
     try row.withFixture { fixture in
-      let threadCount = 3
-      let stripe = 1536
-      let model = Stripes(fixture.model)
-      do {
-        let chain = try fixture.open(.readWrite)
-        let wrong = Threads.run(threadCount) { number in
-          var random = SeededRandom(seed: UInt64(number))
-          // Each thread has stripes of its own, but clusters are shared by all.
-          let stripes = fixture.model.byteCount / stripe
-          for _ in 0..<40 {
-            let index = random.below(stripes / threadCount) * threadCount + number
-            let bytes = random.fill(stripe)
-            do {
-              try chain.writeBytes(bytes, at: UInt64(index * stripe))
-              if random.oneIn(8) { try chain.flush() }
-              model.set(bytes, at: index * stripe)
-              if try chain.readBytes(at: UInt64(index * stripe), count: stripe) != bytes {
-                return "stripe \(index)"
-              }
-            } catch { return "\(error)" }
-          }
-          return nil
-        }
-        #expect(wrong.isEmpty)
-        try chain.close()
-        #expect(ModelDisk.firstDifference(try chain.readAll(), model.disk.bytes) == nil)
-      }
-      try Self.judge(fixture, model.disk, allowingLeaks: false)
+      var fixture = fixture
+      fixture.cache = .direct
+      try Self.writeBesideEachOther(fixture)
     }
+  }
+
+  private static func writeBesideEachOther(_ fixture: Fixture) throws {
+    let threadCount = 3
+    let stripe = 1536
+    let model = Stripes(fixture.model)
+    do {
+      let chain = try fixture.open(.readWrite)
+      let wrong = Threads.run(threadCount) { number in
+        var random = SeededRandom(seed: UInt64(number))
+        // Each thread has stripes of its own, but clusters are shared by all.
+        let stripes = fixture.model.byteCount / stripe
+        for _ in 0..<40 {
+          let index = random.below(stripes / threadCount) * threadCount + number
+          let bytes = random.fill(stripe)
+          do {
+            try chain.writeBytes(bytes, at: UInt64(index * stripe))
+            if random.oneIn(8) { try chain.flush() }
+            model.set(bytes, at: index * stripe)
+            if try chain.readBytes(at: UInt64(index * stripe), count: stripe) != bytes {
+              return "stripe \(index)"
+            }
+          } catch { return "\(error)" }
+        }
+        return nil
+      }
+      #expect(wrong.isEmpty)
+      try chain.close()
+      #expect(ModelDisk.firstDifference(try chain.readAll(), model.disk.bytes) == nil)
+    }
+    try Self.judge(fixture, model.disk, allowingLeaks: false)
   }
 
   /// Each thread changes clusters of its own, the tables are everybody's.

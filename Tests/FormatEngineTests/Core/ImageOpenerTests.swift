@@ -17,7 +17,7 @@ import Testing
       path: folder.file(name), virtualSize: 64 * KiB,
       backing: BackingReference(name: backing, format: format),
       options: values, references: ReferenceOpener())
-    try Qcow2Format.create(on: try FileStore.create(folder.file(name), flushing: .never), request)
+    try Qcow2Format.create(on: try FileStore.create(folder.file(name), cache: .unflushed), request)
   }
 
   private func failure(opening path: String, _ options: OpenOptions = OpenOptions()) -> EngineError? {
@@ -146,7 +146,7 @@ import Testing
       try values.set("data_file", to: placeholder)
       let request = CreateRequest(
         path: folder.file("top"), virtualSize: 64 * KiB, options: values, references: ReferenceOpener())
-      try Qcow2Format.create(on: try FileStore.create(folder.file("top"), flushing: .never), request)
+      try Qcow2Format.create(on: try FileStore.create(folder.file("top"), cache: .unflushed), request)
       var image = Qcow2Bytes(bytes: try Files.read(folder.file("top")))
       let place = try #require(image.headerExtension(0x4441_5441))
       image.put(UInt64(name.utf8.count), at: place.offset - 4, width: 4)

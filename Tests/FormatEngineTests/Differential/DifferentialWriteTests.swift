@@ -65,7 +65,7 @@ struct CreatedCase: Sendable, CustomTestStringConvertible {
     }
     let request = CreateRequest(
       path: path, virtualSize: row.size, backing: backing, options: values, references: ReferenceOpener())
-    try Qcow2Format.create(on: try FileStore.create(path, flushing: .never), request)
+    try Qcow2Format.create(on: try FileStore.create(path, cache: .unflushed), request)
   }
 
   private func expectInfo(_ row: CreatedCase, _ path: String, _ folder: TemporaryFolder) throws {

@@ -17,7 +17,7 @@ import Testing
       path: path, virtualSize: UInt64(Self.size),
       backing: base.map { BackingReference(name: $0, format: "qcow2") }, options: values,
       references: ReferenceOpener())
-    try Qcow2Format.create(on: try FileStore.create(path, flushing: .never), request)
+    try Qcow2Format.create(on: try FileStore.create(path, cache: .unflushed), request)
     return try Files.read(path)
   }
 

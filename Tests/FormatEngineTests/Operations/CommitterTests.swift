@@ -44,7 +44,7 @@ import Testing
       for (name, backing) in [(base, nil), (top, BackingReference(name: base, format: format))] {
         let path = folder.file(name)
         try type.create(
-          on: FileStore.create(path, flushing: .never),
+          on: FileStore.create(path, cache: .unflushed),
           CreateRequest(
             path: path, virtualSize: size, backing: backing, options: OptionValues(type.createOptions),
             references: ReferenceOpener()))

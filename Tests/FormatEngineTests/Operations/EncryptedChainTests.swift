@@ -20,7 +20,7 @@ import Testing
       backing: backing.map { BackingReference(name: $0, format: "qcow2") }, options: values,
       references: ReferenceOpener())
     request.secrets.add(Secret(text: passphrase), id: "key")
-    try Qcow2Format.create(on: try FileStore.create(folder.file(name), flushing: .never), request)
+    try Qcow2Format.create(on: try FileStore.create(folder.file(name), cache: .unflushed), request)
     guard let byte else { return }
     var opening = OpenOptions(format: "qcow2", access: .readWrite)
     opening.use(passphrase: passphrase)

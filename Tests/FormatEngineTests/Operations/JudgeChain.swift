@@ -78,7 +78,7 @@ struct JudgeChain {
   /// The whole chain, opened for writing.
   func open(_ name: String? = nil) throws -> (chain: ImageChain, options: OpenOptions) {
     var options = OpenOptions(format: name == nil ? formats.last : nil, access: .readWrite)
-    options.flushing = .never
+    options.cache = .unflushed
     return (try ImageOpener.open(path(name ?? topName), options), options)
   }
 

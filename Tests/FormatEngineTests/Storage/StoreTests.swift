@@ -3,11 +3,15 @@ import Glibc
 import TestSupport
 import Testing
 
-/// What every store promises, shown by files and by memory.
+/// What every store promises, shown by files with and without the host's cache and by memory.
 @Suite struct StoreTests {
   private func withStores(_ body: (any ByteStore) throws -> Void) throws {
     try body(MemoryStore())
-    try TemporaryFolder.with { folder in try body(try FileStore.create(folder.file("store"))) }
+    for cache: CacheMode in [.writeback, .direct, .directsync] {
+      try TemporaryFolder.with { folder in
+        try body(try FileStore.create(folder.file("store"), cache: cache))
+      }
+    }
   }
 
   @Test func randomChangesEqualTheModel() throws {
@@ -46,10 +50,11 @@ import Testing
   }
 
   /// Zeros that make the file longer cut off nothing that is written behind them at this moment.
-  @Test func zerosPastTheEndLeaveWhatOthersWriteBehindThem() throws {
+  @Test(arguments: [CacheMode.writeback, .direct])
+  func zerosPastTheEndLeaveWhatOthersWriteBehindThem(_ cache: CacheMode) throws {
     try TemporaryFolder.with { folder in
-      let store = try FileStore.create(folder.file("store"))
-      for round in 0..<3000 {
+      let store = try FileStore.create(folder.file("store"), cache: cache)
+      for round in 0..<(cache.isDirect ? 300 : 3000) {
         try store.resize(to: 0)
         let complaints = Threads.run(2) { number in
           let written: Void? =

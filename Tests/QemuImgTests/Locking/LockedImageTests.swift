@@ -37,6 +37,7 @@ import Testing
     "dd if=NAME of=new.raw", "dd if=other.q of=NAME", "dd -O qcow2 if=other.q of=NAME",
     "create -q -f qcow2 -b NAME -F qcow2 new.q", "create -f qcow2 NAME 1M", "create -f raw NAME 1M",
     "create -f vdi NAME 1M", "commit NAME",
+    "bench -c 1 NAME", "bench -w -c 1 NAME",
   ]
 
   private static let shared = [
@@ -48,6 +49,7 @@ import Testing
     "measure -U -O raw NAME", "dd -U if=NAME of=new.raw", "dd -U if=other.q of=NAME",
     "check --force-share NAME", "amend -U -o compat=1.1 NAME", "commit -U NAME", "resize -U NAME 2M",
     "create -U -f qcow2 NAME 1M", "bitmap -U --add NAME b",
+    "bench -U -c 1 NAME", "bench -U -w -c 1 NAME",
   ]
 
   private static let byOptions = [
@@ -78,6 +80,7 @@ import Testing
     "convert -n -O raw other.q NAME", "convert -O raw other.q NAME", "map over.q", "check over.q",
     "commit over.q",
     "convert over.q new.raw", "rebase -b other.q -F qcow2 over.q", "resize over.q 2M", "commit over.q",
+    "bench -f raw -c 1 NAME", "bench -f raw -w -c 1 NAME",
     // The last one: the judge takes a file away that it could not make into an image.
     "create -f qcow2 NAME 1M",
   ]
@@ -213,11 +216,11 @@ import Testing
   ])
   func judgeIsKeptOut(_ command: String, _ refused: [String], _ allowed: [String]) throws {
     try TemporaryFolder.with { folder in
-      try ReferenceTool.qemuImg("create", "-q", "-f", "qcow2", "base.q", "1M", folder: folder.path)
+      try ReferenceTool.qemuImg("create", "-q", "-f", "qcow2", "base.q", "16M", folder: folder.path)
       try ReferenceTool.qemuImg(
         "create", "-q", "-f", "qcow2", "-b", "base.q", "-F", "qcow2", "full.q", folder: folder.path)
-      try ReferenceTool.io(["write -P 3 0 1M"], on: "full.q", format: "qcow2", folder: folder.path)
-      try folder.write([UInt8](repeating: 3, count: 1 << 20), to: "full.raw")
+      try ReferenceTool.io(["write -P 3 0 16M"], on: "full.q", format: "qcow2", folder: folder.path)
+      try folder.write([UInt8](repeating: 3, count: 16 << 20), to: "full.raw")
       let process = try TestProcess(
         [BuiltProduct.qemuImg.path] + command.split(separator: " ").map(String.init), folder: folder.path)
       defer { process.signal(SIGKILL) }

@@ -23,34 +23,34 @@ struct NodeOpener {
     case given(NodeOptions)
   }
 
+  private struct OpenedImage {
+    let member: ChainMember
+    let below: Below
+    let use: NodeUse
+  }
+
   /// The image that the node describes, and all that lies below it.
-  mutating func chain(_ node: NodeOptions, access: FileAccess, _ locks: ImageLocks) throws(EngineError)
-    -> [ChainMember]
-  {
-    var locks = try locks.adjusted(to: node, access: access)
-    var (member, below) = try member(node, access: access, locks)
-    var members = [member]
+  mutating func chain(_ node: NodeOptions, _ use: NodeUse) throws(EngineError) -> [ChainMember] {
+    var image = try image(node, use)
+    var members = [image.member]
     while options.backing == .follow {
       do throws(EngineError) {
-        guard let next = try specification(below, of: member) else { break }
-        let child = member.layer as? any ParentChecking
-        locks = try locks.forBacking(of: member).adjusted(to: next, access: .readOnly)
-        (member, below) = try self.member(next, access: .readOnly, locks)
-        try child?.checkParent(member.layer, path: member.path)
+        guard let next = try specification(image.below, of: image.member) else { break }
+        let child = image.member.layer as? any ParentChecking
+        image = try self.image(next, image.use.forBacking(of: image.member))
+        try child?.checkParent(image.member.layer, path: image.member.path)
       } catch {
         throw error.whileTrying("Could not open backing file")
       }
-      members.append(member)
+      members.append(image.member)
     }
     for member in members { try member.locked?.complete() }
     return members
   }
 
   /// The image that the node describes, without what lies below it.
-  mutating func file(_ node: NodeOptions, access: FileAccess, _ locks: ImageLocks) throws(EngineError)
-    -> ChainMember
-  {
-    let member = try member(node, access: access, locks.adjusted(to: node, access: access)).0
+  mutating func file(_ node: NodeOptions, _ use: NodeUse) throws(EngineError) -> ChainMember {
+    let member = try image(node, use).member
     try member.locked?.complete()
     return member
   }
@@ -81,9 +81,7 @@ struct NodeOpener {
 
   // MARK: Formats
 
-  private mutating func member(_ node: NodeOptions, access: FileAccess, _ locks: ImageLocks)
-    throws(EngineError) -> (ChainMember, Below)
-  {
+  private mutating func image(_ node: NodeOptions, _ use: NodeUse) throws(EngineError) -> OpenedImage {
     try countNode()
     var rest = node
     let driver = rest.take("driver")
@@ -97,16 +95,16 @@ struct NodeOpener {
     }
     if driver == NodeSchemas.debugDriver, let image = transparent(node) {
       // Nothing fails: the image below it answers for itself.
-      return try member(image, access: access, locks)
+      return try self.image(image, use)
     }
     if let driver, isProtocol(driver) {
-      let store = try store(node, access: access, locks)
-      try store.lock(holding: .disk, access: access)
-      let layer = try FormatCatalog.plain.open(store.store, request(store.path, access, locks))
+      let store = try store(node, use)
+      try store.lock(holding: .disk, access: use.access)
+      let layer = try FormatCatalog.plain.open(store.store, request(store.path, use))
       let member = ChainMember(
         layer: layer, file: store.store, path: store.path, nodeName: store.name, formatName: driver,
-        node: node, locked: locks.files)
-      return (member, .nothing)
+        node: node, cache: use.cache, locked: use.locks.files)
+      return OpenedImage(member: member, below: .nothing, use: use)
     }
     guard driver != nil || !fileNode.isEmpty else { throw .invalid("Must specify either driver or file") }
     var format: (any ImageFormat.Type)?
@@ -115,7 +113,9 @@ struct NodeOpener {
       if format == nil { throw .invalid("Unknown driver '\(driver)'") }
     }
     guard !fileNode.isEmpty else { throw .invalid("A block device must be specified for \"file\"") }
-    let file = try store(fileNode, access: access, locks)
+    let common = try takeCommon(&rest)
+    let use = try use.changed(by: common)
+    let file = try store(fileNode, use)
     let found: any ImageFormat.Type
     if let format { found = format } else { found = try ImageOpener.probe(file.store, path: file.path) }
     var choices: [String: String] = [:]
@@ -129,26 +129,25 @@ struct NodeOpener {
     }
     // A piece of a file is not as long as the file.
     let isPiece = found == FormatCatalog.plain && !choices.isEmpty
-    try file.lock(holding: isPiece ? .guestBytes : found.fileContent, access: access)
+    try file.lock(holding: isPiece ? .guestBytes : found.fileContent, access: use.access)
     // Opened once more, it is not probed again.
     var node = node
     node["driver"] = .text(found.name)
-    return try open(found, over: file, access, &rest, node, locks)
+    guard common.flag("read-only") != true || use.access == .readOnly else { throw Self.readOnly }
+    return try open(found, over: file, use, &rest, node)
   }
 
   /// Opens a file's content as a format, with what is left of the node's options.
   private mutating func open(
-    _ format: any ImageFormat.Type, over file: OpenedStore, _ access: FileAccess, _ rest: inout NodeOptions,
-    _ node: NodeOptions, _ locks: ImageLocks
-  ) throws(EngineError) -> (ChainMember, Below) {
-    let common = try takeCommon(&rest)
-    guard common.flag("read-only") != true || access == .readOnly else { throw Self.readOnly }
+    _ format: any ImageFormat.Type, over file: OpenedStore, _ use: NodeUse, _ rest: inout NodeOptions,
+    _ node: NodeOptions
+  ) throws(EngineError) -> OpenedImage {
     var shown: [InfoField] = []
-    var request = request(file.path, access, locks)
+    var request = request(file.path, use)
     for role in format.fileRoles + rest.numberedChildren(format.numberedFileRoles) {
       let child = rest.takeChild(role)
       guard !child.isEmpty else { continue }
-      let opened = try store(child, access: access, locks)
+      let opened = try store(child, use)
       request.files[role] = NamedStore(role: role, path: opened.path, store: opened.store)
       shown.append(InfoField(role, opened.name.info))
     }
@@ -167,11 +166,15 @@ struct NodeOpener {
       throw .invalid("Block format '\(format.name)' does not support the option '\(unknown)'")
     }
     let layer = try format.open(file.store, request)
+    Trace.emit(
+      .imageOpen,
+      "path \"\(file.path)\" format \(format.name) size \(layer.virtualSize) writable \(use.access == .readWrite)"
+    )
     let name = file.name.holding(format: format.name, shown)
     let member = ChainMember(
       layer: layer, file: file.store, path: file.path, nodeName: name, formatName: format.name,
-      node: node, locked: locks.files)
-    return (member, below)
+      node: node, cache: use.cache, locked: use.locks.files)
+    return OpenedImage(member: member, below: below, use: use)
   }
 
   private func takeBelow(_ rest: inout NodeOptions, supportsBacking: Bool) throws(EngineError) -> Below {
@@ -189,14 +192,14 @@ struct NodeOpener {
 
   private static let readOnly = EngineError(.readOnly, "Block node is read-only")
 
-  private func request(_ path: String, _ access: FileAccess, _ locks: ImageLocks) -> LayerRequest {
+  private func request(_ path: String, _ use: NodeUse) -> LayerRequest {
     var references = ReferenceOpener(
-      policy: options.policy, flushing: options.flushing, isEnabled: !options.isForInspection)
+      policy: options.policy, cache: use.cache, isEnabled: !options.isForInspection)
+    references.locks = use.locks
     references.maySearch = options.backing == .follow || options.searchesForParents
     references.checkedRoles = options.checkedRoles
-    references.locks = locks
     var request = LayerRequest(
-      path: path, access: access, references: references, isForInspection: options.isForInspection)
+      path: path, access: use.access, references: references, isForInspection: options.isForInspection)
     request.secrets = options.secrets
     request.note = options.note
     return request
@@ -235,29 +238,23 @@ struct NodeOpener {
   }
 
   /// The bytes that a node stands for: a file, or the disk of an image in it.
-  private mutating func store(_ node: NodeOptions, access: FileAccess, _ locks: ImageLocks)
-    throws(EngineError) -> OpenedStore
-  {
+  private mutating func store(_ node: NodeOptions, _ use: NodeUse) throws(EngineError) -> OpenedStore {
     let driver = node["driver"]?.text
-    if driver == nil && node.hasText("filename") {
-      return try fileStore(node, driver: "file", access, locks)
-    }
+    if driver == nil && node.hasText("filename") { return try fileStore(node, driver: "file", use) }
     guard let driver else { throw .invalid("Must specify either driver or file") }
-    guard isProtocol(driver) else { return try diskStore(node, access, locks) }
-    if NodeSchemas.fileDrivers.contains(driver) {
-      return try fileStore(node, driver: driver, access, locks)
-    }
-    if driver == NodeSchemas.debugDriver { return try debugStore(node, access, locks) }
+    guard isProtocol(driver) else { return try diskStore(node, use) }
+    if NodeSchemas.fileDrivers.contains(driver) { return try fileStore(node, driver: driver, use) }
+    if driver == NodeSchemas.debugDriver { return try debugStore(node, use) }
     return try nullStore(node, driver: driver)
   }
 
-  private func fileStore(
-    _ node: NodeOptions, driver: String, _ access: FileAccess, _ locks: ImageLocks
-  ) throws(EngineError) -> OpenedStore {
-    var locks = try locks.adjusted(to: node, access: access)
+  private func fileStore(_ node: NodeOptions, driver: String, _ use: NodeUse) throws(EngineError)
+    -> OpenedStore
+  {
     var rest = node
     rest["driver"] = nil
     let common = try takeCommon(&rest)
+    var use = try use.changed(by: common)
     let values = try rest.take(NodeSchemas.file)
     try NodeSchemas.checkWords(values)
     try refuse(rest, driver: driver)
@@ -267,14 +264,14 @@ struct NodeOpener {
     guard !given.utf8.contains(0) else { throw .invalid("A file name has a NUL byte in it") }
     try Self.refuseSparseBundle(given)
     let path = Self.fileOfBundle(given) ?? given
-    guard common.flag("read-only") != true || access == .readOnly else { throw Self.readOnly }
-    let flushing = common.flag("cache.no-flush") == true ? FlushMode.never : options.flushing
-    let file = try FileStore.open(path, access: access, flushing: flushing)
+    guard common.flag("read-only") != true || use.access == .readOnly else { throw Self.readOnly }
+    let file = try FileStore.open(path, access: use.access, cache: use.cache)
     guard driver != "host_device" || file.kind == .blockDevice else {
       throw .invalid("'host_device' driver requires '\(path)' to be either a character or block device")
     }
-    locks.mode = LockMode(values.text("locking"))
-    return OpenedStore(store: file, path: path, name: NodeName(path: path, driver: driver), locks: locks)
+    use.locks.mode = LockMode(values.text("locking"))
+    let name = NodeName(path: path, driver: driver)
+    return OpenedStore(store: file, path: path, name: name, locks: use.locks)
   }
 
   /// The descriptor in a folder that is an image, nil where it is none.
@@ -312,16 +309,14 @@ struct NodeOpener {
     return image.isEmpty || image["driver"] == nil ? nil : image
   }
 
-  private mutating func debugStore(_ node: NodeOptions, _ access: FileAccess, _ locks: ImageLocks)
-    throws(EngineError) -> OpenedStore
-  {
+  private mutating func debugStore(_ node: NodeOptions, _ use: NodeUse) throws(EngineError) -> OpenedStore {
     try countNode()
     var rest = node
     rest["driver"] = nil
     let image = rest.takeChild("image")
     guard !image.isEmpty else { throw .invalid("A block device must be specified for \"image\"") }
     let shown = rest.values.sorted { $0.key < $1.key }.map { InfoField($0.key, $0.value.info) }
-    _ = try takeCommon(&rest)
+    let common = try takeCommon(&rest)
     var rules = try rest.takeDebugRules()
     let isFixed = !rules.failures.isEmpty || !rules.transitions.isEmpty
     let values = try rest.take(NodeSchemas.debug)
@@ -333,7 +328,7 @@ struct NodeOpener {
       rules.failures += read.failures
       rules.transitions += read.transitions
     }
-    let below = try store(image, access: access, locks)
+    let below = try store(image, use.changed(by: common))
     let name = below.name.debugged(
       configuration: values.text("config"), shown, rulesInOptions: isFixed)
     return OpenedStore(
@@ -346,30 +341,29 @@ struct NodeOpener {
   }
 
   /// The disk of an image as a file for another format.
-  private mutating func diskStore(_ node: NodeOptions, _ access: FileAccess, _ locks: ImageLocks)
-    throws(EngineError) -> OpenedStore
-  {
-    if let plain = try plainFile(node) {
+  private mutating func diskStore(_ node: NodeOptions, _ use: NodeUse) throws(EngineError) -> OpenedStore {
+    if let (plain, common) = try plainFile(node) {
       try countNode()
-      var file = try store(plain, access: access, locks.adjusted(to: node, access: access))
+      var file = try store(plain, use.changed(by: common))
       file.name = file.name.holding(format: FormatCatalog.plain.name, []).asFile
       return file
     }
-    var locks = locks
+    var use = use
     // What lies in the disk may well have tables.
-    locks.request = locks.request.forFile(holding: .tables, access: access)
-    let members = try chain(node, access: access, locks)
+    use.locks.request = use.locks.request.forFile(holding: .tables, access: use.access)
+    let members = try chain(node, use)
     return OpenedStore(
-      store: DiskStore(ImageChain(members: members, access: access)), path: members[0].path,
+      store: DiskStore(ImageChain(members: members, access: use.access)), path: members[0].path,
       name: members[0].nodeName.asFile)
   }
 
-  /// The file of a raw node that is nothing but its file. As that file, it can grow.
-  private func plainFile(_ node: NodeOptions) throws(EngineError) -> NodeOptions? {
+  /// The file of a raw node that is nothing but its file, and what the node says of itself. As that file, it can
+  /// grow.
+  private func plainFile(_ node: NodeOptions) throws(EngineError) -> (NodeOptions, OptionValues)? {
     var rest = node
     guard rest.take("driver") == FormatCatalog.plain.name else { return nil }
     let file = rest.takeChild("file")
-    _ = try takeCommon(&rest)
-    return rest.isEmpty && !file.isEmpty ? file : nil
+    let common = try takeCommon(&rest)
+    return rest.isEmpty && !file.isEmpty ? (file, common) : nil
   }
 }

@@ -1,6 +1,6 @@
 /// Options that nodes have whatever their driver is, and those of the drivers that are no formats.
 enum NodeSchemas {
-  /// `node-name` and hints for caches and discards change nothing of what a command does.
+  /// `node-name` and hints for discards change nothing of what a command does.
   static let everyNode = OptionSchema([
     .init("read-only", .flag, "Never write to it"),
     .init("auto-read-only", .flag, "Open it for reading only where it cannot be written"),
@@ -50,5 +50,15 @@ enum NodeSchemas {
     if let text = values.text("discard"), !["ignore", "off", "unmap", "on"].contains(text) {
       throw .invalid("Invalid discard option")
     }
+  }
+}
+
+extension CacheMode {
+  /// As a node says of itself (`NodeSchemas.everyNode`), and where it says nothing as it is around it.
+  func changed(by node: OptionValues) -> CacheMode {
+    var mode = self
+    if let isDirect = node.flag("cache.direct") { mode.isDirect = isDirect }
+    if let skipsFlushes = node.flag("cache.no-flush") { mode.skipsFlushes = skipsFlushes }
+    return mode
   }
 }

@@ -24,7 +24,7 @@ struct BitmapImage {
 
   func open(_ access: FileAccess = .readWrite) throws -> ImageChain {
     var options = OpenOptions(format: "qcow2", access: access)
-    options.flushing = .never
+    options.cache = .unflushed
     return try ImageOpener.open(path, options)
   }
 

@@ -17,7 +17,7 @@ import Testing
 
   private func open(_ folder: TemporaryFolder) throws -> ImageChain {
     var options = OpenOptions(format: "qcow2", access: .readWrite)
-    options.flushing = .never
+    options.cache = .unflushed
     return try ImageOpener.open(folder.file("image"), options)
   }
 

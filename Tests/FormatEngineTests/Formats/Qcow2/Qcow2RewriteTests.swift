@@ -14,7 +14,7 @@ import Testing
     let path = folder.file("image")
     let request = CreateRequest(
       path: path, virtualSize: size, options: values, references: ReferenceOpener())
-    try Qcow2Format.create(on: try FileStore.create(path, flushing: .never), request)
+    try Qcow2Format.create(on: try FileStore.create(path, cache: .unflushed), request)
     return try Files.read(path)
   }
 

@@ -21,7 +21,7 @@ struct SnapshotfulDisk {
 
   private static func open(_ path: String) throws -> ImageChain {
     var options = OpenOptions(format: "qcow2", access: .readWrite)
-    options.flushing = .never
+    options.cache = .unflushed
     return try ImageOpener.open(path, options)
   }
 

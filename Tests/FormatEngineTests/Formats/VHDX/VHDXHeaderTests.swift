@@ -147,7 +147,7 @@ import Testing
   /// 64 MiB of BAT in a hole: next to nothing of it is read, and nothing is kept.
   @Test func largestDiskIsOpenedAtOnce() throws {
     try TemporaryFolder.with { folder in
-      let file = try FileStore.create(folder.file("big.vhdx"), flushing: .never)
+      let file = try FileStore.create(folder.file("big.vhdx"), cache: .unflushed)
       let size = 64 << 40
       try VHDXBytes.new(size, 1 << 20, 512).write(to: file)
       file.unlock()

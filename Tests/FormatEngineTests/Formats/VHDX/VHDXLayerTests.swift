@@ -64,7 +64,7 @@ private let mebibyte = 1 << 20
         var parent: VHDXParentLocator?
         if isDifferencing {
           model = ModelDisk(random.bytes(size))
-          let file = try FileStore.create(folder.file("p.vhdx"), flushing: .never)
+          let file = try FileStore.create(folder.file("p.vhdx"), cache: .unflushed)
           try VHDXBytes.new(size, 2 * mebibyte, sectorSize).write(to: file)
           file.unlock()
           let chain = try Self.open(folder.file("p.vhdx"), .readWrite)
@@ -73,7 +73,7 @@ private let mebibyte = 1 << 20
           let guid = try VHDXHeader.readCurrent(from: file).0.dataWriteGuid
           parent = try VHDXParentLocator(name: "p.vhdx", linkage: guid)
         }
-        let file = try FileStore.create(folder.file("x.vhdx"), flushing: .never)
+        let file = try FileStore.create(folder.file("x.vhdx"), cache: .unflushed)
         try VHDXBytes.new(size, blockMebibytes * mebibyte, sectorSize, false, parent).write(to: file)
         file.unlock()
         for session in 0..<2 {
@@ -107,7 +107,7 @@ private let mebibyte = 1 << 20
 
   static func open(_ path: String, _ access: FileAccess = .readOnly) throws -> ImageChain {
     var options = OpenOptions(format: "vhdx", access: access)
-    options.flushing = .never
+    options.cache = .unflushed
     return try ImageOpener.open(path, options)
   }
 
@@ -167,7 +167,7 @@ private let mebibyte = 1 << 20
   @Test(arguments: [1, 8, 32]) func emptyDiskIsOneForTheJudge(blockMiB: Int) throws {
     try TemporaryFolder.with { folder in
       let path = folder.file("empty.vhdx")
-      let store = try FileStore.create(path, emptying: true, flushing: .never)
+      let store = try FileStore.create(path, emptying: true, cache: .unflushed)
       try VHDXBytes.new(0, blockMiB << 20, 512).write(to: store)
       store.unlock()
       #expect(try ReferenceTool.content(of: path, format: "vhdx", in: folder) == [])

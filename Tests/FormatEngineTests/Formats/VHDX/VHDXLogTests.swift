@@ -221,7 +221,7 @@ struct VHDXTestEntry {
     try TemporaryFolder.with { folder in
       let path = folder.file("x.vhdx")
       try VHDXBytes.new(8 * mebibyte, mebibyte, 512).write(
-        to: try FileStore.create(path, flushing: .never))
+        to: try FileStore.create(path, cache: .unflushed))
       let chain = try VHDXLayerTests.open(path, .readWrite)
       // Two sectors of the log each time: more than two times around.
       for round in 0..<300 {
@@ -245,7 +245,7 @@ struct VHDXTestEntry {
   /// Many entries in one session without a flush of the caller's: the log takes them in turns.
   @Test func moreBATSectorsThanOneEntryHolds() throws {
     try TemporaryFolder.with { folder in
-      let file = try FileStore.create(folder.file("x.vhdx"), flushing: .never)
+      let file = try FileStore.create(folder.file("x.vhdx"), cache: .unflushed)
       try VHDXBytes.new(200 << 30, mebibyte, 512).write(to: file)
       file.unlock()
       let chain = try VHDXLayerTests.open(folder.file("x.vhdx"), .readWrite)

@@ -14,7 +14,7 @@ private let mebibyte = 1 << 20
   {
     _ = try folder.makeFolder("sub")
     let parent = folder.file("p.vhdx")
-    let file = try FileStore.create(parent, flushing: .never)
+    let file = try FileStore.create(parent, cache: .unflushed)
     try VHDXBytes.new(2 * mebibyte, mebibyte, 512).write(to: file)
     file.unlock()
     let chain = try VHDXLayerTests.open(parent, .readWrite)
@@ -24,7 +24,7 @@ private let mebibyte = 1 << 20
     locator.values["parent_linkage"] = try VHDXHeader.readCurrent(from: file).0.dataWriteGuid.description
     let child = folder.file("c.vhdx")
     try VHDXBytes.new(2 * mebibyte, mebibyte, 512, false, locator)
-      .write(to: try FileStore.create(child, flushing: .never))
+      .write(to: try FileStore.create(child, cache: .unflushed))
     return (parent, child)
   }
 
@@ -74,7 +74,7 @@ private let mebibyte = 1 << 20
         backing: BackingReference(name: parent, format: "vhdx"),
         options: OptionValues(VHDXFormat.createOptions),
         references: ReferenceOpener())
-      try VHDXFormat.create(on: try FileStore.create(request.path, flushing: .never), request)
+      try VHDXFormat.create(on: try FileStore.create(request.path, cache: .unflushed), request)
       #expect(try ImageOpener.open(request.path).readAll().allSatisfy { $0 == 1 })
       request.backing = BackingReference(name: parent, format: "raw")
       #expect(throws: EngineError.self) { try VHDXFormat.create(on: MemoryStore(), request) }
@@ -124,7 +124,7 @@ private let mebibyte = 1 << 20
         "relative_path": "p.vhdx",
       ])
       try VHDXBytes.new(2 * mebibyte, mebibyte, 512, false, locator)
-        .write(to: try FileStore.create(folder.file("d.vhdx"), flushing: .never))
+        .write(to: try FileStore.create(folder.file("d.vhdx"), cache: .unflushed))
       #expect(try ImageOpener.open(folder.file("d.vhdx")).readAll().allSatisfy { $0 == 1 })
     }
   }
@@ -137,7 +137,7 @@ private let mebibyte = 1 << 20
       for name in ["../p.vhdx", parent] {
         try VHDXBytes.new(
           2 * mebibyte, mebibyte, 512, false, try VHDXParentLocator(name: name, linkage: guid)
-        ).write(to: try FileStore.create(folder.file("sub/e.vhdx"), flushing: .never))
+        ).write(to: try FileStore.create(folder.file("sub/e.vhdx"), cache: .unflushed))
         var options = OpenOptions()
         #expect(try ImageOpener.open(folder.file("sub/e.vhdx"), options).members.count == 2)
         options.policy = ReferencePolicy(.folders([folder.file("sub")]))

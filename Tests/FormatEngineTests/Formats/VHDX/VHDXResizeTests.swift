@@ -11,7 +11,7 @@ private let mebibyte = 1 << 20
     try TemporaryFolder.with { folder in
       let path = folder.file("x.vhdx")
       try VHDXBytes.new(3 * mebibyte + 512, mebibyte, 512)
-        .write(to: try FileStore.create(path, flushing: .never))
+        .write(to: try FileStore.create(path, cache: .unflushed))
       var random = SeededRandom.fromEnvironment(or: 64)
       var model = ModelDisk(random.bytes(3 * mebibyte + 512))
       var chain = try VHDXLayerTests.open(path, .readWrite)
@@ -91,7 +91,7 @@ private let mebibyte = 1 << 20
   /// What comes into a differencing disk is zeros, though the parent is longer.
   @Test func longerParentDoesNotShowThrough() throws {
     try TemporaryFolder.with { folder in
-      let parent = try FileStore.create(folder.file("p.vhdx"), flushing: .never)
+      let parent = try FileStore.create(folder.file("p.vhdx"), cache: .unflushed)
       try VHDXBytes.new(4 * mebibyte, mebibyte, 512).write(to: parent)
       parent.unlock()
       let below = try VHDXLayerTests.open(folder.file("p.vhdx"), .readWrite)
@@ -101,7 +101,7 @@ private let mebibyte = 1 << 20
         name: "p.vhdx", linkage: try VHDXHeader.readCurrent(from: parent).0.dataWriteGuid)
       let path = folder.file("c.vhdx")
       try VHDXBytes.new(mebibyte + 512, mebibyte, 512, false, locator)
-        .write(to: try FileStore.create(path, flushing: .never))
+        .write(to: try FileStore.create(path, cache: .unflushed))
       let chain = try VHDXLayerTests.open(path, .readWrite)
       try chain.writeBytes([3], at: UInt64(mebibyte) + 5)
       try chain.resize(to: UInt64(3 * mebibyte))
