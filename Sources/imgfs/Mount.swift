@@ -31,6 +31,8 @@ enum Mount {
 
   private static func open(_ options: MountOptions) throws(EngineError) -> ImageChain {
     var opening = OpenOptions(format: options.format, access: .readOnly)
+    // The kernel keeps what was read of the files: it must stay true.
+    opening.sharing = .readersOnly
     opening.backing = options.followsBacking ? .follow : .ignore
     do throws(EngineError) {
       let chain = try ImageOpener.open(options.image, opening)

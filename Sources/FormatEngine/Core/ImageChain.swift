@@ -13,6 +13,8 @@ public struct ChainMember: Sendable {
   /// What it was opened by; nil for layers that stand for another, such as a snapshot.
   let node: NodeOptions?
   let cache: CacheMode
+  /// Its files that are locked.
+  let locked: LockedFiles?
 
   public init(layer: any ImageLayer, file: any ByteStore, path: String, formatName: String) {
     self.init(layer: layer, file: file, path: path, nodeName: NodeName(path: path), formatName: formatName)
@@ -20,11 +22,12 @@ public struct ChainMember: Sendable {
 
   init(
     layer: any ImageLayer, file: any ByteStore, path: String, nodeName: NodeName, formatName: String,
-    node: NodeOptions? = nil, isProbed: Bool = false, cache: CacheMode = .writeback
+    node: NodeOptions? = nil, isProbed: Bool = false, cache: CacheMode = .writeback, locked: LockedFiles? = nil
   ) {
     self.node = node
     self.isProbed = isProbed
     self.cache = cache
+    self.locked = locked
     self.layer = layer
     self.file = file
     self.path = path
@@ -42,10 +45,15 @@ public struct ChainMember: Sendable {
 
   /// The files of the host that it lies in, but for those that the image names itself.
   public var hostFiles: [FileStore] {
+    if let file = file.hostFile { return [file] }
     let file = (file as? DebugStore)?.below ?? file
-    if let disk = (file as? DiskStore)?.disk { return disk.members.flatMap(\.hostFiles) }
-    return (file as? FileStore).map { [$0] } ?? []
+    return (file as? DiskStore)?.disk.members.flatMap(\.hostFiles) ?? []
   }
+}
+
+extension ByteStore {
+  /// The file of the host that it is, with or without rules for its failures.
+  var hostFile: FileStore? { ((self as? DebugStore)?.below ?? self) as? FileStore }
 }
 
 /// Where guest bytes are: the depth of the layer that answers, 0 for the top, and its extent.
@@ -97,7 +105,8 @@ public final class ImageChain: Sendable {
   public func replacing(layerAt depth: Int, with layer: any ImageLayer) -> ImageChain {
     let old = members[depth]
     let top = ChainMember(
-      layer: layer, file: old.file, path: old.path, nodeName: old.nodeName, formatName: old.formatName)
+      layer: layer, file: old.file, path: old.path, nodeName: old.nodeName, formatName: old.formatName,
+      locked: old.locked)
     return ImageChain(members: [top] + members[(depth + 1)...])
   }
 
@@ -106,9 +115,10 @@ public final class ImageChain: Sendable {
     try writer?.flush()
   }
 
-  /// As `flush`, and the image says of itself that nobody is writing to it any more. Nothing is to be
-  /// written afterwards.
+  /// As `flush`, and the image says of itself that nobody is writing to it any more; others may open it. Nothing is
+  /// to be written afterwards.
   public func close() throws(EngineError) {
+    defer { members[0].locked?.unlock() }
     try writer?.close()
   }
 

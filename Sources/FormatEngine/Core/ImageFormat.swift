@@ -47,6 +47,15 @@ public struct LayerRequest: Sendable {
 }
 
 extension LayerRequest {
+  /// The file that takes the place of the one that the image names for `role`, locked.
+  func given(_ role: String, holding content: FileContent) throws(EngineError) -> NamedStore? {
+    guard let given = files[role] else { return nil }
+    if let file = given.store.hostFile {
+      try references.locks.lock(file, holding: content, access: access)
+    }
+    return given
+  }
+
   /// For formats that can only be read.
   func requireReadOnly() throws(EngineError) {
     guard access == .readOnly else { throw EngineError(.readOnly, "Image is read-only") }
@@ -67,11 +76,14 @@ public protocol ImageFormat: Sendable {
   static var numberedFileRoles: [String] { get }
   /// Whether an image can lie over another one.
   static var supportsBacking: Bool { get }
+  /// What the file holds: it says who else may write to it.
+  static var fileContent: FileContent { get }
   static func open(_ file: any ByteStore, _ request: LayerRequest) throws(EngineError) -> any ImageLayer
 }
 
 extension ImageFormat {
   public static var numberedFileRoles: [String] { [] }
+  public static var fileContent: FileContent { .tables }
 }
 
 /// What a format needs to make a new image.

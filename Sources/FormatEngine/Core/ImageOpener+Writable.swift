@@ -1,6 +1,7 @@
 extension ImageOpener {
   /// The layers of an opened chain from `depth` on as a disk of its own that can be written: its file is opened
-  /// once more, as it was before. `options` are those that the whole chain was opened with.
+  /// once more, as it was before. `options` are those that the whole chain was opened with. Locks of the chain's files
+  /// are no obstacle, and reach as far as both need.
   public static func reopenForWriting(
     _ chain: ImageChain, from depth: Int, _ options: OpenOptions
   ) throws(EngineError) -> ImageChain {
@@ -11,7 +12,12 @@ extension ImageOpener {
     var options = options
     options.cache = old.cache
     var opener = NodeOpener(options)
-    let top = try opener.file(node, access: .readWrite, wasProbed: old.isProbed)
+    var use = NodeUse(options, access: .readWrite)
+    use.locks.request.shared.remove(.resize)
+    if chain.virtualSize > old.layer.virtualSize { use.locks.request.taken.insert(.resize) }
+    use.locks.older = old.locked
+    use.wasProbed = old.isProbed
+    let top = try opener.file(node, use)
     guard old.hostFiles.map(\.identity) == top.hostFiles.map(\.identity) else {
       throw EngineError(.notFound, "'\(old.path)' is another file now", path: old.path)
     }

@@ -14,6 +14,12 @@ public struct OpenOptions: Sendable {
   public var policy: ReferencePolicy = .anywhere
   /// Of every file that is opened.
   public var cache: CacheMode = .writeback
+  /// Who else may change the image meanwhile.
+  public var sharing: Sharing = .asFormatAllows
+  /// False for commands that only say what an image is: its bytes need make no sense.
+  public var readsContent = true
+  /// Set by commands that give the disk another size.
+  public var changesSize = false
   /// For commands that explain an image: damaged ones open, and no file that the image names is touched.
   public var isForInspection = false
   /// Parents that an image tells by an id only are searched for, also where they are not to be opened.
@@ -53,9 +59,11 @@ public enum ImageOpener {
   {
     var node = image.node
     if let format = options.format { node["driver"] = .text(format) }
+    if options.sharing == .anybody { node["force-share"] = .text("on") }
     for (key, value) in options.layerOptions { node[key] = .text(value) }
     var opener = NodeOpener(options)
-    return ImageChain(members: try opener.chain(node, access: options.access), access: options.access)
+    let members = try opener.chain(node, NodeUse(options, access: options.access))
+    return ImageChain(members: members, access: options.access)
   }
 
   /// The format of a file by its first bytes.

@@ -77,6 +77,8 @@ public struct ReferencePolicy: Sendable {
 public struct ReferenceOpener: Sendable {
   public var policy: ReferencePolicy
   public var cache: CacheMode
+  /// Locks the files.
+  public var locks: ImageLocks = .none
   /// False: no file is opened at all, for commands that must not touch what an image names.
   public var isEnabled: Bool
   /// Whether folders may be searched for what an image tells by an id only: what lies below it is wanted.
@@ -103,12 +105,16 @@ public struct ReferenceOpener: Sendable {
   /// Whether files of a role are opened at all.
   public func opens(_ role: ReferencePolicy.Role) -> Bool { isEnabled || checkedRoles.contains(role) }
 
-  /// The file `name` that the image at `path` names, opened.
+  /// The file `name` that the image at `path` names, opened. `content`: what it is to the image; nil for one that is only
+  /// looked at, which needs no lock.
   public func open(
-    _ name: String, for role: ReferencePolicy.Role, namedBy path: String, access: FileAccess
+    _ name: String, for role: ReferencePolicy.Role, namedBy path: String, access: FileAccess,
+    holding content: FileContent?
   ) throws(EngineError) -> FileStore {
     let target = try policy.resolve(name, for: role, namedBy: path)
-    return try FileStore.open(target, access: access, cache: cache)
+    let file = try FileStore.open(target, access: access, cache: cache)
+    if let content { try locks.lock(file, holding: content, access: access) }
+    return file
   }
 
   /// A new, empty file `name` for the image at `path`.

@@ -43,8 +43,11 @@ public enum Committer {
     throws(EngineError)
   {
     guard depth == 1, let layer = chain.top as? any ParentRecording else { return }
-    try chain.changingWhole { () throws(EngineError) in try layer.recordState(ofParent: base.top) }
-    try chain.close()
+    try chain.changingWhole { () throws(EngineError) in
+      try layer.recordState(ofParent: base.top)
+      // The image stays locked: it may be emptied yet.
+      try layer.close()
+    }
   }
 
   /// Lets go of what the top stores, when the layer below has all of it.

@@ -77,6 +77,9 @@ public enum ImageCreator {
       var options = OpenOptions(format: backing.format)
       options.policy = policy.trusting(path)
       options.secrets = secrets
+      // A guest may be writing to it: only its header is read.
+      options.sharing = .anybody
+      options.readsContent = false
       // Its size can be had without its key.
       options.isForInspection = true
       return try ImageOpener.open(options.policy.specification(of: backing, namedBy: path), options)
@@ -109,6 +112,7 @@ public enum ImageCreator {
     let existed = HostFiles.identity(of: plain) != nil
     // Its old content stays until the format has found nothing wrong with the options.
     let file = try FileStore.create(plain, emptying: false, cache: cache)
+    if format.fileContent == .tables { try file.lock(.creationOfTables) }
     var request = CreateRequest(
       path: plain, virtualSize: virtualSize, backing: backing, options: options,
       references: ReferenceOpener(policy: policy.trusting(plain), cache: cache))

@@ -10,6 +10,7 @@ public final class FileStore: ByteStore {
   public let kind: HostFiles.Kind
   let descriptor: HostDescriptor
   let cache: CacheMode
+  let locks: FileLock
   /// Moves the bytes where the host's cache is not to see them.
   let direct: DirectTransfer?
   /// Changes that were not on disk when they returned.
@@ -23,6 +24,7 @@ public final class FileStore: ByteStore {
     self.descriptor = descriptor
     self.isWritable = isWritable
     self.cache = cache
+    locks = FileLock(descriptor: descriptor.number)
     identity = HostFiles.Identity(device: UInt64(status.st_dev), inode: UInt64(status.st_ino))
     kind = HostFiles.kind(ofMode: status.st_mode)
     direct = cache.isDirect ? DirectTransfer(descriptor, kind, cache) : nil
@@ -33,6 +35,7 @@ public final class FileStore: ByteStore {
     Trace.emit(.fileClose, "path \"\(path)\" fd \(descriptor.number)")
     // Nothing of it stays in the page cache. An error is for who flushes next.
     if let direct, direct.usesCache { try? flush() }
+    locks.release()
     close(descriptor.number)
   }
 
@@ -51,8 +54,20 @@ public final class FileStore: ByteStore {
     return try adopt(number, place, access == .readWrite, cache)
   }
 
-  /// Makes a new file, or opens an existing one, emptied unless told otherwise. A file system without O_DIRECT is no
-  /// error here: who opens the finished image is told.
+  /// Keeps others from what `request` does not share, and looks whether they allow what it takes (`FileLock`), until
+  /// `unlock` or the end of the store. More can be asked for later.
+  ///
+  /// `mode`: nil is that of before, at first `auto`. `older`: an open of the same file that is no obstacle, and that holds this one's locks, too.
+  public func lock(_ request: LockRequest, _ mode: LockMode? = nil, continuing older: FileStore? = nil)
+    throws(EngineError)
+  {
+    try locks.take(request, mode, path: path, continuing: older)
+  }
+
+  public func unlock() { locks.release() }
+
+  /// Makes a new file, or opens an existing one, emptied unless told otherwise. It is locked before that. A file
+  /// system without O_DIRECT is no error here: who opens the finished image is told.
   public static func create(
     _ path: String, emptying: Bool = true, cache: CacheMode = .writeback
   ) throws(EngineError) -> FileStore {
@@ -65,6 +80,7 @@ public final class FileStore: ByteStore {
     }
     guard number >= 0 else { throw .systemCall("Could not create '\(path)'", errno: errno, path: path) }
     let store = try adopt(number, place, true, cache)
+    try store.lock(.creation)
     if emptying && store.kind == .regular { try store.resize(to: 0) }
     return store
   }

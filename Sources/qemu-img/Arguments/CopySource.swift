@@ -5,11 +5,13 @@ enum CopySource {
   case disks([ImageChain])
   case stream(any SequentialDisk, name: String)
 
-  static func open(_ names: [String], _ image: ImageArguments, cache: CacheMode = .writeback)
-    throws(VerbFailure) -> CopySource
-  {
+  static func open(
+    _ names: [String], _ image: ImageArguments, cache: CacheMode = .writeback,
+    sharing: Sharing = .asFormatAllows
+  ) throws(VerbFailure) -> CopySource {
     var opening = OpenOptions()
     opening.cache = cache
+    opening.sharing = sharing
     var disks: [ImageChain] = []
     for name in names {
       guard let stream = try image.openStream(name) else {

@@ -9,6 +9,8 @@ struct ImageArguments {
   private(set) var secrets = SecretStore()
   /// Empty: images may name any file.
   private var allowedFolders: [AllowedFolder] = []
+  /// Who else may change the images: anybody with `-U`.
+  private(set) var sharing = Sharing.asFormatAllows
 
   /// Takes an option that belongs here; others are wrong. A command asks its own first.
   mutating func take(_ option: GivenOption) throws(VerbFailure) {
@@ -20,7 +22,7 @@ struct ImageArguments {
       let folder = option.value
       allowedFolders.append(
         try attempt("--allow-path: ") { () throws(EngineError) in try AllowedFolder(folder) })
-    case "force-share": break  // Images are never locked here.
+    case "force-share": sharing = .anybody
     default: throw option.failure
     }
   }
@@ -34,7 +36,9 @@ struct ImageArguments {
   func open(_ name: String, _ options: OpenOptions = OpenOptions(), exitStatus: CInt = 1)
     throws(VerbFailure) -> ImageChain
   {
-    try open(name, options, format: format, isOptions: usesImageOptions, exitStatus: exitStatus)
+    var options = options
+    if sharing == .anybody { options.sharing = .anybody }
+    return try open(name, options, format: format, isOptions: usesImageOptions, exitStatus: exitStatus)
   }
 
   /// The disk that comes out of `name` where that means a pipe, nil where it means anything else.
@@ -56,6 +60,13 @@ struct ImageArguments {
     if isOptions && format != nil {
       throw VerbFailure("--image-opts and --format are mutually exclusive", exitStatus: exitStatus)
     }
+    let specification = try attempt("Could not open '\(name)': ", exitStatus: exitStatus) {
+      () throws(EngineError) in
+      isOptions ? ImageSpecification(options: name) : try ImageSpecification(name: name)
+    }
+    if isOptions && options.sharing == .anybody && specification.refusesForcedSharing {
+      throw VerbFailure("--force-share/-U conflicts with image options", exitStatus: exitStatus)
+    }
     var options = options
     options.format = format
     options.secrets = secrets
@@ -64,8 +75,7 @@ struct ImageArguments {
     options.policy = isOwn ? policy.trusting((try? ImageName.plainPath(name)) ?? name) : policy
     options.note = Console.note
     let chain = try attempt("Could not open '\(name)': ", exitStatus: exitStatus) { () throws(EngineError) in
-      try ImageOpener.open(
-        isOptions ? ImageSpecification(options: name) : ImageSpecification(name: name), options)
+      try ImageOpener.open(specification, options)
     }
     if options.access == .readWrite, format == nil, !isOptions, chain.members[0].formatName == "raw" {
       Self.warnOfGuess(name)

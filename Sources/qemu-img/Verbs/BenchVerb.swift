@@ -55,7 +55,7 @@ enum BenchVerb {
   private struct Arguments {
     var image = ImageArguments()
     var options = BenchmarkOptions()
-    var (writes, drains, isShared) = (false, true, false)
+    var (writes, drains) = (false, true)
     var pattern: UInt8 = 0
     /// 0: none.
     var flushInterval = 0
@@ -84,9 +84,7 @@ enum BenchVerb {
         guard let mode = CacheMode.named(option.value) else { throw VerbFailure("Invalid cache mode") }
         cache = mode
       case "write": writes = true
-      default:
-        if option.key == "force-share" { isShared = true }
-        try image.take(option)
+      default: try image.take(option)
       }
     }
 
@@ -151,9 +149,6 @@ enum BenchVerb {
   private static func open(_ name: String, _ arguments: Arguments) throws(VerbFailure) -> ImageChain {
     var opening = OpenOptions(access: arguments.writes ? .readWrite : .readOnly)
     opening.cache = arguments.cache
-    if arguments.isShared && arguments.writes {
-      throw VerbFailure("Could not open '\(name)': force-share=on can only be used with read-only images")
-    }
     let chain = try arguments.image.open(name, opening)
     try attempt("Could not open '\(name)': ") { () throws(EngineError) in
       try Benchmark.check(chain, arguments.options)

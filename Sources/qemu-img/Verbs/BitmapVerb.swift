@@ -90,10 +90,13 @@ enum BitmapVerb {
     if sourceFile != nil && !actions.contains(where: { $0.name == "merge" }) {
       throw VerbFailure("Merge bitmap source file only supported with --merge")
     }
-    let image = try imageArguments.open(parsed.operands[0], OpenOptions(access: .readWrite))
+    // A bitmap is its image's own, whatever lies below.
+    var options = OpenOptions(access: .readWrite)
+    options.backing = .ignore
+    let image = try imageArguments.open(parsed.operands[0], options)
+    options.access = .readOnly
     let source = try sourceFile.map { (name) throws(VerbFailure) in
-      try imageArguments.open(
-        name, OpenOptions(), format: sourceFormat, isOptions: false)
+      try imageArguments.open(name, options, format: sourceFormat, isOptions: false)
     }
     try change(
       image, source ?? image, bitmap: parsed.operands[1], actions, granularity: granularity ?? 0)

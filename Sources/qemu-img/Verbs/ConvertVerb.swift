@@ -32,7 +32,8 @@ enum ConvertVerb {
       isShown: arguments.showsProgress && !arguments.isQuiet, step: 1, target: arguments.target)
     line.show(0)
     defer { line.end() }
-    var source = try CopySource.open(arguments.sources, arguments.source, cache: arguments.cache.source)
+    var source = try CopySource.open(
+      arguments.sources, arguments.source, cache: arguments.cache.source, sharing: .readersOnly)
     let bitmaps = arguments.copiesBitmaps ? try self.bitmaps(of: source, arguments) : nil
     if let choice = arguments.snapshot { source = try snapshot(choice, of: source) }
     let byteCount = try source.byteCount()

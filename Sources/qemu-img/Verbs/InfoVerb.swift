@@ -44,6 +44,8 @@ enum InfoVerb {
     options.backing = .ignore
     options.searchesForParents = wholeChain
     options.isForInspection = true
+    options.readsContent = false
+    options.sharing = image.sharing
     var chain = try image.open(name, options)
     var current = name
     var images: [ImageInfo] = []

@@ -27,6 +27,8 @@ enum RebaseVerb {
     var backingCache = CacheMode.writeback
     /// Nil and empty both mean none.
     var backing: (file: String?, format: String?)
+    /// Who else may change the new backing file. The image itself is nobody else's.
+    var sharing = Sharing.asFormatAllows
     var (isUnsafe, compresses, showsProgress, isQuiet) = (false, false, false, false)
 
     /// What the image is to record.
@@ -51,6 +53,7 @@ enum RebaseVerb {
       case "compress": request.compresses = true
       case "progress": request.showsProgress = true
       case "quiet": request.isQuiet = true
+      case "force-share": request.sharing = .anybody
       default: try request.image.take(option)
       }
     }
@@ -111,6 +114,7 @@ enum RebaseVerb {
         of: reference, namedBy: overlay.members[0].path)
       var options = OpenOptions()
       (options.secrets, options.policy) = (request.image.secrets, request.image.policy)
+      options.sharing = request.sharing
       options.cache = request.backingCache
       let backing = try ImageOpener.open(specification, options)
       let identity = (overlay.members[0].file as? FileStore)?.identity

@@ -41,7 +41,9 @@ enum ResizeVerb {
     }
     guard parsed.operands.count == 1 else { throw .usage("Expecting image file name and size") }
     let change = try SizeChange(sizeText)
-    let chain = try image.open(parsed.operands[0], OpenOptions(access: .readWrite))
+    var options = OpenOptions(access: .readWrite)
+    options.changesSize = true
+    let chain = try image.open(parsed.operands[0], options)
     let size = try newSize(change, of: chain, preallocation, mayShrink: mayShrink)
     let line = ProgressLine(isShown: false, step: 1)
     Interruption.endsWork()

@@ -30,7 +30,6 @@ enum SnapshotVerb {
     var image = ImageArguments()
     var options = OpenOptions(access: .readWrite)
     var actions: [Action] = []
-    var sharesByForce = false
     for option in parsed.options {
       switch option.key {
       case "help": return verb.showHelp()
@@ -39,7 +38,6 @@ enum SnapshotVerb {
       case "create": actions.append(.create(option.value))
       case "delete": actions.append(.delete(option.value))
       case "quiet": break
-      case "force-share": sharesByForce = true
       default: try image.take(option)
       }
     }
@@ -48,9 +46,6 @@ enum SnapshotVerb {
     let name = parsed.operands[0]
     // Without an action there is only the image to be opened, as with qemu-img.
     if case .list? = actions.first { options.access = .readOnly }
-    if sharesByForce && options.access == .readWrite {
-      throw VerbFailure("Could not open '\(name)': force-share=on can only be used with read-only images")
-    }
     let chain = try image.open(name, options)
     if let action = actions.first { try perform(action, on: chain) }
     return 0

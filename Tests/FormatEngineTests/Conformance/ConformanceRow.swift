@@ -222,6 +222,7 @@ struct EngineImage {
     }
     let file = try FileStore.create(path, cache: .unflushed)
     try type.create(on: file, request)
+    file.unlock()
     open.cache = .unflushed
     let chain = try ImageOpener.open(path, open)
     let unit = max(Int(chain.top.clusterSize), 4096)

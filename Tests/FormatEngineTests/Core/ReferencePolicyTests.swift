@@ -137,7 +137,7 @@ import Testing
       while opened < 300 || refused < 300, Date() < end {
         guard
           let file = try? opener.open(
-            "name", for: .backingFile, namedBy: folder.file("images/top"), access: .readOnly)
+            "name", for: .backingFile, namedBy: folder.file("images/top"), access: .readOnly, holding: nil)
         else {
           refused += 1
           continue

@@ -25,6 +25,8 @@ import Testing
           #expect(try made.content(last) == before, story)
           let map = try ReferenceTool.map(made.topName, format: "qcow2", folder: folder.path)
           #expect(!map.contains { $0.depth == 0 && $0.isData }, story)
+        } else {
+          try chain.close()
         }
         #expect(try made.damage() == "", story)
       }

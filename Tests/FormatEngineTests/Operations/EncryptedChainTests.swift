@@ -57,6 +57,7 @@ import Testing
       #expect(ModelDisk.firstDifference(try chain.readAll(), model.bytes) == nil)
       #expect(try chain.locate(at: 65_000, limit: 1).extent.isEncrypted == upper)
       #expect(try chain.locate(at: 400_000, limit: 1).extent.isEncrypted == lower)
+      try chain.close()
       let keys = (upper ? ",encrypt.key-secret=high" : "") + (lower ? ",backing.encrypt.key-secret=low" : "")
       let result = try ReferenceTool.qemuImg.run(
         [

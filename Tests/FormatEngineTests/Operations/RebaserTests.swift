@@ -12,6 +12,7 @@ import Testing
     }
     try Rebaser.copyDifferences(into: overlay, from: backing, compress: compress)
     try Rebaser.setBacking(of: overlay, to: name.map { BackingReference(name: $0, format: format) })
+    try overlay.close()
   }
 
   @Test func imagesReadTheSameOverAnotherFile() throws {
@@ -71,6 +72,7 @@ import Testing
       try Rebaser.copyDifferences(into: overlay, from: backing)
       try Files.write(kept, to: base.path)
       try Rebaser.setBacking(of: overlay, to: BackingReference(name: "b", format: "qcow2"))
+      try overlay.close()
       #expect(try ReferenceTool.content(of: folder.file("top"), format: "qcow2", in: folder) == before)
       let map = try ReferenceTool.map("top", format: "qcow2", folder: folder.path)
       let own = map.filter { $0.depth == 0 }

@@ -34,6 +34,9 @@ public struct ImageSpecification: Sendable {
 
   init(node: NodeOptions) { self.node = node }
 
+  /// Whether the options say that others are to be kept out, or something that means neither.
+  public var refusesForcedSharing: Bool { (node["force-share"]?.text).map { $0 != "on" } ?? false }
+
   /// Whether something of the tree can hide where its bytes lie; a path has just one file.
   public var isPath: Bool { node.values.count == 1 && node.hasText("file.filename") }
 }

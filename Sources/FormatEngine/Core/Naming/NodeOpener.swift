@@ -26,38 +26,33 @@ struct NodeOpener {
   private struct OpenedImage {
     let member: ChainMember
     let below: Below
+    let use: NodeUse
   }
 
   /// The image that the node describes, and all that lies below it.
-  mutating func chain(_ node: NodeOptions, access: FileAccess) throws(EngineError) -> [ChainMember] {
-    try chain(node, access, options.cache)
-  }
-
-  private mutating func chain(_ node: NodeOptions, _ access: FileAccess, _ cache: CacheMode)
-    throws(EngineError) -> [ChainMember]
-  {
-    var image = try image(node, access, cache)
+  mutating func chain(_ node: NodeOptions, _ use: NodeUse) throws(EngineError) -> [ChainMember] {
+    var image = try image(node, use)
     var members = [image.member]
     while options.backing == .follow {
       do throws(EngineError) {
         guard let next = try specification(image.below, of: image.member) else { break }
         let child = image.member.layer as? any ParentChecking
-        image = try self.image(next, .readOnly, image.member.cache)
+        image = try self.image(next, image.use.forBacking(of: image.member))
         try child?.checkParent(image.member.layer, path: image.member.path)
       } catch {
         throw error.whileTrying("Could not open backing file")
       }
       members.append(image.member)
     }
+    for member in members { try member.locked?.complete() }
     return members
   }
 
-  /// The image that the node describes, without what lies below it. `wasProbed`: the node's format is what was
-  /// found when it was opened before.
-  mutating func file(_ node: NodeOptions, access: FileAccess, wasProbed: Bool) throws(EngineError)
-    -> ChainMember
-  {
-    try image(node, access, options.cache, wasProbed: wasProbed).member
+  /// The image that the node describes, without what lies below it.
+  mutating func file(_ node: NodeOptions, _ use: NodeUse) throws(EngineError) -> ChainMember {
+    let member = try image(node, use).member
+    try member.locked?.complete()
+    return member
   }
 
   private func specification(_ below: Below, of parent: ChainMember) throws(EngineError) -> NodeOptions? {
@@ -86,11 +81,7 @@ struct NodeOpener {
 
   // MARK: Formats
 
-  /// `cache`: the mode of what it belongs to, which holds where the node says nothing else.
-  private mutating func image(
-    _ node: NodeOptions, _ access: FileAccess, _ cache: CacheMode, wasProbed: Bool = false
-  ) throws(EngineError) -> OpenedImage
-  {
+  private mutating func image(_ node: NodeOptions, _ use: NodeUse) throws(EngineError) -> OpenedImage {
     try countNode()
     var rest = node
     let driver = rest.take("driver")
@@ -104,15 +95,16 @@ struct NodeOpener {
     }
     if driver == NodeSchemas.debugDriver, let image = transparent(node) {
       // Nothing fails: the image below it answers for itself.
-      return try self.image(image, access, cache)
+      return try self.image(image, use)
     }
     if let driver, isProtocol(driver) {
-      let store = try store(node, access, cache)
-      let layer = try FormatCatalog.plain.open(store.store, request(store.path, access, cache))
+      let store = try store(node, use)
+      try store.lock(holding: .disk, access: use.access)
+      let layer = try FormatCatalog.plain.open(store.store, request(store.path, use))
       let member = ChainMember(
         layer: layer, file: store.store, path: store.path, nodeName: store.name, formatName: driver,
-        node: node, cache: cache)
-      return OpenedImage(member: member, below: .nothing)
+        node: node, cache: use.cache, locked: use.locks.files)
+      return OpenedImage(member: member, below: .nothing, use: use)
     }
     guard driver != nil || !fileNode.isEmpty else { throw .invalid("Must specify either driver or file") }
     var format: (any ImageFormat.Type)?
@@ -122,40 +114,41 @@ struct NodeOpener {
     }
     guard !fileNode.isEmpty else { throw .invalid("A block device must be specified for \"file\"") }
     let common = try takeCommon(&rest)
-    let cache = cache.changed(by: common)
-    let file = try store(fileNode, access, cache)
+    let use = try use.changed(by: common)
+    let file = try store(fileNode, use)
     let found: any ImageFormat.Type
     if let format { found = format } else { found = try ImageOpener.probe(file.store, path: file.path) }
-    let host = (file.store as? DebugStore)?.below ?? file.store
-    if let identity = (host as? FileStore)?.identity {
-      var options: [String: String] = [:]
-      for option in found.layerOptions.options where option.changesContent {
-        options[option.name] = rest[option.name]?.text
-      }
-      guard seen.insert(SeenDisk(file: identity, options: options)).inserted else {
+    var choices: [String: String] = [:]
+    for option in found.layerOptions.options where option.changesContent {
+      choices[option.name] = rest[option.name]?.text
+    }
+    if let identity = file.store.hostFile?.identity {
+      guard seen.insert(SeenDisk(file: identity, options: choices)).inserted else {
         throw .corrupt("The chain of backing files is a loop: it comes back to '\(file.path)'")
       }
     }
+    // A piece of a file is not as long as the file.
+    let isPiece = found == FormatCatalog.plain && !choices.isEmpty
+    try file.lock(holding: isPiece ? .guestBytes : found.fileContent, access: use.access)
     // Opened once more, it is not probed again.
     var node = node
     node["driver"] = .text(found.name)
-    guard common.flag("read-only") != true || access == .readOnly else { throw Self.readOnly }
-    return try open(
-      found, over: file, access, cache, &rest, node, isProbed: format == nil || wasProbed)
+    guard common.flag("read-only") != true || use.access == .readOnly else { throw Self.readOnly }
+    return try open(found, over: file, use, &rest, node, isProbed: format == nil || use.wasProbed)
   }
 
   /// Opens a file's content as a format, with what is left of the node's options.
   private mutating func open(
-    _ format: any ImageFormat.Type, over file: OpenedStore, _ access: FileAccess, _ cache: CacheMode,
-    _ rest: inout NodeOptions, _ node: NodeOptions, isProbed: Bool
+    _ format: any ImageFormat.Type, over file: OpenedStore, _ use: NodeUse, _ rest: inout NodeOptions,
+    _ node: NodeOptions, isProbed: Bool
   ) throws(EngineError) -> OpenedImage {
     var shown: [InfoField] = []
-    var request = request(file.path, access, cache)
+    var request = request(file.path, use)
     request.isProbed = isProbed
     for role in format.fileRoles + rest.numberedChildren(format.numberedFileRoles) {
       let child = rest.takeChild(role)
       guard !child.isEmpty else { continue }
-      let opened = try store(child, access, cache)
+      let opened = try store(child, use)
       request.files[role] = NamedStore(role: role, path: opened.path, store: opened.store)
       shown.append(InfoField(role, opened.name.info))
     }
@@ -176,13 +169,13 @@ struct NodeOpener {
     let layer = try format.open(file.store, request)
     Trace.emit(
       .imageOpen,
-      "path \"\(file.path)\" format \(format.name) size \(layer.virtualSize) writable \(access == .readWrite)"
+      "path \"\(file.path)\" format \(format.name) size \(layer.virtualSize) writable \(use.access == .readWrite)"
     )
     let name = file.name.holding(format: format.name, shown)
     let member = ChainMember(
       layer: layer, file: file.store, path: file.path, nodeName: name, formatName: format.name,
-      node: node, isProbed: isProbed, cache: cache)
-    return OpenedImage(member: member, below: below)
+      node: node, isProbed: isProbed, cache: use.cache, locked: use.locks.files)
+    return OpenedImage(member: member, below: below, use: use)
   }
 
   private func takeBelow(_ rest: inout NodeOptions, supportsBacking: Bool) throws(EngineError) -> Below {
@@ -200,13 +193,14 @@ struct NodeOpener {
 
   private static let readOnly = EngineError(.readOnly, "Block node is read-only")
 
-  private func request(_ path: String, _ access: FileAccess, _ cache: CacheMode) -> LayerRequest {
+  private func request(_ path: String, _ use: NodeUse) -> LayerRequest {
     var references = ReferenceOpener(
-      policy: options.policy, cache: cache, isEnabled: !options.isForInspection)
+      policy: options.policy, cache: use.cache, isEnabled: !options.isForInspection)
+    references.locks = use.locks
     references.maySearch = options.backing == .follow || options.searchesForParents
     references.checkedRoles = options.checkedRoles
     var request = LayerRequest(
-      path: path, access: access, references: references, isForInspection: options.isForInspection)
+      path: path, access: use.access, references: references, isForInspection: options.isForInspection)
     request.secrets = options.secrets
     request.identities = options.identities.mixing(ImageName.lastComponent(of: path))
     request.note = options.note
@@ -219,7 +213,15 @@ struct NodeOpener {
     let store: any ByteStore
     /// Of the file at the bottom.
     let path: String
-    let name: NodeName
+    var name: NodeName
+    /// Nil where there is no file, or it is locked already.
+    var locks: ImageLocks?
+
+    /// Locks the file: it is known now what it is to its image.
+    func lock(holding content: FileContent, access: FileAccess) throws(EngineError) {
+      guard let locks, let file = store.hostFile else { return }
+      try locks.lock(file, holding: content, access: access)
+    }
   }
 
   private func isProtocol(_ driver: String) -> Bool {
@@ -238,26 +240,23 @@ struct NodeOpener {
   }
 
   /// The bytes that a node stands for: a file, or the disk of an image in it.
-  private mutating func store(_ node: NodeOptions, _ access: FileAccess, _ cache: CacheMode)
-    throws(EngineError) -> OpenedStore
-  {
+  private mutating func store(_ node: NodeOptions, _ use: NodeUse) throws(EngineError) -> OpenedStore {
     let driver = node["driver"]?.text
-    if driver == nil && node.hasText("filename") { return try fileStore(node, driver: "file", access, cache) }
+    if driver == nil && node.hasText("filename") { return try fileStore(node, driver: "file", use) }
     guard let driver else { throw .invalid("Must specify either driver or file") }
-    guard isProtocol(driver) else { return try diskStore(node, access, cache) }
-    if NodeSchemas.fileDrivers.contains(driver) {
-      return try fileStore(node, driver: driver, access, cache)
-    }
-    if driver == NodeSchemas.debugDriver { return try debugStore(node, access, cache) }
+    guard isProtocol(driver) else { return try diskStore(node, use) }
+    if NodeSchemas.fileDrivers.contains(driver) { return try fileStore(node, driver: driver, use) }
+    if driver == NodeSchemas.debugDriver { return try debugStore(node, use) }
     return try nullStore(node, driver: driver)
   }
 
-  private func fileStore(_ node: NodeOptions, driver: String, _ access: FileAccess, _ cache: CacheMode)
-    throws(EngineError) -> OpenedStore
+  private func fileStore(_ node: NodeOptions, driver: String, _ use: NodeUse) throws(EngineError)
+    -> OpenedStore
   {
     var rest = node
     rest["driver"] = nil
     let common = try takeCommon(&rest)
+    var use = try use.changed(by: common)
     let values = try rest.take(NodeSchemas.file)
     try NodeSchemas.checkWords(values)
     try refuse(rest, driver: driver)
@@ -268,12 +267,14 @@ struct NodeOpener {
     try Self.refuseSparseBundle(given.path)
     let place = Self.fileOfBundle(given) ?? given
     let path = place.path
-    guard common.flag("read-only") != true || access == .readOnly else { throw Self.readOnly }
-    let file = try FileStore.open(place, access: access, cache: cache.changed(by: common))
+    guard common.flag("read-only") != true || use.access == .readOnly else { throw Self.readOnly }
+    let file = try FileStore.open(place, access: use.access, cache: use.cache)
     guard driver != "host_device" || file.kind == .blockDevice else {
       throw .invalid("'host_device' driver requires '\(path)' to be either a character or block device")
     }
-    return OpenedStore(store: file, path: path, name: NodeName(path: path, driver: driver))
+    use.locks.mode = LockMode(values.text("locking"))
+    let name = NodeName(path: path, driver: driver)
+    return OpenedStore(store: file, path: path, name: name, locks: use.locks)
   }
 
   /// The descriptor in a folder that is an image, nil where it is none.
@@ -310,9 +311,7 @@ struct NodeOpener {
     return image.isEmpty || image["driver"] == nil ? nil : image
   }
 
-  private mutating func debugStore(_ node: NodeOptions, _ access: FileAccess, _ cache: CacheMode)
-    throws(EngineError) -> OpenedStore
-  {
+  private mutating func debugStore(_ node: NodeOptions, _ use: NodeUse) throws(EngineError) -> OpenedStore {
     try countNode()
     var rest = node
     rest["driver"] = nil
@@ -331,10 +330,11 @@ struct NodeOpener {
       rules.failures += read.failures
       rules.transitions += read.transitions
     }
-    let below = try store(image, access, cache.changed(by: common))
+    let below = try store(image, use.changed(by: common))
     let name = below.name.debugged(
       configuration: values.text("config"), shown, rulesInOptions: isFixed)
-    return OpenedStore(store: DebugStore(below.store, rules), path: below.path, name: name)
+    return OpenedStore(
+      store: DebugStore(below.store, rules), path: below.path, name: name, locks: below.locks)
   }
 
   private func refuse(_ rest: NodeOptions, driver: String) throws(EngineError) {
@@ -343,18 +343,19 @@ struct NodeOpener {
   }
 
   /// The disk of an image as a file for another format.
-  private mutating func diskStore(_ node: NodeOptions, _ access: FileAccess, _ cache: CacheMode)
-    throws(EngineError) -> OpenedStore
-  {
+  private mutating func diskStore(_ node: NodeOptions, _ use: NodeUse) throws(EngineError) -> OpenedStore {
     if let (plain, common) = try plainFile(node) {
       try countNode()
-      let file = try store(plain, access, cache.changed(by: common))
-      let name = file.name.holding(format: FormatCatalog.plain.name, [])
-      return OpenedStore(store: file.store, path: file.path, name: name.asFile)
+      var file = try store(plain, use.changed(by: common))
+      file.name = file.name.holding(format: FormatCatalog.plain.name, []).asFile
+      return file
     }
-    let members = try chain(node, access, cache)
+    var use = use
+    // What lies in the disk may well have tables.
+    use.locks.request = use.locks.request.forFile(holding: .tables, access: use.access)
+    let members = try chain(node, use)
     return OpenedStore(
-      store: DiskStore(ImageChain(members: members, access: access)), path: members[0].path,
+      store: DiskStore(ImageChain(members: members, access: use.access)), path: members[0].path,
       name: members[0].nodeName.asFile)
   }
 

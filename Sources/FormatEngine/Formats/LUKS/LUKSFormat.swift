@@ -3,6 +3,8 @@
 public enum LUKSFormat: ImageFormat {
   public static let name = "luks"
   public static let supportsBacking = false
+  /// Its header changes with the keys alone (`LUKSKeySlots`).
+  public static let fileContent = FileContent.disk
   /// The file with the header, where it does not lie before the disk.
   public static let fileRoles = [headerRole]
   public static let layerOptions = OptionSchema([
@@ -19,7 +21,7 @@ public enum LUKSFormat: ImageFormat {
   public static func open(_ file: any ByteStore, _ request: LayerRequest) throws(EngineError)
     -> any ImageLayer
   {
-    let detached = request.files[headerRole]
+    let detached = try request.given(headerRole, holding: .disk)
     let headerStore = detached?.store ?? file
     let whole = try LUKSArea(store: headerStore, offset: 0, byteCount: UInt64(LUKSHeader.byteCount))
     let header = try whole.readHeader(isDetached: detached != nil)

@@ -13,6 +13,9 @@ extension LUKSLayer: Amendable {
     resizing: (UInt64) throws(EngineError) -> Void
   ) throws(EngineError) {
     guard let volumeKey else { throw .missingKey(option: "key-secret") }
+    // Others that have the volume open, even for reading, would go on with keys that are gone.
+    try (headerFile?.store ?? file).hostFile?.lock(
+      LockRequest(taking: [], sharing: [.writeUnchanged, .resize]))
     let change = try LUKSSlotChange(options, prefix: "", request.secrets)
     try header.withLock { (header) throws(EngineError) in
       try change.apply(to: &header, key: volumeKey, in: area, isForced: request.isForced)

@@ -54,7 +54,8 @@ final class ParallelsBundleLayer: ImageLayer {
     for (storage, image) in zip(storages, images) {
       do throws(EngineError) {
         let file = try request.references.open(
-          image.file, for: .extent, namedBy: request.path, access: request.access)
+          image.file, for: .extent, namedBy: request.path, access: request.access,
+          holding: image.kind == .plain ? .disk : .tables)
         var member = request
         member.path = file.path
         let layer: any ImageLayer

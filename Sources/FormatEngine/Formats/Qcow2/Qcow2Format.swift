@@ -53,17 +53,17 @@ public enum Qcow2Format: ImageFormat {
       }
       return nil
     }
-    if let given = request.files["data-file"] { return given }
+    if let given = try request.given("data-file", holding: .guestBytes) { return given }
     guard request.references.isEnabled else { return nil }
     guard let name = prologue.extensions.text(Qcow2HeaderExtensions.Kind.dataFile) else {
       throw .invalid("'data-file' is required for this image")
     }
     do throws(EngineError) {
       let store = try request.references.open(
-        name, for: .dataFile, namedBy: request.path, access: request.access)
+        name, for: .dataFile, namedBy: request.path, access: request.access, holding: .guestBytes)
       return NamedStore(role: "data-file", path: store.path, store: store)
     } catch {
-      throw error.whileTrying("Could not open data file")
+      throw error.code == .locked ? error : error.whileTrying("Could not open data file")
     }
   }
 }

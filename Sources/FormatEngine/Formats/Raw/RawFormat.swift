@@ -2,6 +2,7 @@
 public enum RawFormat: CreatableFormat {
   public static let name = "raw"
   public static let supportsBacking = false
+  public static let fileContent = FileContent.disk
   public static let supportsCompression = false
   public static let createOptions = OptionSchema([
     .init("size", .size, "Virtual disk size"),

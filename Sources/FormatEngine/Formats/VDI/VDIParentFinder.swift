@@ -42,7 +42,7 @@ struct VDIParentFinder {
 
   private func locations(inSettings name: String) -> [String] {
     do throws(EngineError) {
-      let file = try references.open(name, for: .parent, namedBy: path, access: .readOnly)
+      let file = try references.open(name, for: .parent, namedBy: path, access: .readOnly, holding: nil)
       let byteCount = try file.byteCount()
       guard file.kind == .regular, byteCount <= Self.maximumSettingsByteCount else { return [] }
       let document = try XMLElement.parse(try file.bytes(at: 0, count: Int(byteCount)))
@@ -81,7 +81,7 @@ struct VDIParentFinder {
   static func header(of name: String, _ references: ReferenceOpener, namedBy path: String) throws(EngineError)
     -> VDIHeader
   {
-    let file = try references.open(name, for: .parent, namedBy: path, access: .readOnly)
+    let file = try references.open(name, for: .parent, namedBy: path, access: .readOnly, holding: nil)
     let header = try file.bytes(at: 0, count: VDIHeader.byteCount).parsed(VDIHeader.parse)
     _ = try header.validated()
     return header

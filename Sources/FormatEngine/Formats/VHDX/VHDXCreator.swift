@@ -38,7 +38,7 @@ extension VHDXFormat: CreatableFormat {
     }
     do throws(EngineError) {
       let file = try request.references.open(
-        backing.name, for: .parent, namedBy: request.path, access: .readOnly)
+        backing.name, for: .parent, namedBy: request.path, access: .readOnly, holding: nil)
       let references = ReferenceOpener(policy: request.references.policy, isEnabled: false)
       var open = LayerRequest(path: file.path, access: .readOnly, references: references)
       open.isForInspection = true

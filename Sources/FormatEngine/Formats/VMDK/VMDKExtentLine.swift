@@ -22,6 +22,8 @@ struct VMDKExtentLine: Equatable, Sendable {
   /// Host bytes before the extent's first one.
   var hostOffset: UInt64
 
+  var fileContent: FileContent { ["FLAT", "VMFS"].contains(kind) ? .guestBytes : .tables }
+
   static let sectorByteCount: UInt64 = 512
   /// The number of an extent has 16 bits in `Extent.store`. As extents of 2 GiB they make 128 TiB.
   static let maximumCount = 65_535

@@ -112,7 +112,7 @@ struct VMDKOpener {
     }
     guard line.kind != "SESPARSE" || request.access == .readOnly else { throw VMDKSESparseExtent.readOnly }
     let role = "\(Self.role).\(index)"
-    if let given = request.files[role] {
+    if let given = try request.given(role, holding: line.fileContent) {
       extent.file = given
     } else if request.references.opens(.extent) {
       let many = descriptor.extents.count > OpenFilePool.maximumOpen
@@ -158,7 +158,8 @@ struct VMDKOpener {
       _ = try pooled.byteCount()
       (store, identity) = (pooled, HostFiles.identity(of: pooled.place))
     } else {
-      let opened = try references.open(line.fileName, for: .extent, namedBy: request.path, access: access)
+      let opened = try references.open(
+        line.fileName, for: .extent, namedBy: request.path, access: access, holding: line.fileContent)
       (store, identity) = (opened, opened.identity)
     }
     guard access == .readWrite, let identity else { return store }

@@ -75,7 +75,8 @@ struct VPCNewParent {
     guard !name.utf8.contains(UInt8(ascii: "\\")) else {
       throw .unsupported("A VHD cannot record the name '\(name)': a backslash separates folders in it")
     }
-    let file = try request.references.open(name, for: .parent, namedBy: request.path, access: .readOnly)
+    let file = try request.references.open(
+      name, for: .parent, namedBy: request.path, access: .readOnly, holding: nil)
     uniqueID = try VPCPrologue(file, forcedRule: nil).footer.uniqueID
     paths = VPCParentPaths(parent: name)
     guard paths.locatorBytes.count <= Int(VPCParentLocator.maximumPathByteCount) else {

@@ -29,6 +29,7 @@ import Testing
       #expect(chain.virtualSize == 2048)
       #expect(try chain.readAll() == Array(bytes[1024..<3072]))
       #expect(try chain.extent(at: 512, limit: 100).extent.hostOffset == 1536)
+      try chain.close()
       let writable = try ImageOpener.open(name, OpenOptions(access: .readWrite))
       try writable.writeBytes([UInt8](repeating: 7, count: 512), at: 1536)
       try writable.flush()
@@ -51,8 +52,9 @@ import Testing
       try chain.writeBytes([UInt8](repeating: 9, count: 70000), at: 1000)
       try chain.flush()
       let result = try ReferenceTool.qemuIO.run([
-        "--image-opts", "-r", "-c", "read -P 9 1000 70000", "-c", "read -P 0 71000 100000", disk,
-      ])
+        "--image-opts", "-r", "-c", "read -P 9 1000 70000", "-c", "read -P 0 71000 100000",
+        disk + ",force-share=on",
+      ]).expecting()
       #expect(!result.stdoutText.contains("verification failed"), "\(result.stdoutText)")
       // The disk around it does not grow.
       let error = #expect(throws: EngineError.self) {

@@ -150,6 +150,7 @@ import Testing
       let file = try FileStore.create(folder.file("big.vhdx"), cache: .unflushed)
       let size = 64 << 40
       try VHDXBytes.new(size, 1 << 20, 512).write(to: file)
+      file.unlock()
       let chain = try ImageOpener.open(folder.file("big.vhdx"))
       #expect(chain.virtualSize == UInt64(size))
       #expect(try chain.readBytes(at: UInt64(size) - 512, count: 512) == [UInt8](repeating: 0, count: 512))

@@ -66,6 +66,7 @@ private let mebibyte = 1 << 20
           model = ModelDisk(random.bytes(size))
           let file = try FileStore.create(folder.file("p.vhdx"), cache: .unflushed)
           try VHDXBytes.new(size, 2 * mebibyte, sectorSize).write(to: file)
+          file.unlock()
           let chain = try Self.open(folder.file("p.vhdx"), .readWrite)
           try chain.writeBytes(model.bytes, at: 0)
           try chain.close()
@@ -74,6 +75,7 @@ private let mebibyte = 1 << 20
         }
         let file = try FileStore.create(folder.file("x.vhdx"), cache: .unflushed)
         try VHDXBytes.new(size, blockMebibytes * mebibyte, sectorSize, false, parent).write(to: file)
+        file.unlock()
         for session in 0..<2 {
           let chain = try Self.open(folder.file("x.vhdx"), .readWrite)
           for _ in 0..<14 {
@@ -167,6 +169,7 @@ private let mebibyte = 1 << 20
       let path = folder.file("empty.vhdx")
       let store = try FileStore.create(path, emptying: true, cache: .unflushed)
       try VHDXBytes.new(0, blockMiB << 20, 512).write(to: store)
+      store.unlock()
       #expect(try ReferenceTool.content(of: path, format: "vhdx", in: folder) == [])
       let chain = try ImageChain.over(store, format: VHDXFormat.self, access: .readWrite)
       #expect(chain.virtualSize == 0)

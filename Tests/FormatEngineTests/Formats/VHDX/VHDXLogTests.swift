@@ -247,6 +247,7 @@ struct VHDXTestEntry {
     try TemporaryFolder.with { folder in
       let file = try FileStore.create(folder.file("x.vhdx"), cache: .unflushed)
       try VHDXBytes.new(200 << 30, mebibyte, 512).write(to: file)
+      file.unlock()
       let chain = try VHDXLayerTests.open(folder.file("x.vhdx"), .readWrite)
       // An entry in each page of the BAT.
       for page in 0..<300 { try chain.writeZeros(at: UInt64(page * 512 * mebibyte), count: UInt64(mebibyte)) }

@@ -16,6 +16,7 @@ private let mebibyte = 1 << 20
     let parent = folder.file("p.vhdx")
     let file = try FileStore.create(parent, cache: .unflushed)
     try VHDXBytes.new(2 * mebibyte, mebibyte, 512).write(to: file)
+    file.unlock()
     let chain = try VHDXLayerTests.open(parent, .readWrite)
     try chain.writeBytes([UInt8](repeating: 1, count: 2 * mebibyte), at: 0)
     try chain.close()

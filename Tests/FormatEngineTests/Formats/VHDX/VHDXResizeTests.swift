@@ -21,6 +21,8 @@ private let mebibyte = 1 << 20
       {
         try chain.resize(to: UInt64(size))
         try chain.close()
+        let verdict = try ReferenceTool.check(path, format: "vhdx")
+        #expect(verdict.corruptions == 0, "\(size): \(verdict.text)")
         let count = min(size, model.byteCount)
         model = ModelDisk(
           Array(model.bytes[..<count]) + [UInt8](repeating: 0, count: max(0, min(size, 8 * mebibyte) - count))
@@ -30,8 +32,6 @@ private let mebibyte = 1 << 20
         #expect(
           ModelDisk.firstDifference(try chain.readBytes(at: 0, count: model.byteCount), model.bytes) == nil,
           "\(size)")
-        let verdict = try ReferenceTool.check(path, format: "vhdx")
-        #expect(verdict.corruptions == 0, "\(size): \(verdict.text)")
         let last = UInt64(size) - 512
         try chain.writeBytes([UInt8](repeating: 4, count: 512), at: last)
         #expect(try chain.readBytes(at: last, count: 512).allSatisfy { $0 == 4 })
@@ -93,6 +93,7 @@ private let mebibyte = 1 << 20
     try TemporaryFolder.with { folder in
       let parent = try FileStore.create(folder.file("p.vhdx"), cache: .unflushed)
       try VHDXBytes.new(4 * mebibyte, mebibyte, 512).write(to: parent)
+      parent.unlock()
       let below = try VHDXLayerTests.open(folder.file("p.vhdx"), .readWrite)
       try below.writeBytes([UInt8](repeating: 1, count: 4 * mebibyte), at: 0)
       try below.close()

@@ -199,6 +199,7 @@ import Testing
       #expect(chain.top.clusterSize == 4096)
       #expect(ModelDisk.firstDifference(try chain.readAll(), model.bytes) == nil)
       #expect(try Self.check(path) == CheckReport())
+      try chain.close()
       let error = #expect(throws: EngineError.self) {
         try ImageOpener.open(path, OpenOptions(access: .readWrite))
       }

@@ -1,0 +1,116 @@
+import Synchronization
+
+/// Who else may change an image while it is open.
+public enum Sharing: Sendable {
+  /// Whoever its format can bear: nobody where it has tables, anybody where it is a disk as it is.
+  case asFormatAllows
+  /// Nobody: for copies and mounts, which want one state of the disk.
+  case readersOnly
+  /// Anybody, who may find it in any state: only for reading.
+  case anybody
+}
+
+/// Locks the files of one image, by what they are to it.
+public struct ImageLocks: Sendable {
+  /// What the image itself asks for. Its files ask for what follows from that.
+  var request: LockRequest
+  var isForced = false
+  var mode = LockMode.auto
+  /// What the image has locked. It may name a file more than once.
+  private(set) var files = LockedFiles()
+  /// What an older open of the same image has locked.
+  var older: LockedFiles?
+  /// The file that several members of the chain lie in.
+  private var shared: FileStore?
+
+  /// Of whom nobody takes notice.
+  public static let none = ImageLocks(request: .none, mode: .off)
+
+  /// What a command that opens an image like this asks for.
+  init(_ options: OpenOptions, access: FileAccess) {
+    var taken: FilePermissions = options.readsContent ? .consistentRead : []
+    if access == .readWrite { taken.insert(.write) }
+    if access == .readWrite && options.changesSize { taken.insert(.resize) }
+    request = LockRequest(taking: taken)
+    if options.sharing == .readersOnly { request.shared = [.consistentRead, .writeUnchanged] }
+    isForced = options.sharing == .anybody
+  }
+
+  private init(request: LockRequest, mode: LockMode) {
+    self.request = request
+    self.mode = mode
+  }
+
+  /// What the image below `member` asks for.
+  func forBacking(of member: ChainMember) -> ImageLocks {
+    var locks = self
+    locks.request = request.forBacking()
+    locks.files = LockedFiles()
+    locks.older = nil
+    // Several disks of one file, of which the options tell which is meant.
+    let isSameFile = member.layer.backing?.options.isEmpty == false
+    locks.shared = isSameFile ? member.file.hostFile : nil
+    return locks
+  }
+
+  /// With what the options of a node say of it.
+  func changed(by common: OptionValues, access: FileAccess) throws(EngineError) -> ImageLocks {
+    var locks = self
+    if let isForced = common.flag("force-share") { locks.isForced = isForced }
+    guard !locks.isForced || access == .readOnly else {
+      throw .invalid("force-share=on can only be used with read-only images")
+    }
+    return locks
+  }
+
+  /// Locks a file of the image, before anything is read from it that others must not change. What only follows from
+  /// the use of the whole chain is left to `LockedFiles.complete`, as in QEMU: it matters for the words of errors.
+  public func lock(_ file: FileStore, holding content: FileContent, access: FileAccess) throws(EngineError) {
+    let same = shared?.identity == file.identity ? shared : nil
+    let older = same ?? files[file.identity] ?? older?[file.identity]
+    var wanted = request.forFile(holding: content, access: access)
+    var first = LockRequest(taking: request.taken.intersection(.consistentRead))
+      .forFile(holding: content, access: access)
+    if content != .tables { first.taken = [] }
+    if isForced { (wanted.shared, first.shared) = (.all, .all) }
+    try file.lock(first, mode, continuing: older)
+    files.insert(file, wanted: wanted)
+  }
+}
+
+/// The files of an image that are locked. One that it names twice is there twice.
+final class LockedFiles: Sendable {
+  private struct Entry {
+    let file: FileStore
+    /// What it is locked for once the chain is whole.
+    let wanted: LockRequest
+  }
+
+  private let entries = Mutex<[Entry]>([])
+
+  /// The first open of a file.
+  subscript(identity: HostFiles.Identity) -> FileStore? {
+    entries.withLock { entries in entries.first { $0.file.identity == identity }?.file }
+  }
+
+  func insert(_ file: FileStore, wanted: LockRequest) {
+    entries.withLock { $0.append(Entry(file: file, wanted: wanted)) }
+  }
+
+  func complete() throws(EngineError) {
+    for entry in entries.withLock({ $0 }) { try entry.file.lock(entry.wanted) }
+  }
+
+  func unlock() { entries.withLock { entries in entries.forEach { $0.file.unlock() } } }
+}
+
+extension LockMode {
+  /// As the option `locking` has it.
+  init(_ text: String?) {
+    switch text {
+    case "on": self = .on
+    case "off": self = .off
+    default: self = .auto
+    }
+  }
+}
