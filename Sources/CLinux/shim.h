@@ -69,4 +69,7 @@ enum { IMGFS_SEEK_DATA = 3, IMGFS_SEEK_HOLE = 4 };
 /// A command of fcntl: bytes that a pipe holds.
 enum { IMGFS_SETPIPE_SZ = 1031 };
 
+// O_PATH of all processors that Swift knows.
+enum { IMGFS_O_PATH = 010000000 };
+
 #endif

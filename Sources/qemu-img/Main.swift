@@ -17,8 +17,11 @@ import Glibc
       let parsed = OptionParser.parse(
         arguments, VerbTable.globalOptions + [VerbTable.generator], stoppingAtFirstOperand: true)
       var trace = TraceArguments()
+      // They hold for every image that the command opens, so the command takes them.
+      var forVerb: [String] = []
       for option in parsed.options {
         switch option.key {
+        case OptionRule.allowPath.key: forVerb += ["--" + option.key, option.value]
         case "help": return showHelp()
         case "version": return showVersion()
         case "generate": return try generate(option.value)
@@ -29,10 +32,11 @@ import Glibc
         default: throw option.failure
         }
       }
+      try SourceDate.check()
       guard let name = parsed.operands.first else { throw .usage("Not enough arguments") }
       guard let verb = VerbTable.verb(named: name) else { throw .usage("Command not found: \(name)") }
       try trace.start()
-      return try verb.run(parsed.operands)
+      return try verb.run([name] + forVerb + parsed.operands.dropFirst())
     } catch {
       Interruption.endProcess()
       return Console.report(error)

@@ -8,6 +8,8 @@ public struct ChainMember: Sendable {
   let nodeName: NodeName
   /// As `-f` takes it.
   public let formatName: String
+  /// Nobody said what format it has: its first bytes did.
+  let isProbed: Bool
   /// What it was opened by; nil for layers that stand for another, such as a snapshot.
   let node: NodeOptions?
   let cache: CacheMode
@@ -18,9 +20,10 @@ public struct ChainMember: Sendable {
 
   init(
     layer: any ImageLayer, file: any ByteStore, path: String, nodeName: NodeName, formatName: String,
-    node: NodeOptions? = nil, cache: CacheMode = .writeback
+    node: NodeOptions? = nil, isProbed: Bool = false, cache: CacheMode = .writeback
   ) {
     self.node = node
+    self.isProbed = isProbed
     self.cache = cache
     self.layer = layer
     self.file = file

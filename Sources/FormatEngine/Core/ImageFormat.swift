@@ -22,6 +22,10 @@ public struct LayerRequest: Sendable {
   /// Opens what can be read of an image that says it is damaged, and leaves it unchanged: for `info`
   /// and `check`, which explain it, and `check -r`, which mends it.
   public var isForInspection: Bool
+  /// Ids that change when the image is written to come from here.
+  public var identities = IdentitySource.unique
+  /// Nobody said what format the file has: its first bytes did.
+  public var isProbed = false
   /// The command line puts an image below this one, whatever it names itself.
   public var isOverlay = false
   /// Takes what opening has to tell besides errors, one line each: repairs of an image that was not closed.
@@ -82,6 +86,8 @@ public struct CreateRequest: Sendable {
   public var references: ReferenceOpener
   /// Passphrases that the options name.
   public var secrets = SecretStore()
+  /// Ids and dates that the new image records come from here.
+  public var identities = IdentitySource.unique
 
   public init(
     path: String, virtualSize: UInt64, backing: BackingReference? = nil, options: OptionValues,
@@ -104,6 +110,10 @@ public protocol CreatableFormat: ImageFormat {
   static var canGrow: Bool { get }
   /// A file that could not be made into an image is taken away even where it was there before.
   static var removesFailedFiles: Bool { get }
+  /// Whether images record ids, by which others know their state.
+  static var recordsIdentity: Bool { get }
+  /// Whether an image with these options has keys or salts, which are random whatever else is not.
+  static func makesKeys(_ options: OptionValues) -> Bool
   /// Writes an empty image over `file`, whose old content is gone.
   static func create(on file: any ByteStore, _ request: CreateRequest) throws(EngineError)
 }
@@ -111,6 +121,8 @@ public protocol CreatableFormat: ImageFormat {
 extension CreatableFormat {
   public static var removesFailedFiles: Bool { false }
   public static var canGrow: Bool { true }
+  public static var recordsIdentity: Bool { false }
+  public static func makesKeys(_ options: OptionValues) -> Bool { false }
 }
 
 /// The formats, in the order in which they are probed. Adding a format adds its row here: explicit, so

@@ -11,7 +11,7 @@ extension ImageOpener {
     var options = options
     options.cache = old.cache
     var opener = NodeOpener(options)
-    let top = try opener.file(node, access: .readWrite)
+    let top = try opener.file(node, access: .readWrite, wasProbed: old.isProbed)
     guard old.hostFiles.map(\.identity) == top.hostFiles.map(\.identity) else {
       throw EngineError(.notFound, "'\(old.path)' is another file now", path: old.path)
     }

@@ -26,6 +26,8 @@ public struct OpenOptions: Sendable {
   public var layerOptions: [String: String] = [:]
   /// Passphrases that the options name.
   public var secrets = SecretStore()
+  /// As `LayerRequest.identities`.
+  public var identities = IdentitySource.unique
 
   public init(format: String? = nil, access: FileAccess = .readOnly) {
     self.format = format

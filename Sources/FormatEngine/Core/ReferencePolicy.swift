@@ -10,25 +10,34 @@ public struct ReferencePolicy: Sendable {
     case parent = "parent"
   }
 
-  public enum Scope: Sendable, Equatable {
+  public enum Scope: Sendable {
     /// Any regular file or block device: what qemu-img does.
     case anywhere
     /// Only what lies below one of these folders once all symbolic links are followed.
-    case folders([String])
+    case folders([AllowedFolder])
     case nowhere
   }
 
   public var scope: Scope
+  /// Images, by their paths, that are made by the one who asks: what they name he has named himself.
+  private var ownImages: Set<String> = []
 
   public init(_ scope: Scope) { self.scope = scope }
 
   public static let anywhere = ReferencePolicy(.anywhere)
 
-  /// The path to open for `name`, relative to the folder of `path`. QEMU takes a data file's name as relative to the
+  /// The same, where the image at `path` is made by the one who asks, or gets from him the names that it records.
+  public func trusting(_ path: String) -> ReferencePolicy {
+    var policy = self
+    policy.ownImages.insert(path)
+    return policy
+  }
+
+  /// The place of the file to open for `name`, relative to the folder of `path`. QEMU takes a data file's name as relative to the
   /// current folder: that is where it is looked for when it does not lie beside its image.
   ///
   /// Names with a protocol prefix are refused: only `file:` of a backing file is understood.
-  public func resolve(_ name: String, for role: Role, namedBy path: String) throws(EngineError) -> String {
+  public func resolve(_ name: String, for role: Role, namedBy path: String) throws(EngineError) -> FilePlace {
     let plain = try ImageName.plainPath(name, allowingFilePrefix: role == .backingFile)
     // "file:" alone names nothing either.
     var candidate = plain.isEmpty ? plain : ImageName.join(plain, toFolderOf: path)
@@ -36,24 +45,25 @@ public struct ReferencePolicy: Sendable {
     return try resolve(path: candidate, of: name, for: role, namedBy: path)
   }
 
-  /// The path to open for `candidate`, which is a path already, and which the image gives as `name`.
+  /// The place of the file to open for `candidate`, which is a path already, and which the image gives as `name`.
   func resolve(path candidate: String, of name: String, for role: Role, namedBy path: String)
-    throws(EngineError) -> String
+    throws(EngineError) -> FilePlace
   {
     guard !candidate.isEmpty else { throw .corrupt("The image names a \(role.rawValue) without a name") }
     guard !candidate.utf8.contains(0) else {
       throw .corrupt("The image names a \(role.rawValue) with a NUL byte in its name")
     }
+    let place = FilePlace(path: candidate)
+    guard !ownImages.contains(path) else { return place }
     switch scope {
-    case .anywhere: return candidate
+    case .anywhere: return place
     case .nowhere: throw refusal(name, role, path, "no file that an image names is to be opened")
     case .folders(let folders):
       let real = try HostFiles.realPath(candidate)
       for folder in folders {
-        let root = try HostFiles.realPath(folder)
-        if real == root || real.hasPrefix(root.hasSuffix("/") ? root : root + "/") { return real }
+        if let inside = folder.place(ofRealPath: real) { return FilePlace(path: candidate, in: inside) }
       }
-      throw refusal(name, role, path, "it lies outside the allowed folders")
+      throw refusal(name, role, path, "it lies outside of the folders that --allow-path gives")
     }
   }
 
@@ -81,6 +91,13 @@ public struct ReferenceOpener: Sendable {
     self.cache = cache
     self.isEnabled = isEnabled
     maySearch = isEnabled
+  }
+
+  /// As `ReferencePolicy.trusting`.
+  func trusting(_ path: String) -> ReferenceOpener {
+    var opener = self
+    opener.policy = policy.trusting(path)
+    return opener
   }
 
   /// Whether files of a role are opened at all.

@@ -1,5 +1,3 @@
-import Glibc
-
 /// Copies what lies above an image of a chain into that image.
 public enum Committer {
   /// How deep the image that `name` means lies in a chain, nil where none below the top is meant.
@@ -22,7 +20,6 @@ public enum Committer {
     _ chain: ImageChain, at depth: Int, into base: ImageChain, rateLimit: UInt64? = nil,
     progress: Progress = .none
   ) throws(EngineError) {
-    try refuseDisguise(chain, at: depth)
     if base.virtualSize < chain.virtualSize { try base.resize(to: chain.virtualSize) }
     let source = ImageChain(members: Array(chain.members[..<depth]))
     var options = ConvertOptions()
@@ -55,25 +52,5 @@ public enum Committer {
     guard let layer = chain.top as? any Emptyable else { throw .unsupported("Operation not supported") }
     try chain.changingWhole { () throws(EngineError) in try layer.removeContent(progress: .none) }
     try chain.close()
-  }
-
-  /// A guest must not be able to turn a base without a recorded format, taken for raw, into an image of another
-  /// format: that could name any file of the host.
-  private static func refuseDisguise(_ chain: ImageChain, at depth: Int) throws(EngineError) {
-    guard chain.members[depth].formatName == "raw",
-      chain.members[depth - 1].layer.backing?.format == nil
-    else { return }
-    let count = Int(min(UInt64(FormatCatalog.probedByteCount), chain.virtualSize))
-    let head = AlignedBuffer(byteCount: count)
-    unsafe try chain.read(into: head.prefix(count), at: 0)
-    let bytes = unsafe [UInt8](head.prefix(count))
-    let format = try bytes.parsed { (span) throws(EngineError) in
-      FormatCatalog.probe(span, path: chain.members[depth].path)
-    }
-    guard format.name == "raw" else {
-      throw EngineError(
-        .system(errno: EPERM), "The base would no longer be raw but \(format.name)",
-        path: chain.members[depth].path)
-    }
   }
 }

@@ -8,7 +8,7 @@ extension ImageCreator {
   /// A new image in the pipe called `name`, whose bytes go there while it is written. `options` hold the size.
   public static func createInPipe(
     _ name: String, format: any CreatableFormat.Type, options: OptionValues,
-    secrets: SecretStore = SecretStore()
+    secrets: SecretStore = SecretStore(), identities: IdentitySource = .unique
   ) throws(EngineError) -> ImageChain {
     let path = try ImageName.plainPath(name)
     guard let format = format as? any StreamableFormat.Type else {
@@ -23,6 +23,7 @@ extension ImageCreator {
       path: path, virtualSize: try wholeSectors(options.number("size") ?? 0), backing: backing(in: options),
       options: options, references: ReferenceOpener())
     request.secrets = secrets
+    request.identities = self.identities(identities, format, path, options)
     let file = try PipeStore(path)
     let layer = try format.createStream(on: file, request)
     let member = ChainMember(layer: layer, file: file, path: path, formatName: format.name)

@@ -75,11 +75,11 @@ public enum ImageCreator {
   ) throws(EngineError) -> ImageChain {
     do throws(EngineError) {
       var options = OpenOptions(format: backing.format)
-      options.policy = policy
+      options.policy = policy.trusting(path)
       options.secrets = secrets
       // Its size can be had without its key.
       options.isForInspection = true
-      return try ImageOpener.open(policy.specification(of: backing, namedBy: path), options)
+      return try ImageOpener.open(options.policy.specification(of: backing, namedBy: path), options)
     } catch {
       var failure = error
       failure.message += "\nCould not open backing image."
@@ -93,7 +93,7 @@ public enum ImageCreator {
   public static func create(
     _ path: String, format: any CreatableFormat.Type, options: OptionValues, cache: CacheMode = .writeback,
     policy: ReferencePolicy = .anywhere, secrets: SecretStore = SecretStore(),
-    whileReading sources: [ImageChain] = []
+    identities: IdentitySource = .unique, whileReading sources: [ImageChain] = []
   ) throws(EngineError) -> [String] {
     let plain = try ImageName.plainPath(path)
     let backing = backing(in: options)
@@ -110,13 +110,17 @@ public enum ImageCreator {
     // Its old content stays until the format has found nothing wrong with the options.
     let file = try FileStore.create(plain, emptying: false, cache: cache)
     var request = CreateRequest(
-      path: plain, virtualSize: virtualSize, backing: backing,
-      options: options, references: ReferenceOpener(policy: policy, cache: cache))
+      path: plain, virtualSize: virtualSize, backing: backing, options: options,
+      references: ReferenceOpener(policy: policy.trusting(plain), cache: cache))
     request.secrets = secrets
+    request.identities = self.identities(identities, format, plain, options)
     request.references.filesInUse = filesInUse(by: sources)
     do throws(EngineError) {
-      let warnings = try apply(options, to: file)
+      var warnings = try apply(options, to: file)
       try format.create(on: file, request)
+      if identities.isDerived && format.makesKeys(options) {
+        warnings.append("'\(plain)' will be another file each time it is made: its keys and salts are random")
+      }
       return warnings
     } catch {
       if !existed || (format.removesFailedFiles && file.kind == .regular) { HostFiles.remove(plain) }
@@ -125,6 +129,11 @@ public enum ImageCreator {
       throw EngineError(
         .tooLarge, "The image size is too large for file format '\(format.name)'", path: plain)
     }
+  }
+
+  /// Whether images of a format record ids, by which others know their state.
+  public static func recordsIdentity(_ format: String) -> Bool {
+    (FormatCatalog.format(named: format) as? any CreatableFormat.Type)?.recordsIdentity == true
   }
 
   /// Refuses to make an image called `name` where that is a file which is being read: making it would empty it.
@@ -143,6 +152,15 @@ public enum ImageCreator {
       }
     }
     return files
+  }
+
+  /// What the ids of a new image are made of.
+  static func identities(
+    _ source: IdentitySource, _ format: any CreatableFormat.Type, _ path: String, _ options: OptionValues
+  ) -> IdentitySource {
+    options.shown.reduce(source.mixing(format.name).mixing(ImageName.lastComponent(of: path))) {
+      $0.mixing($1.name).mixing($1.value)
+    }
   }
 
   static func wholeSectors(_ size: UInt64) throws(EngineError) -> UInt64 {

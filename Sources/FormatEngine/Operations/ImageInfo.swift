@@ -33,7 +33,7 @@ public struct ImageInfo: Sendable {
     info.backing = layer.backing
     info.backingPath = layer.backing.flatMap {
       ImageName.jsonText(of: $0.name) != nil
-        ? $0.name : try? ReferencePolicy.anywhere.path(of: $0, namedBy: member.path)
+        ? $0.name : (try? ReferencePolicy.anywhere.place(of: $0, namedBy: member.path))?.path
     }
     if let keeper = layer as? any SnapshotKeeping { info.snapshots = try keeper.snapshots() }
     // A file that is opened as just that has nothing below it.

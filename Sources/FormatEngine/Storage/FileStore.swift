@@ -9,9 +9,9 @@ public final class FileStore: ByteStore {
   public let identity: HostFiles.Identity
   public let kind: HostFiles.Kind
   let descriptor: HostDescriptor
-  private let cache: CacheMode
+  let cache: CacheMode
   /// Moves the bytes where the host's cache is not to see them.
-  private let direct: DirectTransfer?
+  let direct: DirectTransfer?
   /// Changes that were not on disk when they returned.
   private let changeCount = Atomic<UInt64>(0)
   /// Those of them that are on disk: a flush with nothing to do costs nothing. Held while the host flushes, so that
@@ -42,8 +42,13 @@ public final class FileStore: ByteStore {
   public static func open(
     _ path: String, access: FileAccess, cache: CacheMode = .writeback
   ) throws(EngineError) -> FileStore {
-    let number = openDescriptor(path, access == .readOnly ? O_RDONLY : O_RDWR, cache)
-    return try adopt(number, path, access == .readWrite, cache)
+    try open(FilePlace(path: path), access: access, cache: cache)
+  }
+
+  /// The same for a file that an image names.
+  static func open(_ place: FilePlace, access: FileAccess, cache: CacheMode) throws(EngineError) -> FileStore {
+    let number = openDescriptor(place, access == .readOnly ? O_RDONLY : O_RDWR, cache)
+    return try adopt(number, place, access == .readWrite, cache)
   }
 
   /// Makes a new file, or opens an existing one, emptied unless told otherwise. A file system without O_DIRECT is no
@@ -52,40 +57,42 @@ public final class FileStore: ByteStore {
     _ path: String, emptying: Bool = true, cache: CacheMode = .writeback
   ) throws(EngineError) -> FileStore {
     var cache = cache
-    var number = openDescriptor(path, O_RDWR | O_CREAT, cache)
-    if number < 0 && isWithoutDirect(path, cache) {
+    let place = FilePlace(path: path)
+    var number = openDescriptor(place, O_RDWR | O_CREAT, cache)
+    if number < 0 && isWithoutDirect(place, cache) {
       cache.isDirect = false
-      number = openDescriptor(path, O_RDWR | O_CREAT, cache)
+      number = openDescriptor(place, O_RDWR | O_CREAT, cache)
     }
     guard number >= 0 else { throw .systemCall("Could not create '\(path)'", errno: errno, path: path) }
-    let store = try adopt(number, path, true, cache)
+    let store = try adopt(number, place, true, cache)
     if emptying && store.kind == .regular { try store.resize(to: 0) }
     return store
   }
 
-  private static func openDescriptor(_ path: String, _ access: CInt, _ cache: CacheMode) -> CInt {
+  private static func openDescriptor(_ place: FilePlace, _ access: CInt, _ cache: CacheMode) -> CInt {
     // O_NONBLOCK: opening a pipe must not wait for its other end. It means nothing for regular files.
     var flags = access | O_CLOEXEC | O_NONBLOCK
     if cache.isDirect { flags |= CInt(IMGFS_O_DIRECT) }
     if cache.writesThrough { flags |= O_DSYNC }
-    return retrying { unsafe Glibc.open(path, flags, 0o644) }
+    return retrying { place.open(flags: flags) }
   }
 
   /// Whether that is why the file could not just now be opened: its file system has only cached files.
-  private static func isWithoutDirect(_ path: String, _ cache: CacheMode) -> Bool {
+  private static func isWithoutDirect(_ place: FilePlace, _ cache: CacheMode) -> Bool {
     let reason = errno
     defer { errno = reason }
     guard cache.isDirect, reason == EINVAL else { return false }
-    let number = openDescriptor(path, O_RDONLY, .writeback)
+    let number = openDescriptor(place, O_RDONLY, .writeback)
     if number >= 0 { close(number) }
     return number >= 0
   }
 
   private static func adopt(
-    _ number: CInt, _ path: String, _ isWritable: Bool, _ cache: CacheMode
+    _ number: CInt, _ place: FilePlace, _ isWritable: Bool, _ cache: CacheMode
   ) throws(EngineError) -> FileStore {
+    let path = place.path
     guard number >= 0 else {
-      if isWithoutDirect(path, cache) {
+      if isWithoutDirect(place, cache) {
         throw EngineError(
           .invalidArgument, "Could not open '\(path)': filesystem does not support O_DIRECT", path: path)
       }
@@ -136,7 +143,7 @@ public final class FileStore: ByteStore {
 
   public func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(EngineError) {
     Trace.emit(.storeWrite, "path \"\(path)\" offset \(offset) bytes \(bytes.count)")
-    defer { noteWrite() }
+    defer { if !cache.writesThrough { noteChange() } }
     if let direct {
       unsafe try direct.write(bytes, at: offset)
     } else {
@@ -238,26 +245,12 @@ public final class FileStore: ByteStore {
     }
   }
 
-  /// Somebody wrote, perhaps through the descriptor: it is on disk after the next flush, if it is not yet. Noted afterwards,
-  /// since a flush that runs meanwhile may not have it.
-  func noteWrite() { if !cache.writesThrough { noteChange() } }
+  /// Something was written: it is on disk after the next flush. Noted afterwards, since a flush that runs meanwhile may
+  /// not have it.
+  func noteChange() { changeCount.add(1, ordering: .acquiringAndReleasing) }
 
-  /// As `noteWrite`, of changes that O_DSYNC says nothing of.
-  private func noteChange() { changeCount.add(1, ordering: .acquiringAndReleasing) }
-
-  /// Whether a flush would have something to do.
+  /// Whether a flush has something to do.
   var isUnsynced: Bool { syncedCount.withLock { $0 < changeCount.load(ordering: .acquiring) } }
-
-  /// Whether it was opened to be read and written past the host's page cache.
-  var isDirect: Bool { direct != nil }
-
-  /// The descriptor by which a queue of the kernel may move these bytes from or to this memory by itself; nil where
-  /// only `read` and `write` can.
-  func queueDescriptor(_ memory: UnsafeRawBufferPointer, at offset: UInt64, isWrite: Bool) -> CInt? {
-    guard offset <= maximumFileOffset - UInt64(memory.count) else { return nil }
-    if let direct, unsafe !direct.takesWhole(memory, at: offset, isWrite: isWrite) { return nil }
-    return descriptor.number
-  }
 
   public func flush() throws(EngineError) {
     guard !cache.skipsFlushes else { return }
@@ -267,7 +260,9 @@ public final class FileStore: ByteStore {
       guard wanted > synced || direct?.usesCache == true else { return }
       Trace.emit(.storeFlush, "path \"\(path)\"")
       let covered = changeCount.load(ordering: .acquiring)
-      guard retrying({ fdatasync(descriptor.number) }) == 0 else { throw descriptor.failure("Could not flush") }
+      guard retrying({ fdatasync(descriptor.number) }) == 0 else {
+        throw descriptor.failure("Could not flush")
+      }
       synced = covered
     }
     direct?.dropCached()

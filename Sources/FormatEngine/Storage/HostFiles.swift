@@ -22,9 +22,10 @@ public enum HostFiles {
   }
 
   /// Which file the path leads to, nil where it leads to none.
-  public static func identity(of path: String) -> Identity? {
-    var status = stat()
-    guard unsafe stat(path, &status) == 0 else { return nil }
+  public static func identity(of path: String) -> Identity? { identity(of: FilePlace(path: path)) }
+
+  static func identity(of place: FilePlace) -> Identity? {
+    guard let status = place.status() else { return nil }
     return Identity(device: UInt64(status.st_dev), inode: UInt64(status.st_ino))
   }
 
@@ -34,10 +35,16 @@ public enum HostFiles {
   }
 
   /// Names of regular files, and of links to such, in a folder, sorted; of the first `limit` names that are there.
-  static func regularFiles(inFolder path: String, atMost limit: Int, where isWanted: (String) -> Bool)
+  static func regularFiles(inFolder place: FilePlace, atMost limit: Int, where isWanted: (String) -> Bool)
     -> [String]
   {
-    guard let folder = unsafe opendir(path) else { return [] }
+    let descriptor = place.open(flags: O_RDONLY | O_DIRECTORY | O_NONBLOCK | O_CLOEXEC)
+    guard descriptor >= 0 else { return [] }
+    guard let folder = unsafe fdopendir(descriptor) else {
+      close(descriptor)
+      return []
+    }
+    // Closes the descriptor with it.
     defer { unsafe closedir(folder) }
     var names: [String] = []
     var seen = 0
@@ -49,7 +56,7 @@ public enum HostFiles {
       }
       guard isWanted(name) else { continue }
       var status = stat()
-      guard unsafe stat("\(path)/\(name)", &status) == 0, kind(ofMode: status.st_mode) == .regular else {
+      guard unsafe fstatat(descriptor, name, &status, 0) == 0, kind(ofMode: status.st_mode) == .regular else {
         continue
       }
       names.append(name)
@@ -58,9 +65,11 @@ public enum HostFiles {
   }
 
   /// Bytes of a regular file, and those that it takes on the host, without opening it.
-  static func sizes(of path: String) throws(EngineError) -> (byteCount: UInt64, allocatedByteCount: UInt64) {
-    var status = stat()
-    guard unsafe stat(path, &status) == 0 else {
+  static func sizes(of place: FilePlace) throws(EngineError) -> (
+    byteCount: UInt64, allocatedByteCount: UInt64
+  ) {
+    let path = place.path
+    guard let status = place.status() else {
       throw .systemCall("Could not open '\(path)'", errno: errno, path: path)
     }
     guard kind(ofMode: status.st_mode) == .regular else {
@@ -98,6 +107,11 @@ extension EngineError {
       default: .system(errno: number)
       }
     return EngineError(code, "\(tried): \(words)", path: path)
+  }
+
+  /// What the rules forbid, whoever asks.
+  static func notPermitted(_ message: String, path: String? = nil) -> EngineError {
+    EngineError(.system(errno: EPERM), message, path: path)
   }
 
   /// The system's sentence for an error number.

@@ -38,15 +38,16 @@ final class PooledFileStore: ByteStore {
     var userCount = 0
   }
 
-  let path: String
+  let place: FilePlace
+  var path: String { place.path }
   private let access: FileAccess
   private let cache: CacheMode
   private let pool: OpenFilePool
   /// After the pool's lock.
   private let state = Mutex(State())
 
-  init(path: String, access: FileAccess, cache: CacheMode, pool: OpenFilePool) {
-    self.path = path
+  init(place: FilePlace, access: FileAccess, cache: CacheMode, pool: OpenFilePool) {
+    self.place = place
     self.access = access
     self.cache = cache
     self.pool = pool
@@ -58,7 +59,7 @@ final class PooledFileStore: ByteStore {
         state.userCount += 1
         return (file, false)
       }
-      let file = try FileStore.open(path, access: access, cache: cache)
+      let file = try FileStore.open(place, access: access, cache: cache)
       state.file = file
       state.userCount += 1
       return (file, true)
@@ -85,8 +86,10 @@ final class PooledFileStore: ByteStore {
     return try body(file)
   }
 
-  func byteCount() throws(EngineError) -> UInt64 { try HostFiles.sizes(of: path).byteCount }
-  func allocatedByteCount() throws(EngineError) -> UInt64 { try HostFiles.sizes(of: path).allocatedByteCount }
+  func byteCount() throws(EngineError) -> UInt64 { try HostFiles.sizes(of: place).byteCount }
+  func allocatedByteCount() throws(EngineError) -> UInt64 {
+    try HostFiles.sizes(of: place).allocatedByteCount
+  }
 
   func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(EngineError) {
     try withFile { (file) throws(EngineError) in unsafe try file.read(into: buffer, at: offset) }
@@ -132,6 +135,6 @@ extension ReferenceOpener {
     in pool: OpenFilePool
   ) throws(EngineError) -> PooledFileStore {
     let target = try policy.resolve(name, for: role, namedBy: path)
-    return PooledFileStore(path: target, access: access, cache: cache, pool: pool)
+    return PooledFileStore(place: target, access: access, cache: cache, pool: pool)
   }
 }

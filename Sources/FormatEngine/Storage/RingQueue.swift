@@ -12,11 +12,11 @@ import Glibc
     let ring = UnsafeMutablePointer<io_uring>.allocate(capacity: 1)
     unsafe ring.initialize(to: io_uring())
     // One more for what is watched. The kernel makes it a power of two.
-    let size = CUnsignedInt(clamping: min(max(capacity, 1) + 1, 4096))
+    let entryCount = CUnsignedInt(clamping: min(max(capacity, 1) + 1, 4096))
     // One thread alone uses the rings, and what is done is put into them when it asks: fewer interrupts. Kernels before
     // 6.1 do not know that.
     let flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN
-    if unsafe io_uring_queue_init(size, ring, flags) < 0, unsafe io_uring_queue_init(size, ring, 0) < 0
+    if unsafe io_uring_queue_init(entryCount, ring, flags) < 0, unsafe io_uring_queue_init(entryCount, ring, 0) < 0
     {
       unsafe ring.deallocate()
       throw .unsupported("Unable to use io_uring: failed to init linux io_uring ring")

@@ -1,12 +1,14 @@
 import FormatEngine
 
-/// How a command line says which image it means: `-f`, `--image-opts`, `--object` and `-U`, which all
-/// commands have that open one.
+/// How a command line says which image it means: `-f`, `--image-opts`, `--object`, `--allow-path` and `-U`, which
+/// all commands have that open one.
 struct ImageArguments {
   var format: String?
   /// Names are option strings (`driver=qcow2,file.filename=...`).
   private(set) var usesImageOptions = false
   private(set) var secrets = SecretStore()
+  /// Empty: images may name any file.
+  private var allowedFolders: [AllowedFolder] = []
 
   /// Takes an option that belongs here; others are wrong. A command asks its own first.
   mutating func take(_ option: GivenOption) throws(VerbFailure) {
@@ -14,17 +16,25 @@ struct ImageArguments {
     case "format", "source-format", "a-format": format = option.value
     case "image-opts": usesImageOptions = true
     case "object": try ObjectArguments.define(option.value, in: &secrets)
+    case OptionRule.allowPath.key:
+      let folder = option.value
+      allowedFolders.append(
+        try attempt("--allow-path: ") { () throws(EngineError) in try AllowedFolder(folder) })
     case "force-share": break  // Images are never locked here.
     default: throw option.failure
     }
+  }
+
+  /// What images may name. Names that stand on the command line are not asked for.
+  var policy: ReferencePolicy {
+    allowedFolders.isEmpty ? .anywhere : ReferencePolicy(.folders(allowedFolders))
   }
 
   /// Opens what `name` means.
   func open(_ name: String, _ options: OpenOptions = OpenOptions(), exitStatus: CInt = 1)
     throws(VerbFailure) -> ImageChain
   {
-    try Self.open(
-      name, options, format: format, isOptions: usesImageOptions, secrets, exitStatus: exitStatus)
+    try open(name, options, format: format, isOptions: usesImageOptions, exitStatus: exitStatus)
   }
 
   /// The disk that comes out of `name` where that means a pipe, nil where it means anything else.
@@ -32,12 +42,15 @@ struct ImageArguments {
     try attempt("Could not open '\(name)': ") { () throws(EngineError) in
       let image = try usesImageOptions ? ImageSpecification(options: name) : ImageSpecification(name: name)
       guard ImageOpener.isPipe(image), !(usesImageOptions && format != nil) else { return nil }
-      return try ImageOpener.openStream(image, OpenOptions(format: format))
+      var options = OpenOptions(format: format)
+      options.policy = policy
+      return try ImageOpener.openStream(image, options)
     }
   }
 
-  static func open(
-    _ name: String, _ options: OpenOptions, format: String?, isOptions: Bool, _ secrets: SecretStore,
+  /// Opens another image of the same command.
+  func open(
+    _ name: String, _ options: OpenOptions, format: String?, isOptions: Bool, isOwn: Bool = false,
     exitStatus: CInt = 1
   ) throws(VerbFailure) -> ImageChain {
     if isOptions && format != nil {
@@ -46,13 +59,16 @@ struct ImageArguments {
     var options = options
     options.format = format
     options.secrets = secrets
+    // Unless the command has something to add to them.
+    if !options.identities.isDerived { options.identities = SourceDate.identities }
+    options.policy = isOwn ? policy.trusting((try? ImageName.plainPath(name)) ?? name) : policy
     options.note = Console.note
     let chain = try attempt("Could not open '\(name)': ", exitStatus: exitStatus) { () throws(EngineError) in
       try ImageOpener.open(
         isOptions ? ImageSpecification(options: name) : ImageSpecification(name: name), options)
     }
     if options.access == .readWrite, format == nil, !isOptions, chain.members[0].formatName == "raw" {
-      warnOfGuess(name)
+      Self.warnOfGuess(name)
     }
     return chain
   }

@@ -30,6 +30,16 @@ enum ManualPage {
     """#
 
   private static let conclusion = #"""
+    .SH ENVIRONMENT
+    .TP
+    .B SOURCE_DATE_EPOCH
+    A number of seconds since 1970\-01\-01 00:00 UTC.
+    Where it is set, everything that a command makes was made at that moment, and ids
+    in images come from it and from what the images are made of, so that two runs
+    make the same files.
+    Keys and salts of encrypted images stay random, and
+    .B convert \-W
+    stores data in any order.
     .SH EXIT STATUS
     0 if all went well, 1 if not.
     .B check

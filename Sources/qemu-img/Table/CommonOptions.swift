@@ -1,7 +1,8 @@
 /// The options that mean the same wherever they are taken. The help explains them once.
 extension OptionRule {
   static let common: [OptionRule] = [
-    .help, .object, .imageOptions, .format, .quiet, .progress, .forceShare, .cache, .sourceCache, .output,
+    .help, .allowPath, .object, .imageOptions, .format, .quiet, .progress, .forceShare, .cache, .sourceCache,
+    .output,
     .backingFormat, .targetOptions, .targetFormat, .snapshot, .rateLimit,
   ]
 
@@ -9,6 +10,12 @@ extension OptionRule {
   static let object = OptionRule(
     "object", takes: .object, form: "--object objectdef",
     help: "defines a secret that other options name; may be repeated")
+  /// Stands before the command's name or after it.
+  static let allowPath = OptionRule(
+    "allow-path", takes: ArgumentValue("folder", .file, "is a folder of the host"),
+    help:
+      "lets images name files in this folder and below it only; may be repeated. Files that the command line"
+      + " names are not asked for")
   static let imageOptions = OptionRule(
     "image-opts",
     help: "takes file names for lists of options of the image and of what it lies in: 'driver=...,"

@@ -24,8 +24,8 @@ struct Verb: Sendable {
   /// The line of the help: the name and what may follow it.
   var syntaxLine: String { ([name] + syntax.map(\.text)).joined(separator: " ") }
 
-  /// All options, that for help last.
-  var options: [OptionRule] { syntax.flatMap(\.options) + [.help] }
+  /// All options, those that all commands have last.
+  var options: [OptionRule] { syntax.flatMap(\.options) + [.allowPath, .help] }
 
   var operands: [OperandRule] { syntax.flatMap(\.operands) }
 
@@ -49,6 +49,7 @@ enum VerbTable {
       help:
         "tells of the work while it is done: what happens to files, tables and clusters. '-T help' lists the events"
     ),
+    .allowPath,
   ]
 
   /// For those who install qemu-img: `scripts/docs`. The help does not speak of it.

@@ -92,8 +92,8 @@ enum BitmapVerb {
     }
     let image = try imageArguments.open(parsed.operands[0], OpenOptions(access: .readWrite))
     let source = try sourceFile.map { (name) throws(VerbFailure) in
-      try ImageArguments.open(
-        name, OpenOptions(), format: sourceFormat, isOptions: false, imageArguments.secrets)
+      try imageArguments.open(
+        name, OpenOptions(), format: sourceFormat, isOptions: false)
     }
     try change(
       image, source ?? image, bitmap: parsed.operands[1], actions, granularity: granularity ?? 0)

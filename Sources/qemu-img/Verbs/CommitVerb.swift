@@ -45,7 +45,8 @@ enum CommitVerb {
     }
     guard parsed.operands.count == 1 else { throw .usage("Expecting one image file name") }
     options.cache = try CommonArguments.cacheMode(cache, what: "cache")
-    options.secrets = image.secrets
+    (options.secrets, options.policy) = (image.secrets, image.policy)
+    options.identities = SourceDate.identities
     let name = parsed.operands[0]
     let chain = try image.open(name, options)
     let depth = try depth(of: base, in: chain, name)

@@ -86,12 +86,15 @@ enum ConvertVerb {
     let format = arguments.targetFormat ?? (arguments.usesTargetOptions ? nil : "raw")
     var opening = OpenOptions(access: .readWrite)
     opening.cache = arguments.cache.target
+    opening.identities = try identities(arguments, format, source.disks)
     if arguments.createsTarget {
-      if ImageCreator.isPipe(name) { return try createInPipe(arguments, format ?? "raw", source, byteCount) }
-      opening.layerOptions = try create(arguments, format ?? "raw", source, byteCount)
+      if ImageCreator.isPipe(name) {
+        return try createInPipe(arguments, format ?? "raw", source, byteCount, opening.identities)
+      }
+      opening.layerOptions = try create(arguments, format ?? "raw", source, byteCount, opening.identities)
     }
-    let target = try ImageArguments.open(
-      name, opening, format: format, isOptions: arguments.usesTargetOptions, arguments.source.secrets)
+    let target = try arguments.source.open(
+      name, opening, format: format, isOptions: arguments.usesTargetOptions, isOwn: arguments.createsTarget)
     guard target.isWritable else {
       throw VerbFailure(
         "Could not open '\(name)': Format '\(target.members[0].formatName)' cannot be written")
@@ -101,6 +104,16 @@ enum ConvertVerb {
       throw VerbFailure("Compression not supported for this file format")
     }
     return target
+  }
+
+  /// Ids of a target that has them are those of what the sources hold, where they are derived at all.
+  private static func identities(
+    _ arguments: ConvertArguments, _ format: String?, _ sources: [ImageChain]
+  ) throws(VerbFailure) -> IdentitySource {
+    guard let format, ImageCreator.recordsIdentity(format) else { return SourceDate.identities }
+    return try attempt { () throws(EngineError) in
+      try SourceDate.identities.mixing(contentOf: sources, skippingUnreadable: arguments.salvages)
+    }
   }
 
   /// The format of the new image, and what it is made with.
@@ -115,19 +128,22 @@ enum ConvertVerb {
   }
 
   private static func createInPipe(
-    _ arguments: ConvertArguments, _ formatName: String, _ source: CopySource, _ byteCount: UInt64
+    _ arguments: ConvertArguments, _ formatName: String, _ source: CopySource, _ byteCount: UInt64,
+    _ identities: IdentitySource
   ) throws(VerbFailure) -> ImageChain {
     let (format, options) = try plan(arguments, formatName, source, byteCount)
     return try attempt("\(arguments.target): error while converting \(formatName): ") {
       () throws(EngineError) in
       try ImageCreator.createInPipe(
-        arguments.target, format: format, options: options, secrets: arguments.source.secrets)
+        arguments.target, format: format, options: options, secrets: arguments.source.secrets,
+        identities: identities)
     }
   }
 
   /// Makes the target, and says what it takes to open it: the names of the secrets that it was made with.
   private static func create(
-    _ arguments: ConvertArguments, _ formatName: String, _ source: CopySource, _ byteCount: UInt64
+    _ arguments: ConvertArguments, _ formatName: String, _ source: CopySource, _ byteCount: UInt64,
+    _ identities: IdentitySource
   ) throws(VerbFailure) -> [String: String] {
     let (format, options) = try plan(arguments, formatName, source, byteCount)
     let warnings = try attempt("\(arguments.target): error while converting \(formatName): ") {
@@ -135,7 +151,8 @@ enum ConvertVerb {
       try ImageCreator.refuse(arguments.target, whileReading: source.disks)
       return try ImageCreator.create(
         arguments.target, format: format, options: options, cache: arguments.cache.target,
-        secrets: arguments.source.secrets, whileReading: source.disks)
+        policy: arguments.source.policy, secrets: arguments.source.secrets,
+        identities: identities, whileReading: source.disks)
     }
     warnings.forEach(Console.warning)
     return options.shown.filter { $0.name.hasSuffix("key-secret") }.reduce(into: [:]) {

@@ -31,7 +31,7 @@ enum CreateVerb {
     var backing: (file: String?, format: String?)
     var list = OptionList()
     var (isQuiet, opensBacking) = (false, true)
-    var secrets = SecretStore()
+    var image = ImageArguments()
     for option in parsed.options {
       switch option.key {
       case "help": return verb.showHelp()
@@ -41,8 +41,7 @@ enum CreateVerb {
       case "options": try list.add(option.value)
       case "quiet": isQuiet = true
       case "backing-unsafe": opensBacking = false
-      case "object": try ObjectArguments.define(option.value, in: &secrets)
-      default: throw option.failure
+      default: try image.take(option)
       }
     }
     let operands = parsed.operands
@@ -53,6 +52,7 @@ enum CreateVerb {
       try CommonArguments.size(text, what: "image size")
     }
     if operands.count > 2 { throw .usage("Unexpected argument: \(operands[2])") }
+    let (policy, secrets) = (image.policy, image.secrets)
     try attempt("\(name): ") { () throws(EngineError) in
       let target = try ImageCreator.creatableFormat(format)
       _ = try ImageName.plainPath(name)
@@ -63,12 +63,14 @@ enum CreateVerb {
         options.set("size", to: .number(size))
       }
       try CreateOptionsHelp.record(backing.file, backing.format, in: &options, of: format)
-      try ImageCreator.resolve(&options, for: name, opening: opensBacking, secrets)
+      try ImageCreator.resolve(&options, for: name, policy: policy, opening: opensBacking, secrets)
       if !isQuiet {
         Console.write("Formatting '\(name)', fmt=\(format)\(CreateOptionsHelp.shown(options))\n")
         Console.flush()
       }
-      let warnings = try ImageCreator.create(name, format: target, options: options, secrets: secrets)
+      let warnings = try ImageCreator.create(
+        name, format: target, options: options, policy: policy, secrets: secrets,
+        identities: SourceDate.identities)
       warnings.forEach(Console.warning)
     }
     return 0

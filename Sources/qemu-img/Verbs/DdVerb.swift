@@ -84,9 +84,7 @@ enum DdVerb {
     if !source.hasUnknownSize { byteCount = try source.byteCount() }
     let part = operands.part(of: byteCount)
     if part == nil { Console.error("\(input): cannot skip to specified offset") }
-    let partByteCount = part.map { $0.upperBound - $0.lowerBound } ?? 0
-    let target = try create(
-      output, formatName, byteCount: source.hasUnknownSize ? min(512, partByteCount) : partByteCount, source)
+    let target = try create(output, formatName, part ?? 0..<0, source, image)
     if let part {
       try attempt { () throws(EngineError) in
         var options = ConvertOptions()
@@ -100,7 +98,8 @@ enum DdVerb {
   }
 
   private static func create(
-    _ name: String, _ formatName: String, byteCount: UInt64, _ source: CopySource
+    _ name: String, _ formatName: String, _ part: Range<UInt64>, _ source: CopySource,
+    _ image: ImageArguments
   ) throws(VerbFailure) -> ImageChain {
     let format = try attempt { () throws(EngineError) in
       guard FormatCatalog.format(named: formatName) != nil else { throw .invalid("Unknown file format") }
@@ -110,20 +109,28 @@ enum DdVerb {
     }
     try source.requireRoom(in: format, preallocation: nil)
     let words = "\(name): error while creating output image: "
+    let partByteCount = part.upperBound - part.lowerBound
     var options = OptionValues(ImageCreator.options(of: format))
-    options.set("size", to: .number(byteCount))
+    options.set("size", to: .number(source.hasUnknownSize ? min(512, partByteCount) : partByteCount))
+    var opening = OpenOptions(access: .readWrite)
+    opening.identities = SourceDate.identities
+    if format.recordsIdentity && !source.disks.isEmpty {
+      opening.identities = try attempt(words) { () throws(EngineError) in
+        try SourceDate.identities.mixing(contentOf: source.disks, part: part)
+      }
+    }
+    let identities = opening.identities
     if ImageCreator.isPipe(name) {
       return try attempt(words) { () throws(EngineError) in
-        try ImageCreator.createInPipe(name, format: format, options: options)
+        try ImageCreator.createInPipe(name, format: format, options: options, identities: identities)
       }
     }
     try attempt(words) { () throws(EngineError) in
       try ImageCreator.refuse(name, whileReading: source.disks)
       _ = try ImageCreator.create(
-        name, format: format, options: options, whileReading: source.disks)
+        name, format: format, options: options, policy: image.policy, identities: identities,
+        whileReading: source.disks)
     }
-    return try attempt("Could not open '\(name)': ") { () throws(EngineError) in
-      try ImageOpener.open(name, OpenOptions(format: formatName, access: .readWrite))
-    }
+    return try image.open(name, opening, format: formatName, isOptions: false, isOwn: true)
   }
 }

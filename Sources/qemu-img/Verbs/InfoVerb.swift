@@ -50,7 +50,7 @@ enum InfoVerb {
     // Several disks may lie in one file, told apart by options.
     var layerOptions: [String: String] = [:]
     var seen: [HostFiles.Identity: [[String: String]]] = [:]
-    options.secrets = image.secrets
+    (options.secrets, options.policy) = (image.secrets, image.policy)
     while true {
       if let file = chain.members[0].file as? FileStore {
         guard seen[file.identity]?.contains(layerOptions) != true else {
@@ -64,12 +64,12 @@ enum InfoVerb {
       }
       images.append(info)
       guard wholeChain, let backing = info.backing else { break }
-      guard let next = info.backingPath else {
-        throw VerbFailure("Could not open '\(current)': No way to its backing file")
+      let below = try attempt("Could not open '\(current)': ") { () throws(EngineError) in
+        try options.policy.specification(of: backing, namedBy: member.path)
       }
-      (current, layerOptions) = (next, backing.options)
-      chain = try attempt("Could not open '\(next)': ") { () throws(EngineError) in
-        try ImageOpener.open(options.policy.specification(of: backing, namedBy: member.path), options)
+      (current, layerOptions) = (info.backingPath ?? backing.name, backing.options)
+      chain = try attempt("Could not open '\(current)': ") { () throws(EngineError) in
+        try ImageOpener.open(below, options)
       }
     }
     return images

@@ -107,10 +107,10 @@ enum RebaseVerb {
   {
     guard let reference = request.reference else { return nil }
     return try attempt("Could not open new backing file '\(reference.name)': ") { () throws(EngineError) in
-      let specification = try request.options.policy.specification(
+      let specification = try ReferencePolicy.anywhere.specification(
         of: reference, namedBy: overlay.members[0].path)
       var options = OpenOptions()
-      options.secrets = request.image.secrets
+      (options.secrets, options.policy) = (request.image.secrets, request.image.policy)
       options.cache = request.backingCache
       let backing = try ImageOpener.open(specification, options)
       let identity = (overlay.members[0].file as? FileStore)?.identity

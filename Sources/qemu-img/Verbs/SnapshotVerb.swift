@@ -1,5 +1,4 @@
 import FormatEngine
-import Glibc
 
 /// `snapshot`: lists, makes, goes back to and deletes internal snapshots.
 enum SnapshotVerb {
@@ -84,7 +83,7 @@ enum SnapshotVerb {
         throw .unsupported("Operation not supported")
       }
       try chain.changingWhole { () throws(EngineError) in
-        _ = try keeper.createSnapshot(named: name, at: now())
+        _ = try keeper.createSnapshot(named: name, at: SourceDate.identities.now)
       }
     }
   }
@@ -110,11 +109,5 @@ enum SnapshotVerb {
       else { throw EngineError(.notFound, "snapshot not found") }
       try chain.changingWhole { () throws(EngineError) in try keeper.deleteSnapshot(record) }
     }
-  }
-
-  private static func now() -> SnapshotDate {
-    var time = timespec()
-    _ = unsafe clock_gettime(CLOCK_REALTIME, &time)
-    return SnapshotDate(seconds: Int64(time.tv_sec), nanoseconds: UInt32(time.tv_nsec))
   }
 }

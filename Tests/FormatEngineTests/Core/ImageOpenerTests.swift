@@ -199,11 +199,11 @@ import Testing
       try folder.write([UInt8](repeating: 9, count: 65536), to: "secret")
       try overlay("inside/top", over: "../secret", folder, format: "raw")
       var options = OpenOptions()
-      options.policy = ReferencePolicy(.folders([inside]))
+      options.policy = ReferencePolicy(.folders([try AllowedFolder(inside)]))
       #expect(failure(opening: folder.file("inside/top"), options)?.code == .permissionDenied)
       options.policy = ReferencePolicy(.nowhere)
       #expect(failure(opening: folder.file("inside/top"), options)?.code == .permissionDenied)
-      options.policy = ReferencePolicy(.folders([folder.path]))
+      options.policy = ReferencePolicy(.folders([try AllowedFolder(folder.path)]))
       #expect(failure(opening: folder.file("inside/top"), options) == nil)
     }
   }

@@ -1,5 +1,6 @@
-import FormatEngine
+@testable import FormatEngine
 import Foundation
+import Synchronization
 import TestSupport
 import Testing
 
@@ -8,6 +9,14 @@ import Testing
   private func resolve(_ name: String, _ scope: ReferencePolicy.Scope, in folder: TemporaryFolder)
     throws(EngineError)
     -> String
+  {
+    let place = try place(name, scope, in: folder)
+    if place.confinement != nil { _ = try FileStore.open(place, access: .readOnly, cache: .unflushed) }
+    return place.path
+  }
+
+  private func place(_ name: String, _ scope: ReferencePolicy.Scope, in folder: TemporaryFolder)
+    throws(EngineError) -> FilePlace
   {
     try ReferencePolicy(scope).resolve(name, for: .backingFile, namedBy: folder.file("images/top.qcow2"))
   }
@@ -50,10 +59,10 @@ import Testing
 
   @Test func onlyAllowedFoldersAreEntered() throws {
     try withFiles { (folder) throws in
-      let scope = ReferencePolicy.Scope.folders([folder.file("images")])
-      #expect(try resolve("base", scope, in: folder).hasSuffix("/images/base"))
-      #expect(try resolve("deep/base", scope, in: folder).hasSuffix("/images/deep/base"))
-      #expect(try resolve("deep/../base", scope, in: folder).hasSuffix("/images/base"))
+      let scope = ReferencePolicy.Scope.folders([try AllowedFolder(folder.file("images"))])
+      #expect(try resolve("base", scope, in: folder) == folder.file("images/base"))
+      #expect(try resolve("deep/base", scope, in: folder) == folder.file("images/deep/base"))
+      #expect(try resolve("deep/../base", scope, in: folder) == folder.file("images/deep/../base"))
       for name in [
         "../secret", "../images-too/base", "/etc/passwd", folder.file("secret"), "deep/../../secret",
       ] {
@@ -71,10 +80,100 @@ import Testing
       try manager.createSymbolicLink(atPath: folder.file("images/link"), withDestinationPath: "../secret")
       try manager.createSymbolicLink(atPath: folder.file("images/way-out"), withDestinationPath: "..")
       try manager.createSymbolicLink(atPath: folder.file("images/fine"), withDestinationPath: "deep/base")
-      let scope = ReferencePolicy.Scope.folders([folder.file("images")])
+      let scope = ReferencePolicy.Scope.folders([try AllowedFolder(folder.file("images"))])
       #expect(throws: EngineError.self) { try resolve("link", scope, in: folder) }
       #expect(throws: EngineError.self) { try resolve("way-out/secret", scope, in: folder) }
-      #expect(try resolve("fine", scope, in: folder).hasSuffix("/images/deep/base"))
+      // Names in it are relative to the link's folder, as everywhere.
+      #expect(try resolve("fine", scope, in: folder) == folder.file("images/fine"))
+    }
+  }
+
+  /// A name that is allowed, and then leads elsewhere: to a link, through a link, or to no file at all.
+  @Test func whatIsSwappedBetweenCheckAndOpenIsNotOpened() throws {
+    try withFiles { (folder) throws in
+      let manager = FileManager.default
+      let scope = ReferencePolicy.Scope.folders([try AllowedFolder(folder.file("images"))])
+      let base = try place("base", scope, in: folder)
+      let deep = try place("deep/base", scope, in: folder)
+      _ = try FileStore.open(base, access: .readOnly, cache: .unflushed)
+      try manager.removeItem(atPath: folder.file("images/base"))
+      try manager.createSymbolicLink(atPath: folder.file("images/base"), withDestinationPath: "../secret")
+      #expect(throws: EngineError.self) { try FileStore.open(base, access: .readOnly, cache: .unflushed) }
+      #expect(HostFiles.identity(of: base) != HostFiles.identity(of: folder.file("secret")))
+      try manager.removeItem(atPath: folder.file("images/deep"))
+      try manager.createSymbolicLink(
+        atPath: folder.file("images/deep"), withDestinationPath: "../images-too")
+      #expect(throws: EngineError.self) { try FileStore.open(deep, access: .readOnly, cache: .unflushed) }
+      try manager.removeItem(atPath: folder.file("images/deep"))
+      #expect(throws: EngineError.self) { try FileStore.open(deep, access: .readOnly, cache: .unflushed) }
+    }
+  }
+
+  /// A name that changes all the time between a file of the folder and a link to one outside of it.
+  @Test func raceForANameNeverOpensWhatLiesOutside() throws {
+    try withFiles { (folder) throws in
+      try folder.write([2], to: "secret")
+      try folder.write([1], to: "images/kept")
+      try FileManager.default.createSymbolicLink(
+        atPath: folder.file("images/link"), withDestinationPath: "../secret")
+      let opener = ReferenceOpener(
+        policy: ReferencePolicy(.folders([try AllowedFolder(folder.file("images"))])))
+      let isDone = Atomic<Bool>(false)
+      let (name, next) = (folder.file("images/name"), folder.file("images/next"))
+      let swapper = Thread {
+        while !isDone.load(ordering: .relaxed) {
+          for source in ["images/kept", "images/link"] {
+            _ = unsafe linkat(AT_FDCWD, folder.file(source), AT_FDCWD, next, 0)
+            _ = unsafe rename(next, name)
+            // A link to the file that is there already is taken away by hand.
+            _ = unsafe unlink(next)
+          }
+        }
+      }
+      swapper.start()
+      defer { isDone.store(true, ordering: .relaxed) }
+      var (opened, refused) = (0, 0)
+      let end = Date().addingTimeInterval(10)
+      while opened < 300 || refused < 300, Date() < end {
+        guard
+          let file = try? opener.open(
+            "name", for: .backingFile, namedBy: folder.file("images/top"), access: .readOnly)
+        else {
+          refused += 1
+          continue
+        }
+        opened += 1
+        #expect(try file.bytes(at: 0, count: 1) == [1])
+      }
+      #expect(opened > 0 && refused > 0)
+    }
+  }
+
+  @Test func folderThatIsNotThereIsAnError() throws {
+    try withFiles { (folder) throws in
+      let missing = #expect(throws: EngineError.self) { try AllowedFolder(folder.file("gone")) }
+      #expect(missing?.code == .notFound && missing?.message.contains("gone") == true)
+      #expect(throws: EngineError.self) { try AllowedFolder(folder.file("secret")) }
+      #expect(throws: EngineError.self) { try AllowedFolder("") }
+    }
+  }
+
+  @Test func rootAllowsEverything() throws {
+    try withFiles { (folder) throws in
+      let scope = ReferencePolicy.Scope.folders([try AllowedFolder("/")])
+      #expect(try resolve("../secret", scope, in: folder) == folder.file("images/../secret"))
+    }
+  }
+
+  /// What the user's own image names he has named himself; what that names in turn he has not.
+  @Test func ownImagesAreTrustedAndNoOthers() throws {
+    try withFiles { (folder) throws in
+      let own = folder.file("images/top.qcow2")
+      let policy = ReferencePolicy(.folders([try AllowedFolder(folder.file("images"))])).trusting(own)
+      _ = try policy.resolve("../secret", for: .backingFile, namedBy: own)
+      #expect(throws: EngineError.self) {
+        try policy.resolve("../secret", for: .backingFile, namedBy: folder.file("images/other"))
+      }
     }
   }
 
@@ -88,7 +187,7 @@ import Testing
   @Test func missingFileInAnAllowedFolderIsNotFound() throws {
     try withFiles { (folder) throws in
       do throws(EngineError) {
-        _ = try resolve("gone", .folders([folder.file("images")]), in: folder)
+        _ = try resolve("gone", .folders([try AllowedFolder(folder.file("images"))]), in: folder)
         Issue.record("it was found")
       } catch { #expect(error.code == .notFound) }
     }

@@ -44,4 +44,22 @@ import Testing
       }
     }
   }
+
+  /// A file that is opened takes the lowest number that is free, which may be that of standard output.
+  @Test func nothingIsPrintedIntoAnImageWhereStreamsAreClosed() throws {
+    try TemporaryFolder.with { folder in
+      _ = try TestProcess.run(
+        ["/bin/sh", "-c", "\(BuiltProduct.qemuImg.path) create -f raw new 1M <&- >&- 2>&-"],
+        folder: folder.path)
+      #expect(try Files.read(folder.file("new")).allSatisfy { $0 == 0 })
+    }
+  }
+
+  @Test func helpForObjectsIsNoError() throws {
+    for list in ["help", "?", "secret,help"] {
+      let result = try TestProcess.run([BuiltProduct.qemuImg.path, "info", "--object", list, "missing"])
+        .expecting(0)
+      #expect(result.stdoutText.contains("secret") && result.stderrText.isEmpty)
+    }
+  }
 }

@@ -56,27 +56,27 @@ extension ReferencePolicy {
       for (key, value) in node.values where key == "filename" || key.hasSuffix(".filename") {
         // Trees have no folder of their own: their names are relative to the process's, as in QEMU.
         guard let name = value.text else { continue }
-        node[key] = .text(try resolve(path: name, of: name, for: .backingFile, namedBy: path))
+        node[key] = .file(try resolve(path: name, of: name, for: .backingFile, namedBy: path))
       }
     } else if reference.candidates == nil, let driver = ImageName.nullDriver(of: reference.name) {
       node["file.driver"] = .text(driver)
     } else {
-      node["file.filename"] = .text(try self.path(of: reference, namedBy: path))
+      node["file.filename"] = .file(try place(of: reference, namedBy: path))
     }
     if let format = reference.format { node["driver"] = .text(format) }
     for (name, value) in reference.options { node[name] = .text(value) }
     return ImageSpecification(node: node)
   }
 
-  /// The path of the file that a reference means.
-  func path(of reference: BackingReference, namedBy path: String) throws(EngineError) -> String {
+  /// The place of the file that a reference means.
+  func place(of reference: BackingReference, namedBy path: String) throws(EngineError) -> FilePlace {
     if let candidates = reference.candidates { return try find(candidates, for: reference, namedBy: path) }
     return try resolve(reference.name, for: .backingFile, namedBy: path)
   }
 
   /// The first candidate that is there. One that is there and may not be opened is not passed over.
   private func find(_ candidates: [String], for reference: BackingReference, namedBy path: String)
-    throws(EngineError) -> String
+    throws(EngineError) -> FilePlace
   {
     for candidate in candidates {
       let joined = ImageName.join(candidate, toFolderOf: path)

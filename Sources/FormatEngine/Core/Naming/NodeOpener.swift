@@ -52,9 +52,12 @@ struct NodeOpener {
     return members
   }
 
-  /// The image that the node describes, without what lies below it.
-  mutating func file(_ node: NodeOptions, access: FileAccess) throws(EngineError) -> ChainMember {
-    try image(node, access, options.cache).member
+  /// The image that the node describes, without what lies below it. `wasProbed`: the node's format is what was
+  /// found when it was opened before.
+  mutating func file(_ node: NodeOptions, access: FileAccess, wasProbed: Bool) throws(EngineError)
+    -> ChainMember
+  {
+    try image(node, access, options.cache, wasProbed: wasProbed).member
   }
 
   private func specification(_ below: Below, of parent: ChainMember) throws(EngineError) -> NodeOptions? {
@@ -84,8 +87,9 @@ struct NodeOpener {
   // MARK: Formats
 
   /// `cache`: the mode of what it belongs to, which holds where the node says nothing else.
-  private mutating func image(_ node: NodeOptions, _ access: FileAccess, _ cache: CacheMode)
-    throws(EngineError) -> OpenedImage
+  private mutating func image(
+    _ node: NodeOptions, _ access: FileAccess, _ cache: CacheMode, wasProbed: Bool = false
+  ) throws(EngineError) -> OpenedImage
   {
     try countNode()
     var rest = node
@@ -136,16 +140,18 @@ struct NodeOpener {
     var node = node
     node["driver"] = .text(found.name)
     guard common.flag("read-only") != true || access == .readOnly else { throw Self.readOnly }
-    return try open(found, over: file, access, cache, &rest, node)
+    return try open(
+      found, over: file, access, cache, &rest, node, isProbed: format == nil || wasProbed)
   }
 
   /// Opens a file's content as a format, with what is left of the node's options.
   private mutating func open(
     _ format: any ImageFormat.Type, over file: OpenedStore, _ access: FileAccess, _ cache: CacheMode,
-    _ rest: inout NodeOptions, _ node: NodeOptions
+    _ rest: inout NodeOptions, _ node: NodeOptions, isProbed: Bool
   ) throws(EngineError) -> OpenedImage {
     var shown: [InfoField] = []
     var request = request(file.path, access, cache)
+    request.isProbed = isProbed
     for role in format.fileRoles + rest.numberedChildren(format.numberedFileRoles) {
       let child = rest.takeChild(role)
       guard !child.isEmpty else { continue }
@@ -175,7 +181,7 @@ struct NodeOpener {
     let name = file.name.holding(format: format.name, shown)
     let member = ChainMember(
       layer: layer, file: file.store, path: file.path, nodeName: name, formatName: format.name,
-      node: node, cache: cache)
+      node: node, isProbed: isProbed, cache: cache)
     return OpenedImage(member: member, below: below)
   }
 
@@ -202,6 +208,7 @@ struct NodeOpener {
     var request = LayerRequest(
       path: path, access: access, references: references, isForInspection: options.isForInspection)
     request.secrets = options.secrets
+    request.identities = options.identities.mixing(ImageName.lastComponent(of: path))
     request.note = options.note
     return request
   }
@@ -254,14 +261,15 @@ struct NodeOpener {
     let values = try rest.take(NodeSchemas.file)
     try NodeSchemas.checkWords(values)
     try refuse(rest, driver: driver)
-    guard let given = values.text("filename"), !given.isEmpty else {
+    guard let given = node.place("filename"), !given.path.isEmpty else {
       throw .invalid("The '\(driver)' block driver requires a file name")
     }
-    guard !given.utf8.contains(0) else { throw .invalid("A file name has a NUL byte in it") }
-    try Self.refuseSparseBundle(given)
-    let path = Self.fileOfBundle(given) ?? given
+    guard !given.path.utf8.contains(0) else { throw .invalid("A file name has a NUL byte in it") }
+    try Self.refuseSparseBundle(given.path)
+    let place = Self.fileOfBundle(given) ?? given
+    let path = place.path
     guard common.flag("read-only") != true || access == .readOnly else { throw Self.readOnly }
-    let file = try FileStore.open(path, access: access, cache: cache.changed(by: common))
+    let file = try FileStore.open(place, access: access, cache: cache.changed(by: common))
     guard driver != "host_device" || file.kind == .blockDevice else {
       throw .invalid("'host_device' driver requires '\(path)' to be either a character or block device")
     }
@@ -269,9 +277,8 @@ struct NodeOpener {
   }
 
   /// The descriptor in a folder that is an image, nil where it is none.
-  private static func fileOfBundle(_ path: String) -> String? {
-    let folder = path.hasSuffix("/") ? path : path + "/"
-    return FormatCatalog.bundleDescriptors.map { folder + $0 }.first { HostFiles.identity(of: $0) != nil }
+  private static func fileOfBundle(_ folder: FilePlace) -> FilePlace? {
+    FormatCatalog.bundleDescriptors.lazy.map(folder.appending).first { HostFiles.identity(of: $0) != nil }
   }
 
   /// Apple's sparse bundles: a folder with the disk in bands.

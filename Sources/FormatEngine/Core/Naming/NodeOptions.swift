@@ -3,6 +3,8 @@
 struct NodeOptions: Equatable, Sendable {
   enum Value: Equatable, Sendable {
     case text(String)
+    /// The name of a file that an image names.
+    case file(FilePlace)
     /// As it was written in JSON.
     case number(String)
     case flag(Bool)
@@ -14,6 +16,7 @@ struct NodeOptions: Equatable, Sendable {
     var text: String? {
       switch self {
       case .text(let text), .number(let text): text
+      case .file(let place): place.path
       case .flag(let flag): flag ? "on" : "off"
       case .null, .empty: nil
       }
@@ -23,6 +26,7 @@ struct NodeOptions: Equatable, Sendable {
     var info: InfoValue {
       switch self {
       case .text(let text): .text(text)
+      case .file(let place): .text(place.path)
       case .number(let text): Int64(text).map(InfoValue.integer) ?? .text(text)
       case .flag(let flag): .flag(flag)
       case .null, .empty: .record([])
@@ -88,6 +92,12 @@ struct NodeOptions: Equatable, Sendable {
   subscript(key: String) -> Value? {
     get { values[key] }
     set { values[key] = newValue }
+  }
+
+  /// The file that an option names, wherever the name comes from.
+  func place(_ key: String) -> FilePlace? {
+    if case .file(let place)? = values[key] { return place }
+    return values[key]?.text.map { FilePlace(path: $0) }
   }
 
   func hasText(_ key: String) -> Bool { values[key]?.text != nil }

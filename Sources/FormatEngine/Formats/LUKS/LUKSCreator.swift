@@ -1,5 +1,6 @@
 extension LUKSFormat: CreatableFormat {
   public static let supportsCompression = false
+  public static func makesKeys(_ options: OptionValues) -> Bool { true }
   /// As qemu-img does (iotest 282): nobody is to take what is left for an encrypted disk.
   public static let removesFailedFiles = true
 

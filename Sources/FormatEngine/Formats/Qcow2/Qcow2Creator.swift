@@ -1,6 +1,7 @@
 extension Qcow2Format: CreatableFormat {
   public static let supportsBacking = true
   public static let supportsCompression = true
+  public static func makesKeys(_ options: OptionValues) -> Bool { options.text("encrypt.format") == "luks" }
   public static var createOptions: OptionSchema { Qcow2CreateOptions.schema }
 
   public static func create(on file: any ByteStore, _ request: CreateRequest) throws(EngineError) {
@@ -153,6 +154,8 @@ struct Qcow2Preallocator {
 
   /// Everything from `start` on, a multiple of the cluster size.
   func run(from start: UInt64, _ progress: Progress = .none) throws(EngineError) {
+    let dataFile = layer.dataFile?.store
+    let dataEnd = try dataFile?.byteCount() ?? 0
     var offset = start
     while offset < layer.virtualSize {
       try progress.step(offset - start, of: layer.virtualSize - start)
@@ -167,6 +170,9 @@ struct Qcow2Preallocator {
       try layer.setAside(room)
       offset = room.guestEnd
     }
+    // Whole clusters were set aside; a data file ends where the disk does.
+    let end = max(dataEnd, layer.virtualSize)
+    if let dataFile, try dataFile.byteCount() > end { try dataFile.resize(to: end) }
   }
 
   private func setAside(_ room: Allocation, in store: any ByteStore) throws(EngineError) {

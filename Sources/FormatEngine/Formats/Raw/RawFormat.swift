@@ -29,9 +29,14 @@ public enum RawFormat: CreatableFormat {
       throw .invalid(
         "Offset (\(offset)) cannot be greater than size of the containing file (\(byteCount))")
     }
+    // A disk that is known to be raw may begin with anything.
+    let written =
+      request.isProbed && request.access == .readWrite
+      ? ProbedDiskStore(file, path: request.path) : file
     guard let size = options.number("size") else {
       // Sectors of 512 bytes, as a guest's disk has; the last one is filled up with zeros.
-      return RawLayer(file, from: offset, virtualSize: (byteCount - offset).aligned(upTo: 512))
+      return RawLayer(
+        file, written, from: offset, virtualSize: (byteCount - offset).aligned(upTo: 512))
     }
     guard size <= byteCount - offset else {
       throw .invalid(
@@ -39,7 +44,7 @@ public enum RawFormat: CreatableFormat {
           + " actual size of the containing file (\(byteCount))")
     }
     guard size.isAligned(to: 512) else { throw .invalid("Specified size is not multiple of 512") }
-    return RawLayer(file, from: offset, virtualSize: size)
+    return RawLayer(file, written, from: offset, virtualSize: size)
   }
 
   public static func create(on file: any ByteStore, _ request: CreateRequest) throws(EngineError) {

@@ -8,13 +8,16 @@ final class RawLayer: WritableLayer {
   let backing: BackingReference? = nil
   let storesHoles = true
   private let file: any ByteStore
+  /// The file as it is written to.
+  private let written: any ByteStore
   private let guestFile: any ByteStore
   /// Where in the file the disk begins.
   private let start: UInt64
 
-  init(_ file: any ByteStore, from start: UInt64 = 0, virtualSize: UInt64) {
+  init(_ file: any ByteStore, _ written: any ByteStore, from start: UInt64, virtualSize: UInt64) {
     self.file = file
-    guestFile = file.guestBytes
+    self.written = written
+    guestFile = written.guestBytes
     self.start = start
     size = Atomic(virtualSize)
   }
@@ -43,7 +46,7 @@ final class RawLayer: WritableLayer {
   func abandon(_ allocation: Allocation) {}
 
   func setZeros(at offset: UInt64, limit: UInt64, keepingRoom: Bool) throws(EngineError) -> UInt64 {
-    try file.writeZeros(at: start + offset, count: limit, freeing: !keepingRoom)
+    try written.writeZeros(at: start + offset, count: limit, freeing: !keepingRoom)
     return limit
   }
 

@@ -2,6 +2,7 @@ extension VDIFormat: CreatableFormat {
   /// QEMU knows no parents. Ours are told by their UUIDs: the new image does not keep a name.
   public static let supportsBacking = true
   public static let supportsCompression = false
+  public static let recordsIdentity = true
   public static let createOptions = OptionSchema([
     .init("size", .size, "Virtual disk size"),
     .init("static", .flag, "VDI static (pre-allocated) image", default: "off"),
@@ -19,7 +20,7 @@ extension VDIFormat: CreatableFormat {
         mode == "metadata" ? "Unsupported preallocation mode: metadata" : "invalid parameter value: \(mode)")
     }
     let type: VDIImageType = request.backing != nil ? .differencing : isStatic ? .fixed : .dynamic
-    var header = try VDIHeader(new: type, virtualSize: request.virtualSize)
+    var header = try VDIHeader(new: type, virtualSize: request.virtualSize, request.identities)
     if let backing = request.backing {
       guard !isStatic else { throw .invalid("A static image has no backing file") }
       header.setParent(try VDIParentFinder.parent(backing, request.references, namedBy: request.path))
@@ -52,7 +53,9 @@ extension VDIFormat: CreatableFormat {
 
 extension VDIHeader {
   /// Of an image without a parent that holds nothing yet.
-  init(new type: VDIImageType, virtualSize: UInt64) throws(EngineError) {
+  init(new type: VDIImageType, virtualSize: UInt64, _ identities: IdentitySource = .unique)
+    throws(EngineError)
+  {
     guard virtualSize <= Self.maximumVirtualSize else {
       throw .unsupported(
         "Unsupported VDI image size (size is 0x\(String(virtualSize, radix: 16)), max supported is "
@@ -64,8 +67,8 @@ extension VDIHeader {
       dataOffset: UInt32(UInt64(Self.byteCount) + (count * 4).aligned(upTo: 512)), sectorSize: 512,
       diskSize: virtualSize, blockSize: UInt32(Self.defaultBlockSize), blockExtra: 0,
       blockCount: UInt32(count),
-      allocatedBlockCount: type == .fixed ? UInt32(count) : 0, identifier: try .random(),
-      modification: try .random(), parent: .none, parentModification: .none)
+      allocatedBlockCount: type == .fixed ? UInt32(count) : 0, identifier: try .new(identities, for: "disk"),
+      modification: try .new(identities, for: "modification"), parent: .none, parentModification: .none)
   }
 
   mutating func setParent(_ parent: VDIHeader) {

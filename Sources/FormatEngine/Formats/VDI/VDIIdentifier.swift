@@ -13,9 +13,11 @@ struct VDIIdentifier: Equatable, Sendable {
     bytes = try span.bytes(in: offset..<offset + Self.byteCount)
   }
 
-  /// A new random one (RFC 4122, version 4).
-  static func random() throws(EngineError) -> VDIIdentifier {
-    var bytes = try Gcrypt.randomBytes(count: byteCount)
+  /// A new one (RFC 9562, version 4).
+  static func new(_ source: IdentitySource, for purpose: String, after old: VDIIdentifier = .none)
+    throws(EngineError) -> VDIIdentifier
+  {
+    var bytes = try source.bytes(for: purpose, after: old.bytes)
     // The version stands in the upper half of the third group, whose higher byte comes second.
     bytes[7] = bytes[7] & 0x0f | 0x40
     bytes[8] = bytes[8] & 0x3f | 0x80

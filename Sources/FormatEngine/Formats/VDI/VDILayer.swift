@@ -18,7 +18,7 @@ final class VDILayer: ImageLayer {
   let foundParent = Mutex<BackingReference?>(nil)
 
   init(file: any ByteStore, _ request: LayerRequest) throws(EngineError) {
-    let state = try VDIState(file)
+    let state = try VDIState(file, request.identities)
     clusterSize = state.geometry.blockSize
     storesHoles = state.geometry.type == .fixed
     size = Atomic(state.header.virtualSize)

@@ -216,8 +216,10 @@ extension VDILayer: BackingChanging {
   var marksZeros: Bool { true }
 
   func setBacking(_ backing: BackingReference?) throws(EngineError) {
+    // Not this image names it, but who puts it there.
+    let references = request.references.trusting(request.path)
     let parent = try backing.map { (backing) throws(EngineError) in
-      try VDIParentFinder.parent(backing, request.references, namedBy: request.path)
+      try VDIParentFinder.parent(backing, references, namedBy: request.path)
     }
     try change { (state) throws(EngineError) in
       guard state.geometry.type != .fixed else {

@@ -9,12 +9,14 @@ struct VDIState {
   var fileEnd: UInt64
   /// From the first change on.
   var session: VDISession?
+  let identities: IdentitySource
 
   /// Memory for slices of the map: 2 MiB of it are those of 512 GiB of disk.
   static let mapCacheByteCount = 2 * MiB
 
-  init(_ file: any ByteStore) throws(EngineError) {
+  init(_ file: any ByteStore, _ identities: IdentitySource) throws(EngineError) {
     self.file = file
+    self.identities = identities
     headerSector = try VDIHeaderSector(file)
     geometry = try headerSector.header.validated()
     fileEnd = try file.byteCount()

@@ -70,7 +70,7 @@ extension VDIState {
     guard session == nil else { return }
     session = try VDISession(file, header, geometry)
     // Images made over this one see that it is no longer what it was.
-    header.modification = try .random()
+    header.modification = try .new(identities, for: "modification", after: header.modification)
   }
 
   // MARK: Writing

@@ -1,5 +1,6 @@
 extension VHDXFormat: CreatableFormat {
   public static let supportsCompression = false
+  public static let recordsIdentity = true
   public static var createOptions: OptionSchema { VHDXCreateOptions.schema }
 
   public static func create(on file: any ByteStore, _ request: CreateRequest) throws(EngineError) {
@@ -12,9 +13,11 @@ extension VHDXFormat: CreatableFormat {
     guard request.virtualSize.isAligned(to: sectorSize) else {
       throw .invalid("The size must be a multiple of \(sectorSize), the sectors of the parent")
     }
+    var diskID = try VHDXGuid.new(request.identities, for: "disk")
+    if let parent { diskID = parent.metadata.diskID }
     var metadata = VHDXMetadata(
       blockSize: options.blockSize, leavesBlocksAllocated: options.isFixed,
-      virtualSize: request.virtualSize, diskID: parent?.metadata.diskID ?? .random(), sectorSize: sectorSize,
+      virtualSize: request.virtualSize, diskID: diskID, sectorSize: sectorSize,
       physicalSectorSize: parent?.metadata.physicalSectorSize ?? 512)
     metadata.parent = try parent.flatMap { (parent) throws(EngineError) in
       try request.backing.map { (backing) throws(EngineError) in
@@ -22,7 +25,8 @@ extension VHDXFormat: CreatableFormat {
       }
     }
     let entry = VHDXEntry(parent == nil && options.marksZeros ? .zero : .notPresent)
-    try VHDXNewImage(metadata: metadata, logLength: options.logLength, entry: entry).write(to: file)
+    try VHDXNewImage(metadata: metadata, logLength: options.logLength, entry: entry)
+      .write(to: file, request.identities)
   }
 
   /// What the parent of a new differencing disk is.
@@ -81,7 +85,7 @@ struct VHDXNewImage {
     ])
   }
 
-  func write(to file: any ByteStore) throws(EngineError) {
+  func write(to file: any ByteStore, _ identities: IdentitySource = .unique) throws(EngineError) {
     try file.resize(to: 0)
     let isFixed = metadata.leavesBlocksAllocated
     try file.resize(to: blocks + (isFixed ? geometry.blockCount * geometry.blockSize : 0))
@@ -90,7 +94,8 @@ struct VHDXNewImage {
     let table = regions.serialised()
     for hostOffset in VHDXRegions.hostOffsets { try file.write(bytes: table, at: hostOffset) }
     var header = VHDXHeader(
-      sequenceNumber: 1, fileWriteGuid: .random(), dataWriteGuid: .random(), logLength: UInt32(logLength),
+      sequenceNumber: 1, fileWriteGuid: try .new(identities, for: "file write"),
+      dataWriteGuid: try .new(identities, for: "data write"), logLength: UInt32(logLength),
       logOffset: log)
     for hostOffset in VHDXHeader.hostOffsets {
       try file.write(bytes: header.serialised(), at: hostOffset)

@@ -36,6 +36,6 @@ public enum VHDXFormat: ImageFormat {
       }
     }
     let image = try VHDXImage(file: content, header: headers.header, slot: headers.slot)
-    return try VHDXLayer(content, image, replay: replay, path: request.path)
+    return try VHDXLayer(content, image, replay: replay, path: request.path, request.identities)
   }
 }

@@ -17,10 +17,14 @@ struct VHDXGuid: Hashable, Sendable {
     high = rest.byteSwapped
   }
 
-  /// A new one that nothing else has (RFC 4122, version 4).
-  static func random() -> VHDXGuid {
-    var generator = SystemRandomNumberGenerator()
-    var guid = VHDXGuid(low: generator.next(), high: generator.next())
+  /// A new one (RFC 9562, version 4).
+  static func new(_ source: IdentitySource, for purpose: String, after old: VHDXGuid = .zero)
+    throws(EngineError) -> VHDXGuid
+  {
+    var last: [UInt8] = []
+    old.append(to: &last)
+    let bytes = try source.bytes(for: purpose, after: last)
+    var guid = try bytes.parsed { (span) throws(EngineError) in try parse(span, at: 0) }
     guid.low = guid.low & 0x0fff_ffff_ffff_ffff | 0x4000_0000_0000_0000
     guid.high = guid.high & ~0xc0 | 0x80
     return guid

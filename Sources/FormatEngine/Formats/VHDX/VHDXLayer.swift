@@ -28,7 +28,8 @@ final class VHDXLayer: ImageLayer {
 
   /// `file`: with its log replayed.
   init(
-    _ file: any ByteStore, _ image: VHDXImage, replay: LogReplay, path: String
+    _ file: any ByteStore, _ image: VHDXImage, replay: LogReplay, path: String,
+    _ identities: IdentitySource
   ) throws(EngineError) {
     self.file = file
     guestFile = file.guestBytes
@@ -38,7 +39,7 @@ final class VHDXLayer: ImageLayer {
     backing = image.metadata.parent?.reference
     storesHoles = image.metadata.leavesBlocksAllocated && image.metadata.parent == nil
     size = Atomic(image.metadata.virtualSize)
-    state = Mutex(try VHDXState(image, file: file))
+    state = Mutex(try VHDXState(image, file: file, identities))
   }
 
   func store(_ index: UInt16) -> any ByteStore { guestFile }

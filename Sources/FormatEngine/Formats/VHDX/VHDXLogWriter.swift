@@ -10,14 +10,16 @@ final class VHDXLogWriter: OrderedTable {
   /// Where the next entry goes, in the log.
   private var next: UInt64 = 0
   private var sequenceNumber: UInt64 = 1
-  private let guid = VHDXGuid.random()
+  private let guid: VHDXGuid
   /// Bytes of an entry that is written and perhaps not on disk.
   private var pendingByteCount: UInt64 = 0
 
   /// Head and descriptors in one sector, and a sector for each page: two such entries fit into the smallest log.
   static let maximumPageCount = 126
 
-  init(file: any ByteStore, headers: VHDXHeaderWriter, pages: VHDXPages) {
+  /// `guid`: of no entry that is still in the log.
+  init(file: any ByteStore, headers: VHDXHeaderWriter, pages: VHDXPages, guid: VHDXGuid) {
+    self.guid = guid
     self.file = file
     self.headers = headers
     self.pages = pages

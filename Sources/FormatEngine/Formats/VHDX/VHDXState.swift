@@ -12,13 +12,17 @@ struct VHDXState {
   /// Blocks that no entry points to any more once the next flush is done.
   var letGo: [UInt64] = []
   let file: any ByteStore
+  let identities: IdentitySource
 
-  init(_ image: VHDXImage, file: any ByteStore) throws(EngineError) {
+  init(_ image: VHDXImage, file: any ByteStore, _ identities: IdentitySource) throws(EngineError) {
+    self.identities = identities
     self.image = image
     headers = VHDXHeaderWriter(image.header, slot: image.headerSlot, file: file)
     self.file = file
     pages = VHDXPages(file: file)
-    log = VHDXLogWriter(file: file, headers: headers, pages: pages)
+    // Each session that writes has another file write GUID to begin with.
+    let guid = try VHDXGuid.new(identities, for: "log", after: image.header.fileWriteGuid)
+    log = VHDXLogWriter(file: file, headers: headers, pages: pages, guid: guid)
     // Data, then the log, then what it has: with a flush before each.
     order = WriteOrder(stores: [file], firstRankPoints: true)
     order.append(log)

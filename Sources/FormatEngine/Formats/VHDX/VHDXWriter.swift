@@ -62,9 +62,12 @@ extension VHDXState {
         throw .unsupported("The image has no VHDX log, so that its BAT cannot be changed safely")
       }
       if !mending { try requireSoundBAT() }
+      let old = headers.header
+      let fileWriteGuid = try VHDXGuid.new(identities, for: "file write", after: old.fileWriteGuid)
+      let dataWriteGuid = try VHDXGuid.new(identities, for: "data write", after: old.dataWriteGuid)
       try headers.update {
-        $0.fileWriteGuid = .random()
-        $0.dataWriteGuid = .random()
+        $0.fileWriteGuid = fileWriteGuid
+        $0.dataWriteGuid = dataWriteGuid
       }
       isPreparedToWrite = true
     }

@@ -1,6 +1,7 @@
 extension VMDKFormat: CreatableFormat {
   public static let supportsCompression = true
   public static let canGrow = false
+  public static let recordsIdentity = true
   public static var createOptions: OptionSchema { VMDKCreateOptions.schema }
 
   public static func create(on file: any ByteStore, _ request: CreateRequest) throws(EngineError) {
@@ -41,7 +42,8 @@ extension VMDKFormat: CreatableFormat {
   {
     let parentID = try parentContentID(request)
     return VMDKNewDescriptor(
-      contentID: UInt32.random(in: 0..<VMDKDescriptor.noParent), parentContentID: parentID,
+      contentID: try VMDKDescriptor.newContentID(after: nil, digitCount: 8, request.identities).value,
+      parentContentID: parentID,
       parentName: request.backing?.name, extents: try newExtents(options, request), options: options,
       virtualSize: request.virtualSize)
   }

@@ -85,17 +85,29 @@ struct VMDKDescriptor: Equatable, Sendable {
   }
 
   /// Another content id, with as many digits as stand in the text now: a new id moves nothing of it.
-  static func newContentID(after old: UInt32?, digitCount: Int) -> (value: UInt32, digits: [UInt8]) {
+  static func newContentID(after old: UInt32?, digitCount: Int, _ identities: IdentitySource)
+    throws(EngineError) -> (value: UInt32, digits: [UInt8])
+  {
     let mask = digitCount >= 8 ? UInt32.max : (1 << UInt32(4 * digitCount)) - 1
-    var value = noParent
-    while value == old || value >= longIDCounts { value = UInt32.random(in: 0...mask) }
+    let oldDigits = old.map { digits($0, count: 8) } ?? []
+    var (value, tries) = (noParent, 0)
+    while value == old || value >= longIDCounts {
+      value = try identities.number(for: "content, try \(tries)", after: oldDigits) & mask
+      tries += 1
+    }
     return (value, digits(value, count: digitCount))
   }
 
   /// Another long content id that ends with the short one.
-  static func newLongContentID(endingWith short: UInt32) -> [UInt8] {
-    let random = (0..<3).flatMap { _ in digits(UInt32.random(in: 0...UInt32.max), count: 8) }
-    return random + digits(short, count: 8)
+  static func newLongContentID(endingWith short: UInt32, _ identities: IdentitySource) throws(EngineError)
+    -> [UInt8]
+  {
+    var result: [UInt8] = []
+    for part in 0..<3 {
+      let number = try identities.number(for: "long content, part \(part)", after: digits(short, count: 8))
+      result += digits(number, count: 8)
+    }
+    return result + digits(short, count: 8)
   }
 
   static func digits(_ value: UInt32, count: Int) -> [UInt8] {

@@ -20,6 +20,6 @@ public enum VMDKFormat: ImageFormat {
     -> any ImageLayer
   {
     var opener = VMDKOpener(file, request)
-    return try VMDKLayer(try opener.open(), file: file, path: request.path)
+    return try VMDKLayer(try opener.open(), file: file, path: request.path, request.identities)
   }
 }

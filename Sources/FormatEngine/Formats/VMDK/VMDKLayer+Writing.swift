@@ -85,13 +85,13 @@ extension VMDKLayer: WritableLayer {
       throw .unsupported(
         "The image tracks its changes in another file (changeTrackPath), which is not written")
     }
-    let (value, digits) = VMDKDescriptor.newContentID(
-      after: state.contentID, digitCount: descriptorPlace.contentIDRange.count)
+    let (value, digits) = try VMDKDescriptor.newContentID(
+      after: state.contentID, digitCount: descriptorPlace.contentIDRange.count, identities)
     let start = descriptorPlace.offset
     try descriptorPlace.file.write(
       bytes: digits, at: start + UInt64(descriptorPlace.contentIDRange.lowerBound))
     if let range = descriptorPlace.longContentIDRange {
-      let long = VMDKDescriptor.newLongContentID(endingWith: value)
+      let long = try VMDKDescriptor.newLongContentID(endingWith: value, identities)
       try descriptorPlace.file.write(bytes: long, at: start + UInt64(range.lowerBound))
     }
     try descriptorPlace.file.flush()

@@ -14,6 +14,7 @@ final class VMDKLayer: ImageLayer {
   /// The files of the extents, as guest bytes go through them.
   private let stores: [any ByteStore]
   let file: any ByteStore
+  let identities: IdentitySource
   /// By the number of the extent, nil where nothing is packed.
   private let codecs: [VMDKGrainCodec?]
   /// Protects the tables and the content id, never data I/O. After `RangeLock`, before `ClusterCache`.
@@ -22,8 +23,11 @@ final class VMDKLayer: ImageLayer {
   /// for it. Before `state`.
   let stream = Mutex<VMDKStreamWriter?>(nil)
 
-  init(_ image: VMDKOpenedImage, file: any ByteStore, path: String) throws(EngineError) {
+  init(_ image: VMDKOpenedImage, file: any ByteStore, path: String, _ identities: IdentitySource)
+    throws(EngineError)
+  {
     self.file = file
+    self.identities = identities
     self.path = path
     extents = image.extents
     virtualSize = image.extents.last?.range.upperBound ?? 0

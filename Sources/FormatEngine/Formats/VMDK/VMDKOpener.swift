@@ -121,10 +121,12 @@ struct VMDKOpener {
         store: try openFile(line, pooled: many))
     } else {
       extent.content = .unopened
-      extent.file = NamedStore(
-        role: role, path: ImageName.join(line.fileName, toFolderOf: request.path),
-        store: try request.references.pooled(
-          line.fileName, for: .extent, namedBy: request.path, access: .readOnly, in: pool))
+      // Of one that may not be opened there is nothing to tell but its line.
+      let unopened = try? request.references.pooled(
+        line.fileName, for: .extent, namedBy: request.path, access: .readOnly, in: pool)
+      extent.file = unopened.map {
+        NamedStore(role: role, path: ImageName.join(line.fileName, toFolderOf: request.path), store: $0)
+      }
       return extent
     }
     guard let store = extent.file?.store else { return extent }
@@ -154,7 +156,7 @@ struct VMDKOpener {
         line.fileName, for: .extent, namedBy: request.path, access: access, in: pool)
       // It is there, and it is a file.
       _ = try pooled.byteCount()
-      (store, identity) = (pooled, HostFiles.identity(of: pooled.path))
+      (store, identity) = (pooled, HostFiles.identity(of: pooled.place))
     } else {
       let opened = try references.open(line.fileName, for: .extent, namedBy: request.path, access: access)
       (store, identity) = (opened, opened.identity)

@@ -1,5 +1,6 @@
 extension VPCFormat: CreatableFormat {
   public static let supportsCompression = false
+  public static let recordsIdentity = true
   public static var createOptions: OptionSchema { VPCCreateOptions.schema }
 
   public static func create(on file: any ByteStore, _ request: CreateRequest) throws(EngineError) {
@@ -8,7 +9,7 @@ extension VPCFormat: CreatableFormat {
     let parent = try request.backing.map { (backing) throws(EngineError) in
       try VPCNewParent(backing, request)
     }
-    var footer = try VPCFooter(new: options, isDifferencing: parent != nil)
+    var footer = try VPCFooter(new: options, isDifferencing: parent != nil, request.identities)
     if options.subformat == .fixed {
       footer.headerOffset = VPCFooter.noHeader
       return try createFixed(on: file, footer)
@@ -31,8 +32,10 @@ extension VPCFormat: CreatableFormat {
 
 extension VPCFooter {
   /// Of a disk that is made now.
-  init(new options: VPCCreateOptions, isDifferencing: Bool) throws(EngineError) {
-    let age = max(HostClock.secondsSince1970 - Self.epoch, 0)
+  init(new options: VPCCreateOptions, isDifferencing: Bool, _ identities: IdentitySource = .unique)
+    throws(EngineError)
+  {
+    let age = max(identities.now.seconds - Self.epoch, 0)
     self.init(
       features: 2, version: 0x1_0000, headerOffset: UInt64(Self.byteCount),
       timeStamp: UInt32(truncatingIfNeeded: age),
@@ -40,12 +43,12 @@ extension VPCFooter {
       creatorHost: Array("Wi2k".utf8), originalSize: options.virtualSize, currentSize: options.virtualSize,
       geometry: options.geometry,
       type: isDifferencing ? .differencing : options.subformat == .fixed ? .fixed : .dynamic,
-      uniqueID: try Self.newID(), savedState: 0)
+      uniqueID: try Self.newID(identities), savedState: 0)
   }
 
-  /// A random UUID (RFC 9562, version 4).
-  private static func newID() throws(EngineError) -> [UInt8] {
-    var bytes = try Gcrypt.randomBytes(count: 16)
+  /// A new UUID (RFC 9562, version 4).
+  private static func newID(_ identities: IdentitySource) throws(EngineError) -> [UInt8] {
+    var bytes = try identities.bytes(for: "disk")
     bytes[6] = bytes[6] & 0x0f | 0x40
     bytes[8] = bytes[8] & 0x3f | 0x80
     return bytes

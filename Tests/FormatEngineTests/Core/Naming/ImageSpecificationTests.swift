@@ -72,7 +72,7 @@ import Testing
       let inside = try folder.makeFolder("inside")
       let allowed = try folder.write([UInt8](repeating: 2, count: 512), to: "inside/allowed")
       var options = OpenOptions()
-      options.policy = ReferencePolicy(.folders([inside]))
+      options.policy = ReferencePolicy(.folders([try AllowedFolder(inside)]))
       for (index, form) in [
         #"{"file":{"filename":"PATH"}}"#, #"{"driver":"raw","file":{"driver":"file","filename":"PATH"}}"#,
         #"{"driver":"raw","size":512,"file":{"driver":"raw","offset":0,"file.filename":"PATH"}}"#,
@@ -81,7 +81,9 @@ import Testing
           let tree = "json:" + form.replacing("PATH", with: path)
           let name = try overlay("inside/\(index)\(isAllowed)", over: tree, folder)
           let text = message(opening: name, options)
-          #expect(isAllowed ? text == nil : text?.contains("outside the allowed folders") == true, "\(tree)")
+          #expect(
+            isAllowed ? text == nil : text?.contains("outside of the folders that --allow-path") == true,
+            "\(tree)")
           #expect(message(opening: name) == nil)
         }
       }

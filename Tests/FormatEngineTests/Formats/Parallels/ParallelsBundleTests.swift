@@ -124,7 +124,7 @@ import Testing
     try withBundle { folder, bundle, models in
       let secret = try folder.write([UInt8](repeating: 9, count: 1 << 20), to: "secret")
       var options = OpenOptions()
-      options.policy = ReferencePolicy(.folders([bundle]))
+      options.policy = ReferencePolicy(.folders([try AllowedFolder(bundle)]))
       #expect(try ImageOpener.open(bundle, options).readAll() == models[2].bytes)
       for name in ["../secret", secret, "./../disk.hdd/../secret"] {
         let image = ParallelsBundleImage()

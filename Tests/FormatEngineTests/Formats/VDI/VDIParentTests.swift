@@ -165,13 +165,14 @@ import Testing
       try folder.write(Self.base.bytes, to: "base.vdi")
       let path = try folder.write(Self.child().bytes, to: "inner/child.vdi")
       try Self.expectMerged(path)
-      for policy in [ReferencePolicy(.nowhere), ReferencePolicy(.folders([inner]))] {
+      for policy in [ReferencePolicy(.nowhere), ReferencePolicy(.folders([try AllowedFolder(inner)]))] {
         #expect(throws: EngineError.self) { try Self.expectMerged(path) { $0.policy = policy } }
         // Nor by a link that leads out of the folder.
         try TestProcess.run(["/bin/ln", "-sf", "../base.vdi", folder.file("inner/link.vdi")]).expecting(0)
         #expect(throws: EngineError.self) { try Self.expectMerged(path) { $0.policy = policy } }
       }
-      try Self.expectMerged(path) { $0.policy = ReferencePolicy(.folders([folder.path])) }
+      let allowed = try AllowedFolder(folder.path)
+      try Self.expectMerged(path) { $0.policy = ReferencePolicy(.folders([allowed])) }
     }
   }
 

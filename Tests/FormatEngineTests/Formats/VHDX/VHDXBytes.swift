@@ -30,7 +30,7 @@ struct VHDXBytes {
   ) -> VHDXNewImage {
     var metadata = VHDXMetadata(
       blockSize: UInt64(blockSize), leavesBlocksAllocated: isFixed, virtualSize: UInt64(size),
-      diskID: .random(), sectorSize: UInt64(sectorSize), physicalSectorSize: 4096)
+      diskID: VHDXGuid(1, 2, 3, 4), sectorSize: UInt64(sectorSize), physicalSectorSize: 4096)
     metadata.parent = parent
     return VHDXNewImage(metadata: metadata)
   }

@@ -111,7 +111,7 @@ private let mebibyte = 1 << 20
 
   /// A block is partially present until its last sector is written.
   @Test func blockBecomesFullSectorBySector() throws {
-    let parent = try VHDXParentLocator(name: "p.vhdx", linkage: .random())
+    let parent = try VHDXParentLocator(name: "p.vhdx", linkage: .new(.unique, for: "a test"))
     let store = MemoryStore(try VHDXBytes(size: mebibyte, sectorSize: 4096, parent: parent).bytes)
     let chain = try ImageChain.over(store, format: VHDXFormat.self, access: .readWrite)
     for sector in (0..<256).reversed() {

@@ -158,7 +158,7 @@ struct VHDXTestEntry {
     }
     try expect("no valid entry", [])
     var foreign = Self.entry(1, at: 0, [.page(at: b, of: 1)])
-    foreign.guid = .random()
+    foreign.guid = try .new(.unique, for: "a test")
     try expect("no valid entry", [foreign])
     try expect("no valid entry", [Self.entry(2, at: 0, tail: 4096, [.page(at: b, of: 1)])])
     try expect("shorter", [Self.entry(1, at: 0, [.page(at: b, of: 1)], flushed: Self.end + 4096)])

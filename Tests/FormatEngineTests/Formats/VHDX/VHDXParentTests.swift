@@ -119,7 +119,8 @@ private let mebibyte = 1 << 20
       let guid = try VHDXHeader.readCurrent(from: try FileStore.open(parent, access: .readOnly)).0
         .dataWriteGuid
       let locator = VHDXParentLocator(values: [
-        "parent_linkage": VHDXGuid.random().description, "parent_linkage2": guid.description,
+        "parent_linkage": try VHDXGuid.new(.unique, for: "a test").description,
+        "parent_linkage2": guid.description,
         "relative_path": "p.vhdx",
       ])
       try VHDXBytes.new(2 * mebibyte, mebibyte, 512, false, locator)
@@ -139,7 +140,7 @@ private let mebibyte = 1 << 20
         ).write(to: try FileStore.create(folder.file("sub/e.vhdx"), cache: .unflushed))
         var options = OpenOptions()
         #expect(try ImageOpener.open(folder.file("sub/e.vhdx"), options).members.count == 2)
-        options.policy = ReferencePolicy(.folders([folder.file("sub")]))
+        options.policy = ReferencePolicy(.folders([try AllowedFolder(folder.file("sub"))]))
         let error = #expect(throws: EngineError.self) {
           try ImageOpener.open(folder.file("sub/e.vhdx"), options)
         }

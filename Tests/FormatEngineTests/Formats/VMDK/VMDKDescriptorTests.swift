@@ -85,7 +85,8 @@ import Testing
   @Test(arguments: [1, 4, 7, 8])
   func newContentIDHasTheOldOnesLength(_ digitCount: Int) throws {
     for old in [0, 1, 0xf, 0xffff_fffe] as [UInt32] {
-      let (value, digits) = VMDKDescriptor.newContentID(after: old, digitCount: digitCount)
+      let (value, digits) = try VMDKDescriptor.newContentID(
+        after: old, digitCount: digitCount, .unique)
       #expect(value != old && value != VMDKDescriptor.noParent && digits.count == digitCount)
       #expect(UInt32(String(decoding: digits, as: UTF8.self), radix: 16) == value)
     }

@@ -59,7 +59,7 @@ import Testing
         atPath: "\(inner)/link", withDestinationPath: outer.file("secret"))
       let path = try outer.write(Self.descriptor(name, kind), to: "inner/image")
       var options = OpenOptions(format: "vmdk")
-      options.policy = ReferencePolicy(.folders([inner]))
+      options.policy = ReferencePolicy(.folders([try AllowedFolder(inner)]))
       let error = #expect(throws: EngineError.self) { try ImageOpener.open(path, options) }
       #expect(error?.code == .permissionDenied, "\(String(describing: error))")
     }

@@ -77,7 +77,7 @@ import Testing
   // MARK: Queues of the kernel
 
   @Test func aQueueOfTheKernelGetsEveryRequestOnceAndNoMoreThanTheDepth() throws {
-    try withDisk(1 << 20, .readOnly) { chain, _ in
+    try withDisk(1 << 20, .readOnly) { (chain, _) throws in
       let kernel = ScriptedQueue()
       try KernelRequestQueue(chain, options(.read, 1000, depth: 16), kernel, 16).run()
       #expect(kernel.offsets == (0..<1000).map { UInt64($0 % 256) * 4096 })
@@ -87,7 +87,7 @@ import Testing
   }
 
   @Test func anErrorOfTheKernelIsThrownAfterAllHasEnded() throws {
-    try withDisk(1 << 20, .readWrite) { chain, path in
+    try withDisk(1 << 20, .readWrite) { (chain, path) throws in
       for kind in [BenchmarkOptions.Kind.read, .write(pattern: 1)] {
         let disk = kind == .read ? try ImageOpener.open(path, OpenOptions(format: "raw")) : chain
         let kernel = ScriptedQueue()
@@ -106,7 +106,7 @@ import Testing
 
   /// Whatever the kernel did not do by itself the chain does.
   @Test func transfersThatFallShortAreDoneAgain() throws {
-    try withDisk(1 << 20, .readWrite) { chain, path in
+    try withDisk(1 << 20, .readWrite) { (chain, path) throws in
       let kernel = ScriptedQueue()
       // Some are cut short, one is not taken for the moment.
       kernel.results = [3: 100, 7: 0, 9: -11, 255: 4095]
@@ -135,7 +135,7 @@ import Testing
   /// A request that leaves the disk is an I/O error, with every method.
   @Test(arguments: [TransferMethod.threads, .ring, .native])
   func requestsPastTheEndFail(method: TransferMethod) throws {
-    try withDisk(1 << 20, .readOnly) { chain, _ in
+    try withDisk(1 << 20, .readOnly) { (chain, _) throws in
       for (offset, byteCount) in [(UInt64(1 << 20), 4096), (1 << 40, 512), ((1 << 20) - 512, 1024)] {
         var options = options(.read, 10, depth: 4, byteCount: byteCount, offset: offset)
         options.transfer = method
@@ -150,7 +150,7 @@ import Testing
 
   /// Native AIO is for files that are opened past the page cache; io_uring is for all.
   @Test func theMethodMustFitTheFile() throws {
-    try withDisk(1 << 20, .readOnly) { chain, path in
+    try withDisk(1 << 20, .readOnly) { (chain, path) throws in
       var options = options(.read, 100, depth: 4)
       options.transfer = .ring
       try Benchmark.check(chain, options)
@@ -168,7 +168,7 @@ import Testing
   }
 
   @Test func memoryThatThereIsNotIsAnError() throws {
-    try withDisk(1 << 20, .readOnly) { chain, _ in
+    try withDisk(1 << 20, .readOnly) { (chain, _) throws in
       #expect(throws: EngineError.self) {
         try Benchmark.run(on: chain, options(.read, 100_000, depth: 64, byteCount: Int(Int32.max)))
       }

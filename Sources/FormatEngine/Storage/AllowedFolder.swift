@@ -1,0 +1,109 @@
+internal import CLinux
+import Glibc
+
+/// A folder of the host that is held open. Files below it are opened step by step from there on, without following
+/// a symbolic link: whatever happens to the names in the meantime, what is opened lies in the folder.
+public final class AllowedFolder: Sendable {
+  /// As it was given.
+  public let path: String
+  /// Without symbolic links.
+  let realPath: String
+  private let descriptor: CInt
+
+  /// Throws where there is no such folder, or none that may be entered.
+  public init(_ path: String) throws(EngineError) {
+    descriptor = unsafe Glibc.open(path, CInt(IMGFS_O_PATH) | O_DIRECTORY | O_CLOEXEC)
+    guard descriptor >= 0 else {
+      throw .systemCall("Could not open the folder '\(path)'", errno: errno, path: path)
+    }
+    self.path = path
+    do throws(EngineError) {
+      realPath = try HostFiles.realPath(path)
+    } catch {
+      close(descriptor)
+      throw error
+    }
+  }
+
+  deinit { close(descriptor) }
+
+  /// The place of a path that has no symbolic links, nil where it lies outside of the folder.
+  func place(ofRealPath real: String) -> PlaceInFolder? {
+    if real == realPath { return PlaceInFolder(folder: self, components: []) }
+    let prefix = realPath.hasSuffix("/") ? realPath : realPath + "/"
+    guard real.hasPrefix(prefix) else { return nil }
+    return PlaceInFolder(
+      folder: self, components: real.dropFirst(prefix.count).split(separator: "/").map(String.init))
+  }
+
+  /// Opens what the steps lead to; -1 and `errno` where that fails.
+  fileprivate func open(_ steps: [String], flags: CInt) -> CInt {
+    guard let last = steps.last else { return unsafe openat(descriptor, ".", flags | O_CLOEXEC) }
+    var folder = descriptor
+    defer { if folder != descriptor { close(folder) } }
+    for step in steps.dropLast() {
+      let next = unsafe openat(folder, step, CInt(IMGFS_O_PATH) | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
+      let number = errno
+      if folder != descriptor { close(folder) }
+      folder = descriptor
+      guard next >= 0 else {
+        errno = number
+        return -1
+      }
+      folder = next
+    }
+    let result = unsafe openat(folder, last, flags | O_NOFOLLOW | O_CLOEXEC)
+    let number = errno
+    defer { errno = number }
+    return result
+  }
+}
+
+/// A place in an allowed folder: the names that lead there, none of them a link, "." or "..".
+struct PlaceInFolder: Equatable, Sendable {
+  let folder: AllowedFolder
+  var components: [String]
+
+  static func == (a: PlaceInFolder, b: PlaceInFolder) -> Bool {
+    a.folder === b.folder && a.components == b.components
+  }
+
+  /// As `open(2)`.
+  func open(flags: CInt) -> CInt { folder.open(components, flags: flags) }
+}
+
+/// Where a file that an image names lies.
+public struct FilePlace: Equatable, Sendable {
+  /// For messages, and for names that are relative to its folder.
+  public let path: String
+  /// Where it has to be; nil: the path says it.
+  let confinement: PlaceInFolder?
+
+  init(path: String, in confinement: PlaceInFolder? = nil) {
+    self.path = path
+    self.confinement = confinement
+  }
+
+  /// As `open(2)`.
+  func open(flags: CInt) -> CInt {
+    if let confinement { return confinement.open(flags: flags) }
+    return unsafe Glibc.open(path, flags, 0o644)
+  }
+
+  /// What is there, without opening it for reading; nil where nothing is, with the reason in `errno`.
+  func status() -> stat? {
+    var status = stat()
+    guard let confinement else { return unsafe stat(path, &status) == 0 ? status : nil }
+    let descriptor = confinement.open(flags: CInt(IMGFS_O_PATH))
+    guard descriptor >= 0 else { return nil }
+    defer { close(descriptor) }
+    return unsafe fstat(descriptor, &status) == 0 ? status : nil
+  }
+
+  /// The file called `name` in this folder.
+  func appending(_ name: String) -> FilePlace {
+    var place = confinement
+    place?.components.append(name)
+    return FilePlace(path: path.hasSuffix("/") ? path + name : "\(path)/\(name)", in: place)
+  }
+}
