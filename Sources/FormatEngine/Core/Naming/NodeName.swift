@@ -10,8 +10,9 @@ struct NodeName: Equatable, Sendable {
     fields = [InfoField("driver", .text(driver)), InfoField("filename", .text(path))]
   }
 
-  /// A driver without a file.
+  /// A driver without a file. `options` are those that change what is read.
   init(driver: String, _ options: [InfoField]) {
+    path = options.isEmpty ? driver + "://" : nil
     fields = [InfoField("driver", .text(driver))] + options
   }
 

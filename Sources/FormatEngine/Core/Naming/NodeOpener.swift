@@ -292,7 +292,7 @@ struct NodeOpener {
     var rest = node
     rest["driver"] = nil
     _ = try takeCommon(&rest)
-    let shown = NodeSchemas.null.options.compactMap { option in
+    let shown = NodeSchemas.null.options.filter { $0.name != "latency-ns" }.compactMap { option in
       rest[option.name].map { InfoField(option.name, $0.info) }
     }
     let values = try rest.take(NodeSchemas.null)

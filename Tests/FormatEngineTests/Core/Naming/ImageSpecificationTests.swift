@@ -38,6 +38,16 @@ import Testing
     }
   }
 
+  @Test(arguments: [
+    ("driver=null-co", "null-co://"), ("driver=null-aio,latency-ns=5,force-share=on", "null-aio://"),
+    ("driver=raw,file.driver=null-co", "null-co://"),
+    ("driver=null-co,size=1M", "json:{\"driver\": \"null-co\", \"size\": \"1M\"}"),
+  ])
+  func disksOfZerosAreCalledByTheirProtocol(_ options: String, _ name: String) throws {
+    let disk = try ImageOpener.open(ImageSpecification(options: options))
+    #expect(disk.members[0].name == name)
+  }
+
   /// A file below a format that is the disk of another image.
   @Test func imageInsideOfAnImage() throws {
     try TemporaryFolder.with { folder in
