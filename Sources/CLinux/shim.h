@@ -3,7 +3,6 @@
 #ifndef IMGFS_CLINUX_SHIM_H
 #define IMGFS_CLINUX_SHIM_H
 
-#include <fcntl.h>
 #include <getopt.h>
 #include <linux/falloc.h>
 #include <linux/fs.h>
@@ -11,8 +10,8 @@
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
-#include <unistd.h>
 
+long syscall(long number, ...);
 int fallocate(int descriptor, int mode, off_t offset, off_t byte_count);
 
 /// Starts a new command line.
@@ -59,7 +58,14 @@ static inline int imgfs_sector_size(int descriptor) {
   return ioctl(descriptor, BLKSSZGET, &byte_count) == 0 ? byte_count : -1;
 }
 
-enum { IMGFS_O_DIRECT = __O_DIRECT };
+// fcntl.h would take `struct stat` out of the Glibc module; these are its values (asm/fcntl.h).
+#if defined(__aarch64__) || defined(__arm__)
+enum { IMGFS_O_DIRECT = 0200000 };
+#elif defined(__powerpc__)
+enum { IMGFS_O_DIRECT = 0400000 };
+#else
+enum { IMGFS_O_DIRECT = 040000 };
+#endif
 enum { IMGFS_SEEK_DATA = 3, IMGFS_SEEK_HOLE = 4 };
 
 #endif

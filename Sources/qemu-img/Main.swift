@@ -3,7 +3,7 @@ import Glibc
 
 @main enum Main {
   static func main() {
-    let status = run(CommandLine.arguments)
+    let status = unsafe run(String.hostWords(CommandLine.unsafeArgv, count: CommandLine.argc))
     exit(Console.close() ? status : max(status, 1))
   }
 

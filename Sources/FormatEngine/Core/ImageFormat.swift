@@ -102,12 +102,15 @@ public protocol CreatableFormat: ImageFormat {
   static var supportsCompression: Bool { get }
   /// A file that could not be made into an image is taken away even where it was there before.
   static var removesFailedFiles: Bool { get }
+  /// Guest bytes that nobody has written are what the device holds, where an image is made on one.
+  static var keepsOldBytes: Bool { get }
   /// Writes an empty image over `file`, whose old content is gone.
   static func create(on file: any ByteStore, _ request: CreateRequest) throws(EngineError)
 }
 
 extension CreatableFormat {
   public static var removesFailedFiles: Bool { false }
+  public static var keepsOldBytes: Bool { false }
 }
 
 /// The formats, in the order in which they are probed. Adding a format adds its row here: explicit, so

@@ -113,7 +113,7 @@ public enum ImageCreator {
     request.references.filesInUse = filesInUse(by: sources)
     do throws(EngineError) {
       let warnings = try apply(options, to: file)
-      try format.create(on: file, request)
+      try format.create(on: file.kind.isDevice && !format.keepsOldBytes ? EmptiedDevice(file) : file, request)
       return warnings
     } catch {
       if !existed || (format.removesFailedFiles && file.kind == .regular) { HostFiles.remove(plain) }

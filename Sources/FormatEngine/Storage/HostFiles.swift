@@ -3,7 +3,11 @@ import Glibc
 /// Questions about names in the host's file system.
 public enum HostFiles {
   /// What is at a path.
-  public enum Kind: Sendable { case regular, blockDevice, characterDevice, folder, other }
+  public enum Kind: Sendable {
+    case regular, blockDevice, characterDevice, folder, other
+
+    public var isDevice: Bool { self == .blockDevice || self == .characterDevice }
+  }
 
   /// Device and inode: two names with the same identity are the same file.
   public struct Identity: Hashable, Sendable {
@@ -13,17 +17,24 @@ public enum HostFiles {
 
   /// The path without symbolic links, "." and "..".
   public static func realPath(_ path: String) throws(EngineError) -> String {
-    guard let resolved = unsafe realpath(path, nil) else {
+    guard let resolved = unsafe path.withHostBytes({ unsafe realpath($0, nil) }) else {
       throw .systemCall("Could not open '\(path)'", errno: errno, path: path)
     }
     defer { unsafe free(resolved) }
-    return unsafe String(cString: resolved)
+    return unsafe String(hostBytes: resolved)
+  }
+
+  /// What is at the path, nil where nothing is.
+  static func kind(of path: String) -> Kind? {
+    var status = stat()
+    guard unsafe path.withHostBytes({ unsafe stat($0, &status) }) == 0 else { return nil }
+    return kind(ofMode: status.st_mode)
   }
 
   /// Which file the path leads to, nil where it leads to none.
   public static func identity(of path: String) -> Identity? {
     var status = stat()
-    guard unsafe stat(path, &status) == 0 else { return nil }
+    guard unsafe path.withHostBytes({ unsafe stat($0, &status) }) == 0 else { return nil }
     return Identity(device: UInt64(status.st_dev), inode: UInt64(status.st_ino))
   }
 
@@ -36,7 +47,7 @@ public enum HostFiles {
   static func regularFiles(inFolder path: String, atMost limit: Int, where isWanted: (String) -> Bool)
     -> [String]
   {
-    guard let folder = unsafe opendir(path) else { return [] }
+    guard let folder = unsafe path.withHostBytes({ unsafe opendir($0) }) else { return [] }
     defer { unsafe closedir(folder) }
     var names: [String] = []
     var seen = 0
@@ -44,11 +55,14 @@ public enum HostFiles {
       seen += 1
       // SAFETY: readdir ends names with a NUL inside of `d_name`.
       let name = unsafe withUnsafePointer(to: &entry.pointee.d_name) { field in
-        unsafe field.withMemoryRebound(to: CChar.self, capacity: 256) { unsafe String(cString: $0) }
+        unsafe field.withMemoryRebound(to: CChar.self, capacity: 256) { unsafe String(hostBytes: $0) }
       }
       guard isWanted(name) else { continue }
       var status = stat()
-      guard unsafe stat("\(path)/\(name)", &status) == 0, kind(ofMode: status.st_mode) == .regular else {
+      let inside = "\(path)/\(name)"
+      guard unsafe inside.withHostBytes({ unsafe stat($0, &status) }) == 0,
+        kind(ofMode: status.st_mode) == .regular
+      else {
         continue
       }
       names.append(name)
@@ -59,7 +73,7 @@ public enum HostFiles {
   /// Bytes of a regular file, and those that it takes on the host, without opening it.
   static func sizes(of path: String) throws(EngineError) -> (byteCount: UInt64, allocatedByteCount: UInt64) {
     var status = stat()
-    guard unsafe stat(path, &status) == 0 else {
+    guard unsafe path.withHostBytes({ unsafe stat($0, &status) }) == 0 else {
       throw .systemCall("Could not open '\(path)'", errno: errno, path: path)
     }
     guard kind(ofMode: status.st_mode) == .regular else {
@@ -70,7 +84,7 @@ public enum HostFiles {
   }
 
   /// Takes away a file that was not finished; that it cannot be is no further error.
-  static func remove(_ path: String) { _ = unsafe unlink(path) }
+  static func remove(_ path: String) { _ = unsafe path.withHostBytes { unsafe unlink($0) } }
 
   static func kind(ofMode mode: mode_t) -> Kind {
     switch mode & S_IFMT {
@@ -105,7 +119,7 @@ extension EngineError {
     // SAFETY: strerror_r writes at most the given count into the buffer, or returns a constant string.
     return unsafe buffer.withUnsafeMutableBufferPointer { raw in
       guard let base = raw.baseAddress else { return "error \(number)" }
-      return unsafe String(cString: imgfs_strerror(number, base, raw.count))
+      return unsafe String(hostBytes: imgfs_strerror(number, base, raw.count))
     }
   }
 
@@ -115,6 +129,13 @@ extension EngineError {
     case .system, .noSpace, .permissionDenied, .readOnly, .notFound: Self.systemErrorText(errno)
     default: nil
     }
+  }
+
+  /// Where a system call failed, with the system's words alone: for messages that say themselves what was done.
+  var inSystemWords: EngineError {
+    var error = self
+    if let systemText { error.message = systemText }
+    return error
   }
 
   /// The nearest `errno`, for FUSE replies.

@@ -14,7 +14,7 @@ enum Console {
   private static let isTerminal = isatty(1) == 1
   private static let bufferByteCount = 64 << 10
 
-  static func write(_ text: String) { write(bytes: Array(text.utf8)) }
+  static func write(_ text: String) { write(bytes: text.hostBytes) }
 
   static func write(bytes: [UInt8]) {
     pending.withLock { pending in
@@ -39,13 +39,13 @@ enum Console {
   }
 
   /// One message; its further lines are printed as they are.
-  static func error(_ message: String) { _ = writeAll(Array("qemu-img: \(message)\n".utf8), to: 2) }
+  static func error(_ message: String) { _ = writeAll("qemu-img: \(message)\n".hostBytes, to: 2) }
 
   /// Something that does not end the command.
   static func warning(_ message: String) { error("warning: \(message)") }
 
   /// Lines on standard error without a name before them: what `check` finds.
-  static func note(_ line: String) { _ = writeAll(Array("\(line)\n".utf8), to: 2) }
+  static func note(_ line: String) { _ = writeAll("\(line)\n".hostBytes, to: 2) }
 
   /// Says what went wrong and gives the exit status.
   static func report(_ failure: VerbFailure) -> CInt {

@@ -114,7 +114,7 @@ struct NodeOpener {
     var format: (any ImageFormat.Type)?
     if let driver {
       format = FormatCatalog.format(named: driver)
-      if format == nil { throw .invalid("Unknown driver '\(driver)'") }
+      if format == nil { throw ImageName.unknown("driver", driver) }
     }
     guard !fileNode.isEmpty else { throw .invalid("A block device must be specified for \"file\"") }
     let common = try takeCommon(&rest)
@@ -258,10 +258,15 @@ struct NodeOpener {
     let path = Self.fileOfBundle(given) ?? given
     guard common.flag("read-only") != true || access == .readOnly else { throw Self.readOnly }
     let file = try FileStore.open(path, access: access, cache: cache.changed(by: common))
-    guard driver != "host_device" || file.kind == .blockDevice else {
+    // A name alone stands for either.
+    guard file.kind.isDevice || driver != "host_device" else {
       throw .invalid("'host_device' driver requires '\(path)' to be either a character or block device")
     }
-    return OpenedStore(store: file, path: path, name: NodeName(path: path, driver: driver))
+    guard !file.kind.isDevice || node["driver"]?.text != "file" else {
+      throw .invalid("'file' driver requires '\(path)' to be a regular file")
+    }
+    let shown = file.kind.isDevice ? "host_device" : driver
+    return OpenedStore(store: file, path: path, name: NodeName(path: path, driver: shown))
   }
 
   /// The descriptor in a folder that is an image, nil where it is none.

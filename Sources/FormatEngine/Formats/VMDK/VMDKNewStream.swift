@@ -35,7 +35,7 @@ struct VMDKNewStream {
       throw .invalid("The descriptor of the image is too long for its file")
     }
     try file.resize(to: 0)
-    var head = header.serialised() + Array(descriptor.utf8)
+    var head = header.serialised() + descriptor.hostBytes
     head.pad(toMultipleOf: Int(Self.overheadSectors * sector))
     try file.write(bytes: head, at: 0)
     // Without its footer the file is no image.
