@@ -19,6 +19,7 @@ let package = Package(
     .executable(name: "imgfs", targets: ["imgfs"]),
   ],
   targets: [
+    .systemLibrary(name: "CAio", providers: [.apt(["libaio-dev"])]),
     .systemLibrary(name: "CBzip2", providers: [.apt(["libbz2-dev"])]),
     .systemLibrary(name: "CChecksum"),
     .systemLibrary(name: "CDeflate", pkgConfig: "libdeflate", providers: [.apt(["libdeflate-dev"])]),
@@ -27,13 +28,15 @@ let package = Package(
     .systemLibrary(name: "CGcrypt", pkgConfig: "libgcrypt", providers: [.apt(["libgcrypt20-dev"])]),
     .systemLibrary(name: "CLinux"),
     .systemLibrary(name: "CLzma", pkgConfig: "liblzma", providers: [.apt(["liblzma-dev"])]),
+    .systemLibrary(name: "CUring", pkgConfig: "liburing", providers: [.apt(["liburing-dev"])]),
     .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
     .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
 
     .target(
       name: "FormatEngine",
       dependencies: [
-        "CBzip2", "CChecksum", "CDeflate", "CExpat", "CGcrypt", "CLinux", "CLzma", "CZlib", "CZstd",
+        "CAio", "CBzip2", "CChecksum", "CDeflate", "CExpat", "CGcrypt", "CLinux", "CLzma", "CUring", "CZlib",
+        "CZstd",
       ],
       swiftSettings: strict),
     .executableTarget(

@@ -36,6 +36,17 @@ _qemu_img() {
         'amend -f'|'amend --format') _qemu_img_words 'bochs cloop dmg luks parallels qcow qcow2 qed raw vdi vhdx vmdk vpc'; return ;;
         'amend -t'|'amend --cache') _qemu_img_words 'none writeback writethrough directsync unsafe'; return ;;
         'amend -o'|'amend --options') COMPREPLY=(); return ;;
+        'bench -c'|'bench --count') COMPREPLY=(); return ;;
+        'bench -d'|'bench --depth') COMPREPLY=(); return ;;
+        'bench -f'|'bench --format') _qemu_img_words 'bochs cloop dmg luks parallels qcow qcow2 qed raw vdi vhdx vmdk vpc'; return ;;
+        'bench --flush-interval') COMPREPLY=(); return ;;
+        'bench -i'|'bench --aio') _qemu_img_words 'threads native io_uring'; return ;;
+        'bench -o'|'bench --offset') COMPREPLY=(); return ;;
+        'bench --pattern') COMPREPLY=(); return ;;
+        'bench -s'|'bench --buffer-size') COMPREPLY=(); return ;;
+        'bench -S'|'bench --step-size') COMPREPLY=(); return ;;
+        'bench -t'|'bench --cache') _qemu_img_words 'none writeback writethrough directsync unsafe'; return ;;
+        'bench --object') COMPREPLY=(); return ;;
         'bitmap --merge') COMPREPLY=(); return ;;
         'bitmap -b'|'bitmap --source-file') _qemu_img_files "$cur"; return ;;
         'bitmap -F'|'bitmap --source-format') _qemu_img_words 'bochs cloop dmg luks parallels qcow qcow2 qed raw vdi vhdx vmdk vpc'; return ;;
@@ -112,8 +123,9 @@ _qemu_img() {
         'dd of') _qemu_img_files "$cur"; return ;;
     esac
     case $verb in
-        '') _qemu_img_words '-h --help -V --version -T --trace amend bitmap check commit compare convert create dd info map measure snapshot rebase resize'; return ;;
+        '') _qemu_img_words '-h --help -V --version -T --trace amend bench bitmap check commit compare convert create dd info map measure snapshot rebase resize'; return ;;
         amend) [[ $cur == -* ]] && { _qemu_img_words '--object --image-opts -p --progress -q --quiet -f --format -t --cache --force -o --options -h --help'; return; } ;;
+        bench) [[ $cur == -* ]] && { _qemu_img_words '-c --count -d --depth -f --format --flush-interval -i --aio -n --native --no-drain -o --offset --pattern -q --quiet -s --buffer-size -S --step-size -t --cache -w --write -U --force-share --image-opts --object -h --help'; return; } ;;
         bitmap) [[ $cur == -* ]] && { _qemu_img_words '--merge --add --remove --clear --enable --disable -b --source-file -F --source-format -g --granularity --object --image-opts -f --format -h --help'; return; } ;;
         check) [[ $cur == -* ]] && { _qemu_img_words '--object --image-opts -q --quiet -f --format --output -r --repair -T --cache -U --force-share -h --help'; return; } ;;
         commit) [[ $cur == -* ]] && { _qemu_img_words '--object --image-opts -q --quiet -f --format -t --cache -b --base -r --rate-limit -d --drop -p --progress -h --help'; return; } ;;

@@ -7,10 +7,12 @@
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <linux/stat.h>
+#include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
 #include <sys/types.h>
 
+// <fcntl.h> and <unistd.h> would bring this module its own copies of the Glibc module's types.
 long syscall(long number, ...);
 int fallocate(int descriptor, int mode, off_t offset, off_t byte_count);
 
@@ -58,14 +60,13 @@ static inline int imgfs_sector_size(int descriptor) {
   return ioctl(descriptor, BLKSSZGET, &byte_count) == 0 ? byte_count : -1;
 }
 
-// fcntl.h would take `struct stat` out of the Glibc module; these are its values (asm/fcntl.h).
 #if defined(__aarch64__) || defined(__arm__)
-enum { IMGFS_O_DIRECT = 0200000 };
-#elif defined(__powerpc__)
-enum { IMGFS_O_DIRECT = 0400000 };
+enum { IMGFS_O_DIRECT = 0x10000 };
 #else
-enum { IMGFS_O_DIRECT = 040000 };
+enum { IMGFS_O_DIRECT = 0x4000 };
 #endif
 enum { IMGFS_SEEK_DATA = 3, IMGFS_SEEK_HOLE = 4 };
+/// A command of fcntl: bytes that a pipe holds.
+enum { IMGFS_SETPIPE_SZ = 1031 };
 
 #endif

@@ -3,6 +3,9 @@ import Glibc
 
 @main enum Main {
   static func main() {
+    // Whoever reads standard output may go away: that is an error with a message, and no sudden end.
+    signal(SIGPIPE, SIG_IGN)
+    Console.holdClosedStreams()
     let status = unsafe run(String.hostWords(CommandLine.unsafeArgv, count: CommandLine.argc))
     exit(Console.close() ? status : max(status, 1))
   }
@@ -13,19 +16,25 @@ import Glibc
       guard arguments.count > 1 else { throw .usage("Not enough arguments") }
       let parsed = OptionParser.parse(
         arguments, VerbTable.globalOptions + [VerbTable.generator], stoppingAtFirstOperand: true)
+      var trace = TraceArguments()
       for option in parsed.options {
         switch option.key {
         case "help": return showHelp()
         case "version": return showVersion()
         case "generate": return try generate(option.value)
-        case "trace": Console.warning("tracing is not built in")
+        case "trace" where option.value == "help" || option.value == "?":
+          Console.write(TraceArguments.list)
+          return 0
+        case "trace": try trace.take(option.value)
         default: throw option.failure
         }
       }
       guard let name = parsed.operands.first else { throw .usage("Not enough arguments") }
       guard let verb = VerbTable.verb(named: name) else { throw .usage("Command not found: \(name)") }
+      try trace.start()
       return try verb.run(parsed.operands)
     } catch {
+      Interruption.endProcess()
       return Console.report(error)
     }
   }

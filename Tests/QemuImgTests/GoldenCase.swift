@@ -75,6 +75,7 @@ struct GoldenCase: Sendable, CustomStringConvertible {
     var text = text.replacingOccurrences(of: folder, with: "FOLDER")
     for (pattern, replacement) in [
       (#"disk size: [0-9.]+ [KMGT]?i?B"#, "disk size: SIZE"),
+      (#"Run completed in [0-9]+\.[0-9]{3} seconds"#, "Run completed in TIME seconds"),
       (#""actual-size": [0-9]+"#, "\"actual-size\": SIZE"),
       (#"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d"#, "DATE               "),
       (#""date-(n?sec)": [0-9]+"#, "\"date-$1\": NUMBER"),

@@ -20,7 +20,26 @@ public enum Threads {
     return complaints.all.withLock { $0 }
   }
 
+  /// Lets others run for a while.
+  public static func pause(microseconds: Int) { Thread.sleep(forTimeInterval: Double(microseconds) / 1e6) }
+
   private final class Complaints: Sendable {
     let all = Mutex<[String]>([])
   }
+}
+
+/// One thread beside the test's own.
+public final class TestThread: Sendable {
+  private let group = DispatchGroup()
+
+  public init(_ body: @escaping @Sendable () -> Void) {
+    group.enter()
+    let thread = Thread { [group] in
+      body()
+      group.leave()
+    }
+    thread.start()
+  }
+
+  public func join() { group.wait() }
 }

@@ -24,11 +24,28 @@ public final class RangeLock: @unchecked Sendable {
     return try body()
   }
 
+  /// Takes `range` for itself if nobody holds any of it; does not wait. `give` lets go of it.
+  func take(_ range: Range<UInt64>) -> Bool {
+    monitor.locked {
+      if isHeld(range, exclusive: true) { return false }
+      held.append(Held(start: range.lowerBound, end: range.upperBound, isExclusive: true))
+      return true
+    }
+  }
+
+  /// Lets go of what `take` took.
+  func give(_ range: Range<UInt64>) { unlock(range, true) }
+
+  /// Called inside `monitor.locked`.
+  private func isHeld(_ range: Range<UInt64>, exclusive: Bool) -> Bool {
+    held.contains {
+      $0.start < range.upperBound && range.lowerBound < $0.end && (exclusive || $0.isExclusive)
+    }
+  }
+
   private func lock(_ range: Range<UInt64>, _ exclusive: Bool) {
     monitor.locked {
-      while held.contains(where: {
-        $0.start < range.upperBound && range.lowerBound < $0.end && (exclusive || $0.isExclusive)
-      }) {
+      while isHeld(range, exclusive: exclusive) {
         waiterCount += 1
         monitor.wait()
         waiterCount -= 1

@@ -94,6 +94,7 @@
     for slot in slots {
       let hostOffset = unsafe offsets[slot]
       let bytes = unsafe storedPart(of: slotBytes(slot), at: hostOffset)
+      Trace.emit(.tableWriteBack, "offset \(hostOffset) bytes \(bytes.count)")
       unsafe try store.write(UnsafeRawBufferPointer(bytes), at: hostOffset)
       clean(slot: slot)
     }
@@ -106,8 +107,12 @@
       return slot
     }
     let slot = try victim(in: set(of: hostOffset))
+    if unsafe offsets[slot] != Self.vacant {
+      Trace.emit(.tableEvict, "offset \(unsafe offsets[slot]) for \(hostOffset)")
+    }
     unsafe offsets[slot] = Self.vacant
     if reading {
+      Trace.emit(.tableLoad, "offset \(hostOffset) bytes \(sliceByteCount)")
       let bytes = unsafe slotBytes(slot)
       let stored = unsafe storedPart(of: bytes, at: hostOffset)
       unsafe try store.read(into: stored, at: hostOffset)

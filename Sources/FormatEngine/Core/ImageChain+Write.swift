@@ -3,8 +3,27 @@ extension ImageChain {
   public func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(EngineError) {
     guard bytes.count > 0 else { return }
     let writer = try writer(for: offset, UInt64(bytes.count))
+    if unsafe try writeInPlace(bytes, at: offset, writer) { return }
     try changing(offset, UInt64(bytes.count)) { () throws(EngineError) in
       unsafe try writeUnlocked(bytes, at: offset, writer)
+    }
+  }
+
+  /// Writes where the guest reads these bytes already; false where they do not all lie in one place. It changes no
+  /// table, so it holds only the bytes themselves: writes to parts of one cluster run beside each other.
+  private func writeInPlace(
+    _ bytes: UnsafeRawBufferPointer, at offset: UInt64, _ writer: any WritableLayer
+  ) throws(EngineError) -> Bool {
+    let end = offset + UInt64(bytes.count)
+    guard writer.cipher == nil else { return false }
+    return try ranges.withRange(offset..<end, exclusive: true) { () throws(EngineError) in
+      guard let room = try writer.roomInPlace(at: offset, limit: UInt64(bytes.count)), room.guestEnd >= end
+      else {
+        return false
+      }
+      let host = room.hostOffset + (offset - room.guestOffset)
+      unsafe try writer.store(room.store).write(bytes, at: host)
+      return true
     }
   }
 
@@ -79,16 +98,27 @@ extension ImageChain {
     while done < bytes.count {
       let position = offset + UInt64(done)
       let room = try writer.allocate(at: position, limit: UInt64(bytes.count - done))
+      if room.isNew {
+        Trace.emit(
+          .clusterAllocate,
+          "guest \(room.guestOffset) bytes \(room.guestEnd - room.guestOffset) host \(room.hostOffset)")
+      }
       let count = Int(min(UInt64(bytes.count - done), room.guestEnd - position))
       // SAFETY: `count` is at most what is left of the buffer.
       let piece = unsafe UnsafeRawBufferPointer(rebasing: bytes[done..<done + count])
       do throws(EngineError) {
         unsafe try fill(room, with: piece, at: position, writer)
       } catch {
-        if room.isNew { writer.abandon(room) }
+        if room.isNew {
+          Trace.emit(.clusterAbandon, "guest \(room.guestOffset) host \(room.hostOffset)")
+          writer.abandon(room)
+        }
         throw error
       }
-      if room.isNew { try writer.link(room) }
+      if room.isNew {
+        try writer.link(room)
+        Trace.emit(.clusterLink, "guest \(room.guestOffset) host \(room.hostOffset)")
+      }
       done += count
     }
   }

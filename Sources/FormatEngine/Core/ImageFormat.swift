@@ -100,6 +100,8 @@ public protocol CreatableFormat: ImageFormat {
   static var createOptions: OptionSchema { get }
   /// Whether opened layers of it are `CompressedWriting`.
   static var supportsCompression: Bool { get }
+  /// Whether opened layers of it are `Resizable`.
+  static var canGrow: Bool { get }
   /// A file that could not be made into an image is taken away even where it was there before.
   static var removesFailedFiles: Bool { get }
   /// Guest bytes that nobody has written are what the device holds, where an image is made on one.
@@ -111,6 +113,7 @@ public protocol CreatableFormat: ImageFormat {
 extension CreatableFormat {
   public static var removesFailedFiles: Bool { false }
   public static var keepsOldBytes: Bool { false }
+  public static var canGrow: Bool { true }
 }
 
 /// The formats, in the order in which they are probed. Adding a format adds its row here: explicit, so
@@ -149,6 +152,7 @@ public enum FormatCatalog {
       let score = format.probe(head, path: path)
       if score > best.1 { best = (format, score) }
     }
+    Trace.emit(.formatProbe, "path \"\(path)\" format \(best.0.name)")
     return best.0
   }
 

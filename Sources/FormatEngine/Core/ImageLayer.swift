@@ -106,6 +106,12 @@ public struct Allocation: BitwiseCopyable, Sendable {
 /// A layer that can be changed. The chain's `RangeLock` keeps two changes of the same cluster apart;
 /// the layer's own lock keeps its tables whole.
 public protocol WritableLayer: ImageLayer {
+  /// Where the guest reads the bytes from `offset` on, as far as they may be written over there and `limit` goes. Nil
+  /// where `allocate` has to set room aside, or cannot tell without doing so.
+  ///
+  /// Unlike `allocate` it is asked by several at a time for parts of one unit; nobody changes what the unit's table
+  /// entry says meanwhile.
+  func roomInPlace(at offset: UInt64, limit: UInt64) throws(EngineError) -> Allocation?
   /// Room for the guest bytes from `offset` on, at most up to `offset + limit` rounded up to the layer's
   /// unit, possibly less.
   func allocate(at offset: UInt64, limit: UInt64) throws(EngineError) -> Allocation
@@ -124,6 +130,10 @@ public protocol WritableLayer: ImageLayer {
   func flush() throws(EngineError)
   /// As `flush`, and takes off the mark that somebody is writing, where the format has one.
   func close() throws(EngineError)
+}
+
+extension WritableLayer {
+  public func roomInPlace(at offset: UInt64, limit: UInt64) throws(EngineError) -> Allocation? { nil }
 }
 
 /// Which units of a layer a copy stores packed.

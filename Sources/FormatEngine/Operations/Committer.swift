@@ -34,6 +34,7 @@ public enum Committer {
       try base.close()
     } catch {
       // What was written reads the same in the layer above, too: that goes on.
+      if error.code == .cancelled { try? base.close() }
       try? recordState(of: base, at: depth, of: chain)
       throw error
     }

@@ -27,6 +27,8 @@ public struct ConvertOptions: Sendable {
   public var allowsAnyOrder = false
   /// What of all sources together is copied, to the start of the target; nil: everything.
   public var part: Range<UInt64>?
+  /// The target, which was made for it, gets the size of a source whose size nobody knew.
+  public var fitsTarget = false
   /// What cannot be read becomes zeros, and is told here, a sentence for each sector; nil: it is an error.
   public var salvage: (@Sendable (String) -> Void)?
 

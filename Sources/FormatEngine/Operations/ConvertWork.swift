@@ -25,12 +25,14 @@ enum WritingOrder {
 /// What the workers share: the way through the sources.
 final class ConvertWork: Sendable {
   let source: ConcatenatedDisks
+  /// What is read instead, where the source is a pipe.
+  let stream: StreamedSource?
   let salvaged: SalvagedDisks?
   let target: ImageChain
   let options: ConvertOptions
   let packing: (any CompressedWriting)?
   let turns = TurnOrder()
-  let rate: RateLimit?
+  private let rate: RateLimit?
   let writing: WritingOrder
   /// Guest bytes that the target stores without those around them.
   let storedUnit: UInt64
@@ -55,18 +57,21 @@ final class ConvertWork: Sendable {
   }
 
   init(
-    _ sources: [ImageChain], _ target: ImageChain, _ options: ConvertOptions, _ progress: Progress
+    _ source: ConcatenatedDisks, stream: StreamedSource? = nil, _ target: ImageChain,
+    _ options: ConvertOptions, _ progress: Progress
   ) throws(EngineError) {
-    let source = try ConcatenatedDisks(sources, part: options.part)
     self.source = source
+    self.stream = stream
     salvaged = options.salvage.map { SalvagedDisks(source, report: $0) }
     self.target = target
     self.options = options
     self.progress = progress
     rate = options.rateLimit.map(RateLimit.init)
     packing = try Self.packing(of: target, options)
-    let mayBeAtOnce = options.allowsAnyOrder && packing?.needsAscendingOffsets != true
-    writing = mayBeAtOnce ? .atOnce : target.top.clusterSize > 0 ? .inTurn : .oneByOne
+    let isSequential = packing?.needsAscendingOffsets == true || target.members[0].file.isSequential
+    // A target that grows does so while nobody else writes.
+    let mayBeAtOnce = options.allowsAnyOrder && !isSequential && stream == nil
+    writing = mayBeAtOnce ? .atOnce : isSequential || target.top.clusterSize > 0 ? .inTurn : .oneByOne
     let layer = target.top as? any BackingChanging
     storedUnit = layer?.storedUnit ?? max(target.top.clusterSize, 512)
     marksZeros = layer?.marksZeros ?? false
@@ -103,7 +108,10 @@ final class ConvertWork: Sendable {
 
   /// The next piece with something to do, nil at the end. Long runs of zeros that need nothing to be done
   /// are passed over here, whatever their length.
-  func nextSegment() throws(EngineError) -> ConvertSegment? {
+  ///
+  /// What comes out of a pipe is in `buffer` then.
+  func nextSegment(into buffer: AlignedBuffer) throws(EngineError) -> ConvertSegment? {
+    if let stream { return try nextSegment(of: stream, into: buffer) }
     let isSurveyed = pace.withLock { $0.copiedByteCount != nil }
     return try cursor.withLock { (cursor) throws(EngineError) in
       let start = cursor.offset
@@ -118,6 +126,27 @@ final class ConvertWork: Sendable {
       cursor.offset = end
       cursor.nextNumber += 1
       return segment
+    }
+  }
+
+  /// The next piece of a pipe that is not zeros, read while the lock is held: pipes are read by one at a time.
+  private func nextSegment(of stream: StreamedSource, into buffer: AlignedBuffer) throws(EngineError)
+    -> ConvertSegment?
+  {
+    try cursor.withLock { (cursor) throws(EngineError) in
+      try progress.proceed()
+      let start = cursor.offset
+      if !mustWriteZeros && options.sparseByteCount > 0 {
+        cursor.offset += try stream.skipZeros(wholeUnitsOf: segmentByteCount)
+      }
+      let offset = cursor.offset
+      let length = unsafe try stream.read(
+        into: buffer.prefix(Int((offset + 1).raised(to: segmentByteCount) - offset)))
+      guard length > 0 else { return nil }
+      cursor.offset += length
+      cursor.nextNumber += 1
+      return ConvertSegment(
+        number: cursor.nextNumber - 1, offset: offset, length: length, weight: cursor.offset - start)
     }
   }
 
@@ -181,7 +210,7 @@ final class ConvertWork: Sendable {
   /// What has to be known before the first byte is copied.
   func survey() throws(EngineError) {
     try salvaged?.survey()
-    guard progress.isWatched, newBacking == nil else { return }
+    guard progress.isWatched, newBacking == nil, stream == nil else { return }
     let byteCount = try copiedByteCount(of: 0..<source.byteCount)
     pace.withLock { $0.copiedByteCount = byteCount }
   }
@@ -201,6 +230,11 @@ final class ConvertWork: Sendable {
     return count
   }
 
+  /// Waits until these bytes may be written.
+  func waitForRate(_ byteCount: UInt64) throws(EngineError) {
+    try rate?.wait(for: byteCount) { () throws(EngineError) in try progress.proceed() }
+  }
+
   func finish(_ segment: ConvertSegment) throws(EngineError) { try report(segment.weight) }
 
   /// In its lock, so that steps are shown in their order.
@@ -208,7 +242,11 @@ final class ConvertWork: Sendable {
     guard weight > 0 else { return try progress.proceed() }
     try pace.withLock { (pace) throws(EngineError) in
       pace.done += weight
-      try progress.step(pace.done, of: pace.copiedByteCount ?? source.byteCount)
+      guard let stream else {
+        return try progress.step(pace.done, of: pace.copiedByteCount ?? source.byteCount)
+      }
+      // Nobody knows how far it is to an end that is not known.
+      if let total = stream.byteCount { try progress.step(pace.done, of: total) }
     }
   }
 }

@@ -34,6 +34,7 @@ final class ConvertWorker {
   /// False where other work has failed and this was not written any more.
   func copy(_ segment: ConvertSegment) throws(EngineError) -> Bool {
     actions.removeAll(keepingCapacity: true)
+    Trace.emit(.convertSegment, "number \(segment.number) offset \(segment.offset) bytes \(segment.length)")
     if let packing = work.packing, let packer {
       try pack(segment, with: packer, unit: packing.compressionUnit)
     } else {
@@ -54,6 +55,7 @@ final class ConvertWorker {
 
   /// Reads what the target needs of a segment and notes what is to be done with it.
   private func read(_ segment: ConvertSegment) throws(EngineError) {
+    guard work.stream == nil else { return noteRuns(in: 0..<Int(segment.length)) }
     if let backing = work.newBacking {
       return try noteDifferences(in: segment, from: backing, unit: Int(work.storedUnit))
     }
@@ -154,8 +156,10 @@ final class ConvertWorker {
   private func readUnits(_ segment: ConvertSegment, unit: UInt64) throws(EngineError) {
     let unitCount = Int(segment.length.dividedRoundingUp(by: unit))
     neededUnits.removeAll(keepingCapacity: true)
-    neededUnits.append(contentsOf: repeatElement(false, count: unitCount))
-    try forEachExtent(at: segment.offset, length: segment.length) { (found, range) throws(EngineError) in
+    neededUnits.append(contentsOf: repeatElement(work.stream != nil, count: unitCount))
+    // What comes out of a pipe is read already.
+    let length = work.stream == nil ? segment.length : 0
+    try forEachExtent(at: segment.offset, length: length) { (found, range) throws(EngineError) in
       try read(found, range, of: segment)
       if work.needsNothing(found.located) { return }
       for index in range.lowerBound / Int(unit)...(range.upperBound - 1) / Int(unit) {
@@ -169,13 +173,14 @@ final class ConvertWorker {
   // MARK: Writing
 
   private func perform(_ segment: ConvertSegment) throws(EngineError) {
+    try work.stream?.makeRoom(for: segment.offset + segment.length)
     var packedStart = 0
     var index = 0
     while index < actions.count {
       switch actions[index] {
       case .write(let range):
         let bytes = unsafe UnsafeRawBufferPointer(rebasing: buffer.bytes[range])
-        work.rate?.wait(for: UInt64(range.count))
+        try work.waitForRate(UInt64(range.count))
         try writing(segment, range) { (offset) throws(EngineError) in
           unsafe try work.target.write(bytes, at: offset)
         }
@@ -185,7 +190,7 @@ final class ConvertWorker {
         }
       case .packed:
         let pieces = packedPieces(from: index)
-        work.rate?.wait(for: pieces.reduce(0) { $0 + UInt64($1.byteCount) })
+        try work.waitForRate(pieces.reduce(0) { $0 + UInt64($1.byteCount) })
         packedStart = try store(pieces, from: packedStart)
         index += pieces.count - 1
       }

@@ -97,17 +97,20 @@ public enum ImageCreator {
   ) throws(EngineError) -> [String] {
     let plain = try ImageName.plainPath(path)
     let backing = backing(in: options)
-    if let recorded = backing?.format, FormatCatalog.format(named: recorded) == nil {
+    let recorded = options.isGiven("backing_fmt") ? options.text("backing_fmt") : nil
+    if let recorded, FormatCatalog.format(named: recorded) == nil {
       throw .invalid("Parameter 'backing-fmt' does not accept value '\(recorded)'")
     }
     guard backing != nil || !options.isGiven("backing_fmt") else {
       throw .invalid("Backing format cannot be used without backing file")
     }
+    try checkFilePreallocation(options, of: format)
+    let virtualSize = try wholeSectors(options.number("size") ?? 0)
     let existed = HostFiles.identity(of: plain) != nil
     // Its old content stays until the format has found nothing wrong with the options.
     let file = try FileStore.create(plain, emptying: false, cache: cache)
     var request = CreateRequest(
-      path: plain, virtualSize: try wholeSectors(options.number("size") ?? 0), backing: backing,
+      path: plain, virtualSize: virtualSize, backing: backing,
       options: options, references: ReferenceOpener(policy: policy, cache: cache))
     request.secrets = secrets
     request.references.filesInUse = filesInUse(by: sources)
@@ -117,7 +120,10 @@ public enum ImageCreator {
       return warnings
     } catch {
       if !existed || (format.removesFailedFiles && file.kind == .regular) { HostFiles.remove(plain) }
-      throw error
+      // The host's own limit on a file.
+      guard error.code == .tooLarge, error.path == plain else { throw error }
+      throw EngineError(
+        .tooLarge, "The image size is too large for file format '\(format.name)'", path: plain)
     }
   }
 
@@ -139,11 +145,25 @@ public enum ImageCreator {
     return files
   }
 
-  private static func wholeSectors(_ size: UInt64) throws(EngineError) -> UInt64 {
+  static func wholeSectors(_ size: UInt64) throws(EngineError) -> UInt64 {
     guard size <= maximumFileOffset - 511 else {
       throw EngineError(.tooLarge, "Image size is too large")
     }
     return size.aligned(upTo: 512)
+  }
+
+  /// Of a format that has no preallocation itself the option means its file.
+  private static func checkFilePreallocation(_ options: OptionValues, of format: any CreatableFormat.Type)
+    throws(EngineError)
+  {
+    guard format.createOptions.option(named: "preallocation") == nil, options.isGiven("preallocation"),
+      let text = options.text("preallocation")
+    else { return }
+    switch Preallocation(rawValue: text) {
+    case .off, .falloc, .full: break
+    case .metadata: throw .unsupported("Unsupported preallocation mode: \(text)")
+    case nil: throw .invalid("invalid parameter value: \(text)")
+    }
   }
 
   /// Says what the file system does not do. The file is empty afterwards where something was asked for.

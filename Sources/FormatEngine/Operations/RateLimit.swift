@@ -10,8 +10,8 @@ final class RateLimit: Sendable {
   /// `bytesPerSecond` must not be 0.
   init(bytesPerSecond: UInt64) { self.bytesPerSecond = bytesPerSecond }
 
-  /// Waits until these bytes may pass.
-  func wait(for byteCount: UInt64) {
+  /// Waits until these bytes may pass. `pausing` is called now and then; what it throws ends the waiting.
+  func wait(for byteCount: UInt64, pausing: () throws(EngineError) -> Void) throws(EngineError) {
     let now = Self.now()
     let delay = paidUntil.withLock { paid in
       let start = max(paid, now)
@@ -20,11 +20,18 @@ final class RateLimit: Sendable {
       paid = start + UInt64(min(cost, 3.2e16))
       return start - now
     }
-    guard delay > 0 else { return }
     let end = now + delay
-    var time = timespec(tv_sec: Int(end / 1_000_000_000), tv_nsec: Int(end % 1_000_000_000))
-    while unsafe clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &time, nil) == EINTR {}
+    var position = now
+    while position < end {
+      try pausing()
+      position = min(end, position + Self.pauseNanoseconds)
+      var time = timespec(tv_sec: Int(position / 1_000_000_000), tv_nsec: Int(position % 1_000_000_000))
+      while unsafe clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &time, nil) == EINTR {}
+    }
   }
+
+  /// A tenth of a second.
+  private static let pauseNanoseconds: UInt64 = 100_000_000
 
   private static func now() -> UInt64 {
     var time = timespec()

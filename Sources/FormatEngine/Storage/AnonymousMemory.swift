@@ -2,9 +2,10 @@ import Glibc
 
 /// Zeroed memory that the system hands out page by page as it is touched.
 enum AnonymousMemory {
-  static func map(byteCount: Int) -> UnsafeMutableRawPointer? {
-    let address = unsafe mmap(
-      nil, byteCount, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+  /// `isPromised`: all of it will be touched, so that more than the system has is refused here. Nil where it is.
+  static func map(byteCount: Int, isPromised: Bool = false) -> UnsafeMutableRawPointer? {
+    let flags = MAP_PRIVATE | MAP_ANONYMOUS | (isPromised ? 0 : MAP_NORESERVE)
+    let address = unsafe mmap(nil, byteCount, PROT_READ | PROT_WRITE, flags, -1, 0)
     return unsafe address == MAP_FAILED ? nil : address
   }
 

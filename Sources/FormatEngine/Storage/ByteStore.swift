@@ -20,6 +20,8 @@ public protocol ByteStore: AnyObject, Sendable {
   /// A descriptor that FUSE may splice from, if there is one.
   var spliceDescriptor: CInt? { get }
   var isWritable: Bool { get }
+  /// Whether it takes bytes from front to back only: a pipe.
+  var isSequential: Bool { get }
   /// The same bytes, by which formats read and write what guests see: stores for tests tell that from their
   /// tables.
   var guestBytes: any ByteStore { get }
@@ -44,6 +46,7 @@ public enum FileAccess: Sendable, Equatable {
 
 extension ByteStore {
   public var guestBytes: any ByteStore { self }
+  public var isSequential: Bool { false }
 
   /// `count` bytes as an array: for metadata, not for the data path.
   public func bytes(at offset: UInt64, count: Int) throws(EngineError) -> [UInt8] {

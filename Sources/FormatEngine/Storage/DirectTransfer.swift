@@ -46,6 +46,13 @@ final class DirectTransfer: Sendable {
     Int(bitPattern: address) % memoryUnit == 0
   }
 
+  /// Whether all of it is moved from or to this memory as it is.
+  func takesWhole(_ memory: UnsafeRawBufferPointer, at offset: UInt64, isWrite: Bool) -> Bool {
+    let part = isWrite ? page : unit
+    return offset.isAligned(to: part) && UInt64(memory.count).isAligned(to: part)
+      && (unsafe isAligned(memory.baseAddress))
+  }
+
   // MARK: Reading
 
   /// Fills `buffer` as far as the file goes; returns how many bytes that were.

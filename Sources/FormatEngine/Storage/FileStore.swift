@@ -12,9 +12,11 @@ public final class FileStore: ByteStore {
   private let cache: CacheMode
   /// Moves the bytes where the host's cache is not to see them.
   private let direct: DirectTransfer?
-  /// Set by every change that is not on disk when it returns, cleared by a flush before it starts: a flush with
-  /// nothing to do costs nothing.
-  private let hasUnsyncedChanges = Atomic<Bool>(false)
+  /// Changes that were not on disk when they returned.
+  private let changeCount = Atomic<UInt64>(0)
+  /// Those of them that are on disk: a flush with nothing to do costs nothing. Held while the host flushes, so that
+  /// another flush does not return before what both want is on disk.
+  private let syncedCount = Mutex<UInt64>(0)
 
   private init(_ descriptor: HostDescriptor, status: stat, isWritable: Bool, cache: CacheMode) {
     path = descriptor.path
@@ -24,9 +26,11 @@ public final class FileStore: ByteStore {
     identity = HostFiles.Identity(device: UInt64(status.st_dev), inode: UInt64(status.st_ino))
     kind = HostFiles.kind(ofMode: status.st_mode)
     direct = cache.isDirect ? DirectTransfer(descriptor, kind, cache) : nil
+    Trace.emit(.fileOpen, "path \"\(path)\" fd \(descriptor.number) writable \(isWritable)")
   }
 
   deinit {
+    Trace.emit(.fileClose, "path \"\(path)\" fd \(descriptor.number)")
     // Nothing of it stays in the page cache. An error is for who flushes next.
     if let direct, direct.usesCache { try? flush() }
     close(descriptor.number)
@@ -120,6 +124,7 @@ public final class FileStore: ByteStore {
   }
 
   public func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(EngineError) {
+    Trace.emit(.storeRead, "path \"\(path)\" offset \(offset) bytes \(buffer.count)")
     let done =
       if let direct {
         unsafe try direct.read(into: buffer, at: offset)
@@ -131,7 +136,8 @@ public final class FileStore: ByteStore {
   }
 
   public func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(EngineError) {
-    if !cache.writesThrough { hasUnsyncedChanges.store(true, ordering: .releasing) }
+    Trace.emit(.storeWrite, "path \"\(path)\" offset \(offset) bytes \(bytes.count)")
+    defer { noteWrite() }
     if let direct {
       unsafe try direct.write(bytes, at: offset)
     } else {
@@ -143,12 +149,13 @@ public final class FileStore: ByteStore {
   private func changing<T>(_ range: Range<UInt64>, _ body: () throws(EngineError) -> T) throws(EngineError)
     -> T
   {
-    hasUnsyncedChanges.store(true, ordering: .releasing)
+    defer { noteChange() }
     guard let direct else { return try body() }
     return try direct.changing(range, body)
   }
 
   public func writeZeros(at offset: UInt64, count: UInt64, freeing: Bool) throws(EngineError) {
+    Trace.emit(.storeWriteZeros, "path \"\(path)\" offset \(offset) bytes \(count) freeing \(freeing)")
     guard count > 0 else { return }
     if kind == .blockDevice, count <= maximumFileOffset, offset <= maximumFileOffset - count {
       return try zeroDevice(at: offset, count: count, freeing: freeing)
@@ -191,6 +198,7 @@ public final class FileStore: ByteStore {
   }
 
   public func forget(at offset: UInt64, count: UInt64) {
+    Trace.emit(.storeDiscard, "path \"\(path)\" offset \(offset) bytes \(count)")
     guard count > 0, count <= maximumFileOffset, offset <= maximumFileOffset - count else { return }
     let mode = CInt(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE)
     // That the room is not let go of is no harm.
@@ -220,7 +228,10 @@ public final class FileStore: ByteStore {
     // Where the file system cannot do it, glibc writes single bytes.
     let number = try direct?.withCache().number ?? descriptor.number
     let result = try changing(offset..<offset + count) { () throws(EngineError) in
-      posix_fallocate(number, off_t(offset), off_t(count))
+      // It gives the error's number itself, and is not called again by itself.
+      var result = EINTR
+      while result == EINTR { result = posix_fallocate(number, off_t(offset), off_t(count)) }
+      return result
     }
     if result != 0 {
       throw .systemCall("Could not preallocate data for '\(path)'", errno: result, path: path)
@@ -228,6 +239,7 @@ public final class FileStore: ByteStore {
   }
 
   public func resize(to byteCount: UInt64) throws(EngineError) {
+    Trace.emit(.storeResize, "path \"\(path)\" size \(byteCount)")
     guard byteCount <= maximumFileOffset else {
       throw .systemCall("Could not resize file", errno: EFBIG, path: path)
     }
@@ -244,16 +256,39 @@ public final class FileStore: ByteStore {
     }
   }
 
+  /// Somebody wrote, perhaps through the descriptor: it is on disk after the next flush, if it is not yet. Noted afterwards,
+  /// since a flush that runs meanwhile may not have it.
+  func noteWrite() { if !cache.writesThrough { noteChange() } }
+
+  /// As `noteWrite`, of changes that O_DSYNC says nothing of.
+  private func noteChange() { changeCount.add(1, ordering: .acquiringAndReleasing) }
+
+  /// Whether a flush would have something to do.
+  var isUnsynced: Bool { syncedCount.withLock { $0 < changeCount.load(ordering: .acquiring) } }
+
+  /// Whether it was opened to be read and written past the host's page cache.
+  var isDirect: Bool { direct != nil }
+
+  /// The descriptor by which a queue of the kernel may move these bytes from or to this memory by itself; nil where
+  /// only `read` and `write` can.
+  func queueDescriptor(_ memory: UnsafeRawBufferPointer, at offset: UInt64, isWrite: Bool) -> CInt? {
+    guard offset <= maximumFileOffset - UInt64(memory.count) else { return nil }
+    if let direct, unsafe !direct.takesWhole(memory, at: offset, isWrite: isWrite) { return nil }
+    return descriptor.number
+  }
+
   public func flush() throws(EngineError) {
     guard !cache.skipsFlushes else { return }
-    let hasUnsynced = hasUnsyncedChanges.exchange(false, ordering: .acquiringAndReleasing)
-    // What the system changes in a cached page, where a file grows past its end, belongs to no write.
-    if hasUnsynced || direct?.usesCache == true {
+    let wanted = changeCount.load(ordering: .acquiring)
+    try syncedCount.withLock { (synced) throws(EngineError) in
+      // What the system changes in a cached page, where a file grows past its end, belongs to no write.
+      guard wanted > synced || direct?.usesCache == true else { return }
+      Trace.emit(.storeFlush, "path \"\(path)\"")
+      let covered = changeCount.load(ordering: .acquiring)
       guard retrying({ fdatasync(descriptor.number) }) == 0 else {
-        // Not clean: the next flush must try again, and fail again.
-        hasUnsyncedChanges.store(true, ordering: .releasing)
         throw descriptor.failure("Could not flush")
       }
+      synced = covered
     }
     direct?.dropCached()
   }

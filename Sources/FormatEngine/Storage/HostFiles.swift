@@ -1,3 +1,4 @@
+internal import CLinux
 import Glibc
 
 /// Questions about names in the host's file system.
@@ -122,6 +123,9 @@ extension EngineError {
       return unsafe String(hostBytes: imgfs_strerror(number, base, raw.count))
     }
   }
+
+  /// Of what is damaged, or leaves a disk.
+  public static var ioErrorText: String { systemErrorText(EIO) }
 
   /// The system's own words where a system call failed.
   public var systemText: String? {

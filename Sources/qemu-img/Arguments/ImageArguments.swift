@@ -27,6 +27,15 @@ struct ImageArguments {
       name, options, format: format, isOptions: usesImageOptions, secrets, exitStatus: exitStatus)
   }
 
+  /// The disk that comes out of `name` where that means a pipe, nil where it means anything else.
+  func openStream(_ name: String) throws(VerbFailure) -> (any SequentialDisk)? {
+    try attempt("Could not open '\(name)': ") { () throws(EngineError) in
+      let image = try usesImageOptions ? ImageSpecification(options: name) : ImageSpecification(name: name)
+      guard ImageOpener.isPipe(image), !(usesImageOptions && format != nil) else { return nil }
+      return try ImageOpener.openStream(image, OpenOptions(format: format))
+    }
+  }
+
   static func open(
     _ name: String, _ options: OpenOptions, format: String?, isOptions: Bool, _ secrets: SecretStore,
     exitStatus: CInt = 1

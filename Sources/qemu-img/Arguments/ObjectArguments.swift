@@ -4,10 +4,24 @@ import FormatEngine
 enum ObjectArguments {
   /// Adds the object to `secrets`.
   static func define(_ text: String, in secrets: inout SecretStore) throws(VerbFailure) {
+    if let help = help(for: text) {
+      Console.write(help)
+      throw VerbFailure([], exitStatus: 0)
+    }
     do throws(EngineError) {
       try add(try properties(of: text), to: &secrets)
     } catch {
       throw VerbFailure(error)
+    }
+  }
+
+  /// What is asked for by `help`, or by `secret,help`.
+  private static func help(for text: String) -> String? {
+    switch text {
+    case "help", "?": "List of user creatable objects:\n  secret\n"
+    case "secret,help", "secret,?":
+      "secret options:\n  data=<string>\n  file=<string>\n  format=<QCryptoSecretFormat>\n"
+    default: nil
     }
   }
 
@@ -24,7 +38,9 @@ enum ObjectArguments {
       return result
     }
     var result: [String: String] = [:]
-    for (index, item) in DoubledCommas.split(text).enumerated() where !item.isEmpty {
+    for (index, item) in DoubledCommas.split(text).enumerated()
+    where !item.isEmpty || (index == 0 && text != "") {
+      if item.isEmpty || item.hasPrefix("=") { throw .invalid("Invalid parameter ''") }
       let parts = item.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false)
       if parts.count > 1 {
         result[String(parts[0])] = String(parts[1])

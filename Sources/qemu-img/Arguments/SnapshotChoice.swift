@@ -13,6 +13,9 @@ enum SnapshotChoice {
     }
     var (id, name): (String?, String?)
     for (key, value) in OptionList.entries(of: text) {
+      if value == nil {
+        Console.warning("short-form boolean option '\(key)' deprecated\nPlease use \(key)=on instead")
+      }
       switch key {
       // A key alone means "on", whatever that may be good for.
       case "snapshot.id": id = value ?? "on"

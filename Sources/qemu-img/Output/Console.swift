@@ -23,6 +23,14 @@ enum Console {
     }
   }
 
+  /// Holds the places of standard streams that are closed: a file that was opened there would be written into.
+  /// They stay as unusable as they were.
+  static func holdClosedStreams() {
+    for descriptor: CInt in 0...2 where fcntl(descriptor, F_GETFD) < 0 {
+      _ = unsafe Glibc.open("/dev/null", descriptor == 0 ? O_WRONLY : O_RDONLY)
+    }
+  }
+
   static func flush() { pending.withLock { drain(&$0) } }
 
   /// Writes what still waits. False where output was lost; that has then been said.
@@ -46,6 +54,31 @@ enum Console {
 
   /// Lines on standard error without a name before them: what `check` finds.
   static func note(_ line: String) { _ = writeAll("\(line)\n".hostBytes, to: 2) }
+
+  /// Text on standard error as it is.
+  static func writeToErrors(_ text: String) { _ = writeAll(text.hostBytes, to: 2) }
+
+  /// Whether a name means the very file that standard output is.
+  static func isStandardOutput(_ name: String) -> Bool {
+    guard let path = try? ImageName.plainPath(name), let file = HostFiles.identity(of: path) else {
+      return false
+    }
+    return file == HostFiles.identity(of: "/dev/stdout")
+  }
+
+  /// A file for lines beside the output, emptied.
+  static func openLog(_ path: String) throws(VerbFailure) -> CInt {
+    let descriptor = unsafe path.withHostBytes {
+      unsafe Glibc.open($0, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0o666)
+    }
+    if descriptor < 0 {
+      throw VerbFailure("Error opening logfile \(path): \(EngineError.systemErrorText(errno))")
+    }
+    return descriptor
+  }
+
+  /// A line for that file, or where there is none for standard error.
+  static func log(_ line: String, to file: CInt?) { _ = writeAll("\(line)\n".hostBytes, to: file ?? 2) }
 
   /// Says what went wrong and gives the exit status.
   static func report(_ failure: VerbFailure) -> CInt {

@@ -6,6 +6,9 @@ enum NumberText {
   /// `%.2f`
   static func fixed2(_ value: Double) -> String { format("%.2f", value) }
 
+  /// `%3.3f`
+  static func fixed3(_ value: Double) -> String { format("%3.3f", value) }
+
   /// `value` in the largest unit that leaves at least 1: "196 KiB", "1.5 GiB", "0 B".
   static func size(_ value: UInt64) -> String {
     // Units change at 1000, so that there are never more than three digits.

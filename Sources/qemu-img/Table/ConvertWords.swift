@@ -5,6 +5,11 @@ extension ConvertVerb {
       + " format allows that, so that it is as small as can be.",
     "Where a backing file is named, only what differs from it is written; it should have the content of the"
       + " input's own one.",
+    "The output may be a pipe, such as /dev/stdout, for raw, and for vmdk with subformat=streamOptimized: it is"
+      + " written from front to back then, and progress goes to standard error. The input may be one for raw and for"
+      + " streamOptimized vmdk. How large a raw disk is that comes out of a pipe only its end tells, and the new image"
+      + " grows with it; formats that cannot grow want the size:"
+      + " --image-opts driver=raw,size=10G,file.filename=/dev/stdin.",
   ]
 
   static let targetImageOptions = OptionRule(

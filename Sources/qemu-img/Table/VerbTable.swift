@@ -46,7 +46,9 @@ enum VerbTable {
     OptionRule("version", "V", help: "shows the version and ends"),
     OptionRule(
       "trace", "T", takes: ArgumentValue("[[enable=]<pattern>][,events=<file>][,file=<file>]"),
-      help: "taken for the sake of scripts; there is no tracing"),
+      help:
+        "tells of the work while it is done: what happens to files, tables and clusters. '-T help' lists the events"
+    ),
   ]
 
   /// For those who install qemu-img: `scripts/docs`. The help does not speak of it.
@@ -56,7 +58,8 @@ enum VerbTable {
 
   /// In the order of QEMU's help.
   static let all = [
-    AmendVerb.verb, BitmapVerb.verb, CheckVerb.verb, CommitVerb.verb, CompareVerb.verb, ConvertVerb.verb,
+    AmendVerb.verb, BenchVerb.verb, BitmapVerb.verb, CheckVerb.verb, CommitVerb.verb, CompareVerb.verb,
+    ConvertVerb.verb,
     CreateVerb.verb, DdVerb.verb, InfoVerb.verb, MapVerb.verb, MeasureVerb.verb, SnapshotVerb.verb,
     RebaseVerb.verb, ResizeVerb.verb,
   ]

@@ -42,11 +42,19 @@ enum AmendVerb {
     guard parsed.operands.count == 1 else { throw VerbFailure("Expecting one image file name") }
     opening.cache = try CommonArguments.cacheMode(cache, what: "cache")
     request.secrets = image.secrets
-    let chain = try image.open(parsed.operands[0], opening)
-    if list.asksForHelp { return try showOptions(ofFormat: chain.members[0].formatName) }
     let line = ProgressLine(isShown: showsProgress && !isQuiet, step: 1)
+    let chain: ImageChain
+    do throws(VerbFailure) {
+      chain = try image.open(parsed.operands[0], opening)
+    } catch {
+      line.end()
+      throw error
+    }
+    if list.asksForHelp { return try showOptions(ofFormat: chain.members[0].formatName) }
+    line.show(0)
     defer { line.end() }
-    try amend(chain, list, request, line)
+    Interruption.endsWork()
+    try Interruption.closing(chain) { () throws(VerbFailure) in try amend(chain, list, request, line) }
     line.show(100)
     return 0
   }

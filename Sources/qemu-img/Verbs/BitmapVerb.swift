@@ -79,10 +79,10 @@ enum BitmapVerb {
       default: try imageArguments.take(option)
       }
     }
-    guard parsed.operands.count == 2 else { throw VerbFailure("Expecting filename and bitmap name") }
     guard !actions.isEmpty else {
       throw VerbFailure("Need at least one of --add, --remove, --clear, --enable, --disable, or --merge")
     }
+    guard parsed.operands.count == 2 else { throw VerbFailure("Expecting filename and bitmap name") }
     if granularity != nil && !actions.contains(where: { $0.name == "add" }) {
       throw VerbFailure("granularity only supported with --add")
     }

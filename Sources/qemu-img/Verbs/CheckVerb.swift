@@ -81,11 +81,12 @@ enum CheckVerb {
   private static func findings(of layer: any Checkable, _ mode: RepairMode?) throws(VerbFailure)
     -> CheckReport
   {
+    let line = ProgressLine(isShown: false, step: 1)
     let report = try attempt("Check failed: ") { () throws(EngineError) in
       guard let mode, let repairable = layer as? any Repairable else {
-        return try layer.check(progress: .none)
+        return try layer.check(progress: line.progress())
       }
-      return try repairable.repair(mode, progress: .none)
+      return try repairable.repair(mode, progress: line.progress())
     }
     report.findings.forEach(Console.note)
     return report

@@ -49,7 +49,9 @@ enum CommitVerb {
     let name = parsed.operands[0]
     let chain = try image.open(name, options)
     let depth = try depth(of: base, in: chain, name)
+    Interruption.endsWork()
     let line = ProgressLine(isShown: showsProgress && !isQuiet, step: 1)
+    line.show(0)
     do {
       defer { line.end() }
       try commit(chain, at: depth, options, rateLimit: rateLimit, line)

@@ -35,17 +35,23 @@ enum CompareVerb {
       case "progress": showsProgress = true
       case "quiet": isQuiet = true
       case "strict": isStrict = true
+      case "object":
+        do throws(VerbFailure) { try images.take(option) } catch {
+          // 1 would say that the images differ.
+          throw VerbFailure(error.messages, exitStatus: 2)
+        }
       default: try images.take(option)
       }
     }
     guard parsed.operands.count == 2 else { throw .usage("Expecting two image file names") }
     var options = OpenOptions()
     options.cache = try CommonArguments.cacheMode(cache, what: "source cache", exitStatus: 2)
+    let line = ProgressLine(isShown: showsProgress && !isQuiet, step: 2)
+    defer { line.end() }
     let a = try images.open(parsed.operands[0], options, exitStatus: 2)
     images.format = secondFormat
     let b = try images.open(parsed.operands[1], options, exitStatus: 2)
-    let line = ProgressLine(isShown: showsProgress && !isQuiet, step: 2)
-    defer { line.end() }
+    line.show(0)
     return try compare(a, b, isStrict: isStrict, line) { if !isQuiet { Console.write($0 + "\n") } }
   }
 

@@ -28,30 +28,23 @@ enum ConvertVerb {
   }
 
   private static func convert(_ arguments: ConvertArguments) throws(VerbFailure) {
-    var opening = OpenOptions()
-    opening.cache = arguments.cache.source
-    var sources: [ImageChain] = []
-    for name in arguments.sources { sources.append(try arguments.source.open(name, opening)) }
-    let bitmaps = arguments.copiesBitmaps ? try self.bitmaps(of: sources, arguments) : nil
-    if let choice = arguments.snapshot {
-      guard sources.count == 1 else { throw VerbFailure("No support for concatenating multiple snapshot") }
-      sources[0] = try choice.open(in: sources[0])
-    }
-    var byteCount: UInt64 = 0
-    for source in sources {
-      let (sum, overflow) = byteCount.addingReportingOverflow(source.virtualSize)
-      guard !overflow, sum <= maximumFileOffset else {
-        throw VerbFailure("The images are too large to be put together")
-      }
-      byteCount = sum
-    }
-    let line = ProgressLine(isShown: arguments.showsProgress && !arguments.isQuiet, step: 1)
+    let line = ProgressLine(
+      isShown: arguments.showsProgress && !arguments.isQuiet, step: 1, target: arguments.target)
+    line.show(0)
     defer { line.end() }
-    let target = try openTarget(arguments, sources, byteCount)
+    var source = try CopySource.open(arguments.sources, arguments.source, cache: arguments.cache.source)
+    let bitmaps = arguments.copiesBitmaps ? try self.bitmaps(of: source, arguments) : nil
+    if let choice = arguments.snapshot { source = try snapshot(choice, of: source) }
+    let byteCount = try source.byteCount()
+    let target = try openTarget(arguments, source, byteCount)
     if bitmaps != nil && !BitmapCopier.canCopy(to: target.top) {
       throw VerbFailure("Format driver '\(target.members[0].formatName)' does not support bitmaps")
     }
-    try copy(sources, to: target, arguments, line.progress())
+    // What was made for this is thrown away after all; what was there before is closed.
+    if !arguments.createsTarget { Interruption.endsWork() }
+    try Interruption.closing(target) { () throws(VerbFailure) in
+      try copy(source, to: target, arguments, line.progress())
+    }
     if let bitmaps {
       for name in bitmaps.skipped { Console.error("warning: Skipping inconsistent bitmap '\(name)'") }
       try attempt { () throws(EngineError) in try bitmaps.copy(to: target) }
@@ -60,17 +53,33 @@ enum ConvertVerb {
     line.show(100)
   }
 
+  private static func snapshot(_ choice: SnapshotChoice, of source: CopySource) throws(VerbFailure)
+    -> CopySource
+  {
+    if case .stream(let stream, _) = source {
+      throw VerbFailure("Failed to load snapshot: '\(stream.formatName)' in a pipe has no snapshots")
+    }
+    guard source.disks.count == 1 else {
+      throw VerbFailure("No support for concatenating multiple snapshot")
+    }
+    return .disks([try choice.open(in: source.disks[0])])
+  }
+
   /// The bitmaps to copy, looked at before anything is made.
-  private static func bitmaps(of sources: [ImageChain], _ arguments: ConvertArguments)
+  private static func bitmaps(of source: CopySource, _ arguments: ConvertArguments)
     throws(VerbFailure) -> BitmapCopier
   {
+    if case .stream(let stream, _) = source {
+      throw VerbFailure("'\(stream.formatName)' in a pipe has no bitmaps")
+    }
+    let sources = source.disks
     guard sources.count == 1 else { throw VerbFailure("Copying bitmaps only possible with single source") }
     return try attempt { () throws(EngineError) in
       try BitmapCopier(from: sources[0].top, skippingBroken: arguments.skipsBrokenBitmaps)
     }
   }
 
-  private static func openTarget(_ arguments: ConvertArguments, _ sources: [ImageChain], _ byteCount: UInt64)
+  private static func openTarget(_ arguments: ConvertArguments, _ source: CopySource, _ byteCount: UInt64)
     throws(VerbFailure) -> ImageChain
   {
     let name = arguments.target
@@ -78,7 +87,8 @@ enum ConvertVerb {
     var opening = OpenOptions(access: .readWrite)
     opening.cache = arguments.cache.target
     if arguments.createsTarget {
-      opening.layerOptions = try create(arguments, format ?? "raw", sources, byteCount)
+      if ImageCreator.isPipe(name) { return try createInPipe(arguments, format ?? "raw", source, byteCount) }
+      opening.layerOptions = try create(arguments, format ?? "raw", source, byteCount)
     }
     let target = try ImageArguments.open(
       name, opening, format: format, isOptions: arguments.usesTargetOptions, arguments.source.secrets)
@@ -93,19 +103,39 @@ enum ConvertVerb {
     return target
   }
 
-  /// Makes the target, and says what it takes to open it: the names of the secrets that it was made with.
-  private static func create(
-    _ arguments: ConvertArguments, _ formatName: String, _ sources: [ImageChain], _ byteCount: UInt64
-  ) throws(VerbFailure) -> [String: String] {
+  /// The format of the new image, and what it is made with.
+  private static func plan(
+    _ arguments: ConvertArguments, _ formatName: String, _ source: CopySource, _ byteCount: UInt64
+  ) throws(VerbFailure) -> (any CreatableFormat.Type, OptionValues) {
     let format = try attempt { () throws(EngineError) in try ImageCreator.creatableFormat(formatName) }
     _ = try attempt { () throws(EngineError) in try ImageName.plainPath(arguments.target) }
-    let options = try targetOptions(arguments, format, sources.count, byteCount)
+    let options = try targetOptions(arguments, format, source.disks.count, byteCount)
+    try source.requireRoom(in: format, preallocation: options.text("preallocation"))
+    return (format, options)
+  }
+
+  private static func createInPipe(
+    _ arguments: ConvertArguments, _ formatName: String, _ source: CopySource, _ byteCount: UInt64
+  ) throws(VerbFailure) -> ImageChain {
+    let (format, options) = try plan(arguments, formatName, source, byteCount)
+    return try attempt("\(arguments.target): error while converting \(formatName): ") {
+      () throws(EngineError) in
+      try ImageCreator.createInPipe(
+        arguments.target, format: format, options: options, secrets: arguments.source.secrets)
+    }
+  }
+
+  /// Makes the target, and says what it takes to open it: the names of the secrets that it was made with.
+  private static func create(
+    _ arguments: ConvertArguments, _ formatName: String, _ source: CopySource, _ byteCount: UInt64
+  ) throws(VerbFailure) -> [String: String] {
+    let (format, options) = try plan(arguments, formatName, source, byteCount)
     let warnings = try attempt("\(arguments.target): error while converting \(formatName): ") {
       () throws(EngineError) in
-      try ImageCreator.refuse(arguments.target, whileReading: sources)
+      try ImageCreator.refuse(arguments.target, whileReading: source.disks)
       return try ImageCreator.create(
         arguments.target, format: format, options: options, cache: arguments.cache.target,
-        secrets: arguments.source.secrets, whileReading: sources)
+        secrets: arguments.source.secrets, whileReading: source.disks)
     }
     warnings.forEach(Console.warning)
     return options.shown.filter { $0.name.hasSuffix("key-secret") }.reduce(into: [:]) {
@@ -144,7 +174,7 @@ enum ConvertVerb {
   }
 
   private static func copy(
-    _ sources: [ImageChain], to target: ImageChain, _ arguments: ConvertArguments, _ progress: Progress
+    _ source: CopySource, to target: ImageChain, _ arguments: ConvertArguments, _ progress: Progress
   ) throws(VerbFailure) {
     var options = ConvertOptions()
     options.compress = arguments.compresses
@@ -162,8 +192,7 @@ enum ConvertVerb {
     // Without tables, new bytes are those of the device, or what zeros decrypt to.
     let hasOldBytes = target.top.clusterSize == 0 && (isDevice || target.top.cipher != nil)
     options.targetReadsAsZeros = arguments.createsTarget ? !hasOldBytes : arguments.isTargetZero
-    try attempt { () throws(EngineError) in
-      try Converter.convert(from: sources, to: target, options, progress: progress)
-    }
+    options.fitsTarget = arguments.createsTarget && source.hasUnknownSize
+    try attempt { () throws(EngineError) in try source.copy(to: target, options, progress) }
   }
 }

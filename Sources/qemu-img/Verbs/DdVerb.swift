@@ -4,6 +4,7 @@ import FormatEngine
 enum DdVerb {
   static let verb = Verb(
     "dd", "copies a part of a disk into a new image",
+    details: ["Input and output may be pipes, as those of convert may be."],
     [
       .may(.object), .may(.imageOptions), .may(.forceShare),
       .may(OptionRule("format", "f", takes: .format, help: "says which format the input has")),
@@ -77,16 +78,21 @@ enum DdVerb {
     guard let input = operands.input, let output = operands.output else {
       throw VerbFailure("Must specify both input and output files")
     }
-    let source = try image.open(input)
-    let part = operands.part(of: source.virtualSize)
+    let source = try CopySource.open([input], image)
+    // Of a pipe that nobody knows the end of, the part has its own end, too.
+    var byteCount = UInt64.max
+    if !source.hasUnknownSize { byteCount = try source.byteCount() }
+    let part = operands.part(of: byteCount)
     if part == nil { Console.error("\(input): cannot skip to specified offset") }
+    let partByteCount = part.map { $0.upperBound - $0.lowerBound } ?? 0
     let target = try create(
-      output, formatName, byteCount: part.map { $0.upperBound - $0.lowerBound } ?? 0, source)
+      output, formatName, byteCount: source.hasUnknownSize ? min(512, partByteCount) : partByteCount, source)
     if let part {
       try attempt { () throws(EngineError) in
         var options = ConvertOptions()
         options.part = part
-        try Converter.convert(from: [source], to: target, options)
+        options.fitsTarget = source.hasUnknownSize
+        try source.copy(to: target, options, ProgressLine(isShown: false, step: 1).progress())
       }
     }
     try attempt("Could not flush '\(output)': ") { () throws(EngineError) in try target.close() }
@@ -94,19 +100,27 @@ enum DdVerb {
   }
 
   private static func create(
-    _ name: String, _ formatName: String, byteCount: UInt64, _ source: ImageChain
+    _ name: String, _ formatName: String, byteCount: UInt64, _ source: CopySource
   ) throws(VerbFailure) -> ImageChain {
     let format = try attempt { () throws(EngineError) in
+      guard FormatCatalog.format(named: formatName) != nil else { throw .invalid("Unknown file format") }
       let format = try ImageCreator.creatableFormat(formatName)
       _ = try ImageName.plainPath(name)
       return format
     }
-    try attempt("\(name): error while creating output image: ") { () throws(EngineError) in
-      try ImageCreator.refuse(name, whileReading: [source])
-      var options = OptionValues(ImageCreator.options(of: format))
-      options.set("size", to: .number(byteCount))
+    try source.requireRoom(in: format, preallocation: nil)
+    let words = "\(name): error while creating output image: "
+    var options = OptionValues(ImageCreator.options(of: format))
+    options.set("size", to: .number(byteCount))
+    if ImageCreator.isPipe(name) {
+      return try attempt(words) { () throws(EngineError) in
+        try ImageCreator.createInPipe(name, format: format, options: options)
+      }
+    }
+    try attempt(words) { () throws(EngineError) in
+      try ImageCreator.refuse(name, whileReading: source.disks)
       _ = try ImageCreator.create(
-        name, format: format, options: options, whileReading: [source])
+        name, format: format, options: options, whileReading: source.disks)
     }
     return try attempt("Could not open '\(name)': ") { () throws(EngineError) in
       try ImageOpener.open(name, OpenOptions(format: formatName, access: .readWrite))

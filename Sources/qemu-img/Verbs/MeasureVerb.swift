@@ -71,15 +71,15 @@ enum MeasureVerb {
     throws(VerbFailure) -> Measurement
   {
     let format = try attempt { () throws(EngineError) in try ImageCreator.creatableFormat(name) }
-    guard let measurable = format as? any Measurable.Type else {
-      throw VerbFailure("Block driver '\(name)' does not support size measurement")
-    }
     var request = request
     request.options = OptionValues(ImageCreator.options(of: format))
     do throws(EngineError) {
       try list.apply(to: &request.options)
     } catch {
       throw VerbFailure(error.message, "Invalid options for file format '\(name)'")
+    }
+    guard let measurable = format as? any Measurable.Type else {
+      throw VerbFailure("Block driver '\(name)' does not support size measurement")
     }
     return try attempt { () throws(EngineError) in try measurable.measure(request) }
   }

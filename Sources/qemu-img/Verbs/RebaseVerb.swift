@@ -61,6 +61,7 @@ enum RebaseVerb {
     request.options.cache = try CommonArguments.cacheMode(caches.target, what: "cache")
     request.backingCache = try CommonArguments.cacheMode(caches.source, what: "source cache")
     let line = ProgressLine(isShown: request.showsProgress && !request.isQuiet, step: 1)
+    line.show(0)
     defer { line.end() }
     try rebase(parsed.operands[0], request, line)
     line.show(100)
@@ -72,6 +73,7 @@ enum RebaseVerb {
     // Renaming must work where the old backing file is gone.
     if request.isUnsafe { options.backing = .ignore }
     let overlay = try request.image.open(name, options)
+    Interruption.endsWork()
     if let format = request.backing.format, !ImageName.isDriver(format) {
       throw VerbFailure("Invalid format name: '\(format)'")
     }
@@ -80,15 +82,19 @@ enum RebaseVerb {
     }
     try change(request) { () throws(EngineError) in
       _ = try Rebaser.changer(of: overlay)
+    }
+    let backing = request.isUnsafe ? nil : try openBacking(request, of: overlay)
+    try change(request) { () throws(EngineError) in
       guard request.reference == nil || request.backing.format != nil else {
         throw .invalid("backing format must be specified")
       }
     }
     if !request.isUnsafe {
-      let backing = try openBacking(request, of: overlay)
-      try attempt { () throws(EngineError) in
-        try Rebaser.copyDifferences(
-          into: overlay, from: backing, compress: request.compresses, progress: line.progress())
+      try Interruption.closing(overlay) { () throws(VerbFailure) in
+        try attempt { () throws(EngineError) in
+          try Rebaser.copyDifferences(
+            into: overlay, from: backing, compress: request.compresses, progress: line.progress())
+        }
       }
     }
     try change(request) { () throws(EngineError) in

@@ -43,9 +43,13 @@ enum ResizeVerb {
     let change = try SizeChange(sizeText)
     let chain = try image.open(parsed.operands[0], OpenOptions(access: .readWrite))
     let size = try newSize(change, of: chain, preallocation, mayShrink: mayShrink)
-    try attempt { () throws(EngineError) in
-      try chain.resize(to: size, preallocation: preallocation)
-      try chain.close()
+    let line = ProgressLine(isShown: false, step: 1)
+    Interruption.endsWork()
+    try Interruption.closing(chain) { () throws(VerbFailure) in
+      try attempt { () throws(EngineError) in
+        try chain.resize(to: size, preallocation: preallocation, progress: line.progress())
+        try chain.close()
+      }
     }
     if !isQuiet { Console.write("Image resized.\n") }
     return 0

@@ -117,61 +117,6 @@ import Testing
   }
 }
 
-@Suite struct RangeLockTests {
-  @Test func exclusiveHoldersOfAByteNeverOverlap() {
-    let lock = RangeLock()
-    let holders = Mutex<[Int]>(Array(repeating: 0, count: 64))
-    let wrong = Threads.run(6) { number in
-      var random = SeededRandom(seed: UInt64(number))
-      for _ in 0..<400 {
-        let start = random.below(60)
-        let range = start..<start + 1 + random.below(4)
-        let isExclusive = random.oneIn(2)
-        var complaint: String?
-        try? lock.withRange(UInt64(range.lowerBound)..<UInt64(range.upperBound), exclusive: isExclusive) {
-          () throws(EngineError) in
-          holders.withLock { list in
-            for index in range {
-              // A writer counts 1000, a reader 1.
-              if list[index] >= 1000 || (isExclusive && list[index] != 0) {
-                complaint = "byte \(index): \(list[index])"
-              }
-              list[index] += isExclusive ? 1000 : 1
-            }
-          }
-          sched_yield()
-          holders.withLock { list in for index in range { list[index] -= isExclusive ? 1000 : 1 } }
-        }
-        if let complaint { return complaint }
-      }
-      return nil
-    }
-    #expect(wrong.isEmpty)
-    #expect(holders.withLock { $0.allSatisfy { $0 == 0 } })
-  }
-
-  @Test func failureInsideGivesTheRangeBack() throws {
-    let lock = RangeLock()
-    #expect(throws: EngineError.self) {
-      try lock.withRange(0..<10, exclusive: true) { () throws(EngineError) in throw .invalid("on purpose") }
-    }
-    let inside = try Deadline.within(seconds: 5, "range lock") {
-      try lock.withRange(5..<6, exclusive: true) { () throws(EngineError) in 3 }
-    }
-    #expect(inside == 3)
-  }
-
-  @Test func readersShareARange() throws {
-    let lock = RangeLock()
-    try Deadline.within(seconds: 5, "shared range") {
-      let inner = try lock.withRange(0..<10, exclusive: false) { () throws(EngineError) in
-        try lock.withRange(5..<6, exclusive: false) { () throws(EngineError) in 4 }
-      }
-      #expect(inner == 4)
-    }
-  }
-}
-
 @Suite struct ClusterCacheTests {
   @Test func whatChangedMeanwhileIsNotKept() {
     let cache = ClusterCache()

@@ -11,6 +11,12 @@ public protocol Resizable: WritableLayer {
   func resize(
     to virtualSize: UInt64, preallocation: Preallocation, progress: Progress,
     clearing: () throws(EngineError) -> Void) throws(EngineError)
+  /// Whether fewer bytes are possible.
+  var canShrink: Bool { get }
+}
+
+extension Resizable {
+  public var canShrink: Bool { true }
 }
 
 /// A layer that records the file below it.

@@ -168,6 +168,10 @@ struct NodeOpener {
       throw .invalid("Block format '\(format.name)' does not support the option '\(unknown)'")
     }
     let layer = try format.open(file.store, request)
+    Trace.emit(
+      .imageOpen,
+      "path \"\(file.path)\" format \(format.name) size \(layer.virtualSize) writable \(access == .readWrite)"
+    )
     let name = file.name.holding(format: format.name, shown)
     let member = ChainMember(
       layer: layer, file: file.store, path: file.path, nodeName: name, formatName: format.name,

@@ -1,5 +1,6 @@
 extension ParallelsFormat: CreatableFormat {
   public static let supportsCompression = false
+  public static let canGrow = false
   public static let createOptions = OptionSchema([
     .init("size", .size, "Virtual disk size"),
     .init("cluster_size", .size, "Parallels image cluster size", default: "1048576"),

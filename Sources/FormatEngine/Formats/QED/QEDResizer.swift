@@ -1,6 +1,8 @@
 import Synchronization
 
 extension QEDLayer: Resizable {
+  var canShrink: Bool { false }
+
   /// The tables of a QED image have room for every size that its geometry allows, so only the header changes.
   func resize(
     to newSize: UInt64, preallocation: Preallocation, progress: Progress,

@@ -67,12 +67,13 @@ extension Qcow2Format: CreatableFormat {
     return prologue
   }
 
+  /// The data file is as long as the disk, whoever else reads it.
   private static func createDataFile(_ options: Qcow2CreateOptions, _ request: CreateRequest)
     throws(EngineError) -> FileStore?
   {
     guard let name = options.dataFile else { return nil }
     let store = try request.references.create(name, for: .dataFile, namedBy: request.path)
-    if options.isDataFileRaw { try store.resize(to: request.virtualSize) }
+    try store.resize(to: request.virtualSize)
     return store
   }
 }
@@ -152,6 +153,8 @@ struct Qcow2Preallocator {
 
   /// Everything from `start` on, a multiple of the cluster size.
   func run(from start: UInt64, _ progress: Progress = .none) throws(EngineError) {
+    let dataFile = layer.dataFile?.store
+    let dataEnd = try dataFile?.byteCount() ?? 0
     var offset = start
     while offset < layer.virtualSize {
       try progress.step(offset - start, of: layer.virtualSize - start)
@@ -166,6 +169,9 @@ struct Qcow2Preallocator {
       try layer.setAside(room)
       offset = room.guestEnd
     }
+    // Whole clusters were set aside; a data file ends where the disk does.
+    let end = max(dataEnd, layer.virtualSize)
+    if let dataFile, try dataFile.byteCount() > end { try dataFile.resize(to: end) }
   }
 
   private func setAside(_ room: Allocation, in store: any ByteStore) throws(EngineError) {

@@ -38,7 +38,6 @@ extension Qcow2Layer: Resizable {
         try rewrite.replaceL1(with: table)
       }
     }
-    let dataEnd = try dataFile?.store.byteCount()
     setSizeInMemory(newSize)
     // What the disk gains is not dirty by what is done to it here; the size is switched by a rewrite, after
     // which recording begins anew.
@@ -51,10 +50,6 @@ extension Qcow2Layer: Resizable {
         let start = header.virtualSize.aligned(upTo: clusterSize)
         try Qcow2Preallocator(self, isRaw && preallocation == .off ? .metadata : preallocation).run(
           from: start, progress)
-      }
-      // Preallocation rounds up to whole clusters, a data file ends where the disk does.
-      if let store = dataFile?.store, let dataEnd, try store.byteCount() > max(dataEnd, newSize) {
-        try store.resize(to: max(dataEnd, newSize))
       }
       try flush()
     } catch {

@@ -10,6 +10,13 @@ extension Qcow2Layer: WritableLayer {
     }
   }
 
+  func roomInPlace(at offset: UInt64, limit: UInt64) throws(EngineError) -> Allocation? {
+    guard encryption == nil || cipher != nil else { throw .missingKey }
+    return try change(recording: offset..<offset + limit) { (state) throws(EngineError) in
+      try state.roomInPlace(at: offset, limit: limit)
+    }
+  }
+
   func link(_ allocation: Allocation) throws(EngineError) {
     try state.withLock { (state) throws(EngineError) in try state.link(allocation) }
   }
@@ -141,6 +148,20 @@ extension Qcow2State {
     case .sameRoom: return try sameRoom(entry, at: offset, end: end, in: table)
     case let plan: return try newRoom(plan, at: offset, end: end, in: table)
     }
+  }
+
+  /// The answer of `allocate` where it would be `inPlace`, else nil.
+  func roomInPlace(at offset: UInt64, limit: UInt64) throws(EngineError) -> Allocation? {
+    let l1Index = geometry.l1Index(offset)
+    guard Qcow2L1Entry(mapping.l1[l1Index]).isCopied, let table = try mapping.tableOffset(l1Index) else {
+      return nil
+    }
+    let entry = try mapping.entry(at: offset, in: table)
+    guard plan(entry, at: offset) == .inPlace, entry.hostOffset.isAligned(to: geometry.clusterSize) else {
+      return nil
+    }
+    return try inPlace(
+      entry, at: offset, end: min(offset + limit, (l1Index + 1) << geometry.l2CoverageBits), in: table)
   }
 
   private func inPlace(_ entry: Qcow2L2Entry, at offset: UInt64, end: UInt64, in table: UInt64)

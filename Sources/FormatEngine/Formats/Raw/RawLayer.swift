@@ -31,6 +31,10 @@ final class RawLayer: WritableLayer {
     throw .corrupt("A raw disk has no compressed data", at: offset)
   }
 
+  func roomInPlace(at offset: UInt64, limit: UInt64) throws(EngineError) -> Allocation? {
+    try allocate(at: offset, limit: limit)
+  }
+
   func allocate(at offset: UInt64, limit: UInt64) throws(EngineError) -> Allocation {
     Allocation(guestOffset: offset, length: limit, hostOffset: start + offset, isNew: false)
   }

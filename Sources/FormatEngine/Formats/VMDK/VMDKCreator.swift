@@ -1,14 +1,11 @@
 extension VMDKFormat: CreatableFormat {
   public static let supportsCompression = true
+  public static let canGrow = false
   public static var createOptions: OptionSchema { VMDKCreateOptions.schema }
 
   public static func create(on file: any ByteStore, _ request: CreateRequest) throws(EngineError) {
     let options = try VMDKCreateOptions(request)
-    let parentID = try parentContentID(request)
-    let lines = try newExtents(options, request)
-    let descriptor = VMDKNewDescriptor(
-      contentID: UInt32.random(in: 0..<VMDKDescriptor.noParent), parentContentID: parentID,
-      parentName: request.backing?.name, extents: lines, options: options, virtualSize: request.virtualSize)
+    let descriptor = try newDescriptor(options, request)
     let text = descriptor.text
     if options.subformat == .streamOptimized {
       let stream = try VMDKNewStream(
@@ -22,7 +19,7 @@ extension VMDKFormat: CreatableFormat {
       return
     }
     guard text.utf8.count <= VMDKDescriptor.maximumByteCount else { throw Self.tooLarge }
-    for line in lines {
+    for line in descriptor.extents {
       let store = try request.references.create(line.fileName, for: .extent, namedBy: request.path)
       if options.subformat.isFlat {
         try store.resize(to: line.byteCount)
@@ -37,6 +34,16 @@ extension VMDKFormat: CreatableFormat {
     try file.resize(to: 0)
     try file.write(bytes: text.hostBytes, at: 0)
     try file.flush()
+  }
+
+  static func newDescriptor(_ options: VMDKCreateOptions, _ request: CreateRequest) throws(EngineError)
+    -> VMDKNewDescriptor
+  {
+    let parentID = try parentContentID(request)
+    return VMDKNewDescriptor(
+      contentID: UInt32.random(in: 0..<VMDKDescriptor.noParent), parentContentID: parentID,
+      parentName: request.backing?.name, extents: try newExtents(options, request), options: options,
+      virtualSize: request.virtualSize)
   }
 
   static let tooLarge = EngineError(.tooLarge, "The image size is too large for file format 'vmdk'")

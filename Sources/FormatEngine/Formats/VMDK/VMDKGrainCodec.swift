@@ -15,22 +15,13 @@ final class VMDKGrainCodec: Sendable {
     buffers = BufferPool(bufferByteCount: 2 * Int(geometry.grainSize) + 512)
   }
 
-  /// Fills `target` with the grain whose record begins at `hostOffset`. `target` may be shorter than a grain at the end
-  /// of an extent: some writers pack the last grain whole, some only what the disk has of it.
+  /// Fills `target` with the grain whose record begins at `hostOffset`. It may be shorter at the end of an extent.
   func unpackGrain(at hostOffset: UInt64, into target: UnsafeMutableRawBufferPointer) throws(EngineError) {
     let buffer = buffers.take()
     defer { buffers.give(buffer) }
     let packed = unsafe try readPacked(at: hostOffset, into: buffer)
     try unpackers.with { (unpacker) throws(EngineError) in
-      if target.count < grainSize {
-        let whole = AlignedBuffer(byteCount: grainSize)
-        do throws(EngineError) {
-          unsafe try unpacker.unpack(packed, into: whole.bytes)
-          unsafe target.copyMemory(from: UnsafeRawBufferPointer(whole.prefix(target.count)))
-          return
-        } catch _ {}
-      }
-      unsafe try unpacker.unpack(packed, into: target)
+      unsafe try VMDKGrainPacking.unpack(packed, with: unpacker, into: target, grainSize: grainSize)
     }
   }
 

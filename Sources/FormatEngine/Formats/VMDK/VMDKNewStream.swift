@@ -30,17 +30,24 @@ struct VMDKNewStream {
 
   /// An image without any grain. On disk when it returns.
   func write(to file: any ByteStore, descriptor: String) throws(EngineError) {
+    try file.resize(to: 0)
+    var writer = try begin(on: file, descriptor: descriptor)
+    // Without its footer the file is no image.
+    try writer.finish()
+    try file.flush()
+  }
+
+  /// What stands before the grains, and a writer for them and what follows.
+  func begin(on file: any ByteStore, descriptor: String) throws(EngineError) -> VMDKStreamWriter {
     let sector = VMDKExtentLine.sectorByteCount
     guard UInt64(descriptor.utf8.count) <= Self.descriptorSectors * sector else {
       throw .invalid("The descriptor of the image is too long for its file")
     }
-    try file.resize(to: 0)
     var head = header.serialised() + descriptor.hostBytes
     head.pad(toMultipleOf: Int(Self.overheadSectors * sector))
     try file.write(bytes: head, at: 0)
-    // Without its footer the file is no image.
-    var writer = try VMDKStreamWriter(header, file: file)
-    try writer.finish()
-    try file.flush()
+    return try VMDKStreamWriter(header, file: file)
   }
+
+  var grainSize: UInt64 { header.grainSectors * VMDKExtentLine.sectorByteCount }
 }

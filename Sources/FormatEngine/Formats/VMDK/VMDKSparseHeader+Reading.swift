@@ -54,7 +54,7 @@ extension VMDKSparseHeader {
   static let maximumDirectoryEntries: UInt64 = 8 * MiB
 
   /// Checks each number against its range and against the file. Texts are QEMU's where it has some.
-  private func validate(fileByteCount: UInt64) throws(EngineError) {
+  func validate(fileByteCount: UInt64) throws(EngineError) {
     guard (1...3).contains(version) else { throw .unsupported("Unsupported VMDK version \(version)") }
     guard compression <= 1 else {
       throw .unsupported("Unsupported compression method \(compression) of a VMDK file")

@@ -1,0 +1,69 @@
+import Foundation
+import TestSupport
+import Testing
+
+/// `-T`: the engine's own events.
+@Suite struct TraceTests {
+  private func run(_ arguments: [String], in folder: TemporaryFolder) throws -> ProcessResult {
+    try TestProcess.run([BuiltProduct.qemuImg.path] + arguments, folder: folder.path)
+  }
+
+  private func withImage(_ body: (TemporaryFolder) throws -> Void) throws {
+    try TemporaryFolder.with { folder in
+      try folder.write([UInt8](repeating: 7, count: 128 << 10), to: "a.raw")
+      try body(folder)
+    }
+  }
+
+  /// The first words of the lines.
+  private func events(_ text: String) -> Set<String> {
+    Set(text.split(separator: "\n").compactMap { $0.split(separator: " ").first.map(String.init) })
+  }
+
+  @Test func listsItsEvents() throws {
+    try withImage { folder in
+      let list = try run(["-T", "help"], in: folder).expecting().stdoutText.split(separator: "\n")
+      #expect(list.contains("store_read") && list.contains("convert_segment"))
+    }
+  }
+
+  @Test func tellsWhatPatternsAskFor() throws {
+    try withImage { folder in
+      let result = try run(
+        ["-T", "cluster_*", "-T", "-cluster_link", "convert", "-O", "qcow2", "a.raw", "b"], in: folder)
+      #expect(events(try result.expecting().stderrText) == ["cluster_allocate"])
+      #expect(result.stderrText.hasPrefix("cluster_allocate guest 0 bytes "))
+    }
+  }
+
+  @Test func everyEventHappensWhereItShould() throws {
+    try withImage { folder in
+      _ = try run(["-T", "*,file=log", "convert", "-O", "qcow2", "a.raw", "b"], in: folder).expecting()
+      let made = events(String(decoding: try Files.read(folder.file("log")), as: UTF8.self))
+      let wanted: Set = [
+        "file_open", "file_close", "store_read", "store_write", "format_probe", "image_open",
+        "cluster_allocate",
+        "cluster_link", "table_write_back", "convert_segment",
+      ]
+      #expect(made.isSuperset(of: wanted), "missing: \(wanted.subtracting(made))")
+      let checked = try run(["--trace=table_load", "check", "b"], in: folder).expecting(0)
+      #expect(checked.stdoutText.hasPrefix("No errors"))
+    }
+  }
+
+  @Test func readsNamesFromAFile() throws {
+    try withImage { folder in
+      try folder.write(Array("# mine\n\nfile_*\n-file_close\nnothing\n".utf8), to: "names")
+      let result = try run(["-T", "events=names", "info", "a.raw"], in: folder).expecting()
+      #expect(events(result.stderrText) == ["file_open", "qemu-img:names:5:"])
+      #expect(result.stderrText.contains("qemu-img:names:5: warning: trace event 'nothing' does not exist\n"))
+    }
+  }
+
+  @Test func standsBeforeTheCommandOnly() throws {
+    try withImage { folder in
+      let result = try run(["info", "-T", "file_open", "a.raw"], in: folder).expecting(1)
+      #expect(result.stderrText.hasPrefix("qemu-img: unrecognized option '-T'\n"))
+    }
+  }
+}
