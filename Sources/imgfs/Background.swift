@@ -37,7 +37,7 @@ struct Background: Sendable {
     while let entry = unsafe readdir(folder) {
       // SAFETY: the kernel ends names with a NUL.
       let name = unsafe withUnsafePointer(to: &entry.pointee.d_name) {
-        unsafe String(cString: UnsafeRawPointer($0).assumingMemoryBound(to: CChar.self))
+        unsafe String(hostBytes: UnsafeRawPointer($0).assumingMemoryBound(to: CChar.self))
       }
       if let number = CInt(name), number > STDERR_FILENO, unsafe number != dirfd(folder) {
         numbers.append(number)
@@ -54,7 +54,7 @@ struct Background: Sendable {
     if count == 1 {
       // The first request of all; its answer shows that kernel and child understand each other.
       var status = stat()
-      if unsafe stat(mountPoint, &status) == 0 { return 0 }
+      if unsafe mountPoint.withHostBytes({ unsafe stat($0, &status) }) == 0 { return 0 }
       Terminal.complain("Could not mount at '\(mountPoint)': \(EngineError.systemErrorText(errno))")
       return 1
     }

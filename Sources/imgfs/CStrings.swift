@@ -1,3 +1,4 @@
+import FormatEngine
 import Glibc
 
 /// Strings as C programs take them: an array of pointers with a null at its end.
@@ -9,7 +10,7 @@ import Glibc
     count = strings.count
     unsafe pointers = .allocate(capacity: strings.count + 1)
     for (index, string) in strings.enumerated() {
-      unsafe (pointers + index).initialize(to: strdup(string))
+      unsafe (pointers + index).initialize(to: string.withHostBytes { unsafe strdup($0) })
     }
     unsafe (pointers + strings.count).initialize(to: nil)
   }

@@ -23,7 +23,7 @@ enum Mount {
     let session = try FuseSession(context, options, at: mountPoint.path)
     defer { session.close() }
     if let pidFile { try write("\(process.id)\n", to: pidFile) }
-    defer { if let pidFile { _ = unsafe unlink(pidFile) } }
+    defer { if let pidFile { _ = unsafe pidFile.withHostBytes { unsafe unlink($0) } } }
     guard session.run(isSingleThreaded: options.isSingleThreaded) else {
       throw EngineError(.system(errno: EIO), "Serving '\(options.mountPoint)' ended with an error")
     }
@@ -48,7 +48,9 @@ enum Mount {
   }
 
   private static func write(_ text: String, to path: String) throws(EngineError) {
-    let descriptor = unsafe Glibc.open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
+    let descriptor = unsafe path.withHostBytes {
+      unsafe Glibc.open($0, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
+    }
     guard descriptor >= 0 else { throw .systemCall("Could not create '\(path)'", errno: errno, path: path) }
     Terminal.write(text, to: descriptor)
     close(descriptor)
@@ -58,6 +60,6 @@ enum Mount {
   private static var currentFolder: String {
     guard let path = unsafe getcwd(nil, 0) else { return "/" }
     defer { unsafe free(path) }
-    return unsafe String(cString: path) + "/"
+    return unsafe String(hostBytes: path) + "/"
   }
 }

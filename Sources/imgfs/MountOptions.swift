@@ -121,11 +121,11 @@ struct MountOptions: Equatable {
       guard found != CInt(UInt8(ascii: "?")), let letter = UInt8(exactly: found) else {
         throw UsageError(sentence: nil)
       }
-      let value = unsafe imgfs_option_argument().map { unsafe String(cString: $0) } ?? ""
+      let value = unsafe imgfs_option_argument().map { unsafe String(hostBytes: $0) } ?? ""
       try take(Character(Unicode.Scalar(letter)), value)
     }
     return (Int(imgfs_first_operand())..<words.count).compactMap { index in
-      unsafe words.pointers[index].map { unsafe String(cString: $0) }
+      unsafe words.pointers[index].map { unsafe String(hostBytes: $0) }
     }
   }
 

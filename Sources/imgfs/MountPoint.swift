@@ -12,7 +12,7 @@ struct MountPoint {
       EngineError(.system(errno: number), "Could not mount at '\(given)': \(reason)", path: given)
     }
     var status = stat()
-    guard unsafe stat(given, &status) == 0 else {
+    guard unsafe given.withHostBytes({ unsafe stat($0, &status) }) == 0 else {
       let number = errno
       let reason =
         number == ENOTCONN
@@ -37,7 +37,7 @@ struct MountPoint {
 
   /// Nil where the folder cannot be read.
   private static func isEmptyFolder(_ path: String) -> Bool? {
-    guard let folder = unsafe opendir(path) else { return nil }
+    guard let folder = unsafe path.withHostBytes({ unsafe opendir($0) }) else { return nil }
     defer { unsafe closedir(folder) }
     var count = 0
     while unsafe readdir(folder) != nil {

@@ -1,3 +1,4 @@
+import FormatEngine
 import Glibc
 
 /// Text for the person at the terminal, written through descriptors.
@@ -8,7 +9,7 @@ enum Terminal {
   static func complain(_ sentence: String) { write("imgfs: \(sentence)\n", to: STDERR_FILENO) }
 
   static func write(_ text: String, to descriptor: CInt) {
-    let bytes = Array(text.utf8)
+    let bytes = text.hostBytes
     var done = 0
     while done < bytes.count {
       let count = unsafe bytes.withUnsafeBytes { raw in

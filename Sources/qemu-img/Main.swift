@@ -6,7 +6,7 @@ import Glibc
     // Whoever reads standard output may go away: that is an error with a message, and no sudden end.
     signal(SIGPIPE, SIG_IGN)
     Console.holdClosedStreams()
-    let status = run(CommandLine.arguments)
+    let status = unsafe run(String.hostWords(CommandLine.unsafeArgv, count: CommandLine.argc))
     exit(Console.close() ? status : max(status, 1))
   }
 

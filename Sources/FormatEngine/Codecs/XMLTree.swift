@@ -121,7 +121,7 @@ extension XMLElement {
   }
 
   private static func text(_ characters: UnsafePointer<CChar>?) -> String {
-    unsafe characters.map { unsafe String(cString: $0) } ?? ""
+    unsafe characters.map { unsafe String(hostBytes: $0) } ?? ""
   }
 
   /// expat's list of names and values in turn, ended by a null.
@@ -130,7 +130,7 @@ extension XMLElement {
     var result: [String: String] = [:]
     var index = 0
     while let name = unsafe list[index], let value = unsafe list[index + 1] {
-      unsafe result[String(cString: name)] = String(cString: value)
+      unsafe result[String(hostBytes: name)] = String(hostBytes: value)
       index += 2
     }
     return result

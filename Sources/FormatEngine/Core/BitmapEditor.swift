@@ -57,7 +57,7 @@ public struct BitmapEditor {
       throw .invalid(
         "Granularity must be power of 2 and at least \(1 << rules.granularityBits.lowerBound)")
     }
-    guard indices[Array(name.utf8)] == nil else { throw .invalid("Bitmap already exists: \(name)") }
+    guard indices[name.hostBytes] == nil else { throw .invalid("Bitmap already exists: \(name)") }
     func refusal(_ words: String) -> EngineError {
       .invalid("Can't make bitmap '\(name)' persistent: \(words)")
     }
@@ -73,7 +73,7 @@ public struct BitmapEditor {
     guard bitCount.dividedRoundingUp(by: 8) <= rules.maximumByteCount else {
       throw refusal("Too much space will be occupied by the bitmap. Use larger granularity")
     }
-    indices[Array(name.utf8)] = entries.count
+    indices[name.hostBytes] = entries.count
     entries.append(
       Entry(
         record: BitmapRecord(name: name, granularity: 1 << bits, isEnabled: isEnabled),
@@ -143,11 +143,11 @@ public struct BitmapEditor {
 
   private mutating func findAgain() {
     indices = [:]
-    for (index, entry) in entries.enumerated() { indices[Array(entry.record.name.utf8)] = index }
+    for (index, entry) in entries.enumerated() { indices[entry.record.name.hostBytes] = index }
   }
 
   private func found(_ name: String) throws(EngineError) -> Int {
-    guard let index = indices[Array(name.utf8)] else { throw Self.notFound(name) }
+    guard let index = indices[name.hostBytes] else { throw Self.notFound(name) }
     return index
   }
 

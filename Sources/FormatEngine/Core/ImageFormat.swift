@@ -126,12 +126,15 @@ public protocol CreatableFormat: ImageFormat {
   static var recordsIdentity: Bool { get }
   /// Whether an image with these options has keys or salts, which are random whatever else is not.
   static func makesKeys(_ options: OptionValues) -> Bool
+  /// Guest bytes that nobody has written are what the device holds, where an image is made on one.
+  static var keepsOldBytes: Bool { get }
   /// Writes an empty image over `file`, whose old content is gone.
   static func create(on file: any ByteStore, _ request: CreateRequest) throws(EngineError)
 }
 
 extension CreatableFormat {
   public static var removesFailedFiles: Bool { false }
+  public static var keepsOldBytes: Bool { false }
   public static var canGrow: Bool { true }
   public static var recordsIdentity: Bool { false }
   public static func makesKeys(_ options: OptionValues) -> Bool { false }

@@ -2,15 +2,31 @@
 public enum ImageName {
   /// Protocols of QEMU that are not built in; a name that begins so is no file name.
   static let protocols: Set<String> = [
-    "blkdebug", "blklogwrites", "blkverify", "copy-on-read", "fat", "ftp", "ftps", "fuse", "gluster",
-    "host_cdrom", "host_device", "http", "https", "io_uring", "iscsi", "nbd", "nbd+tcp", "nbd+unix",
-    "nfs",
-    "null-aio", "null-co", "nvme", "quorum", "rbd", "replication", "ssh", "throttle", "virtio-blk-vhost-vdpa",
+    "blklogwrites", "blkverify", "copy-on-read", "fat", "fuse", "host_cdrom", "host_device", "io_uring",
+    "nvme",
+    "quorum", "replication", "throttle", "virtio-blk-vhost-vdpa", "vvfat",
   ]
+
+  /// Those by which QEMU reaches other machines, with the names that stand in addresses.
+  static let networkProtocols: Set<String> = [
+    "ftp", "ftps", "gluster", "gluster+rdma", "gluster+tcp", "gluster+unix", "http", "https", "iscsi", "iser",
+    "nbd",
+    "nbd+tcp", "nbd+unix", "nfs", "rbd", "sheepdog", "sheepdog+tcp", "sheepdog+unix", "ssh",
+  ]
+
+  /// Protocols that are there, and that make no images.
+  private static let readOnlyProtocols: Set<String> = ["blkdebug", "null-aio", "null-co"]
+
+  /// Says that there is no such `kind` ("protocol", "driver"), and why.
+  static func unknown(_ kind: String, _ name: String) -> EngineError {
+    let reason = networkProtocols.contains(name) ? ": network protocols are not built in" : ""
+    return .unsupported("Unknown \(kind) '\(name)'\(reason)")
+  }
 
   /// Whether an image may record `format` for the file below it: a format, or what QEMU has for files that hold none.
   public static func isDriver(_ format: String) -> Bool {
-    format == "file" || protocols.contains(format) || FormatCatalog.format(named: format) != nil
+    format == "file" || protocols.contains(format) || networkProtocols.contains(format)
+      || readOnlyProtocols.contains(format) || FormatCatalog.format(named: format) != nil
   }
 
   /// The path that `name` stands for: `file:` is taken off, other protocols are refused by name.
@@ -25,7 +41,15 @@ public enum ImageName {
     if prefix == "file" || protocols.contains(prefix) {
       throw .unsupported("Protocol '\(prefix)' is not built in")
     }
-    throw .unsupported("Unknown protocol '\(prefix)'")
+    if readOnlyProtocols.contains(prefix) {
+      throw .unsupported("Protocol driver '\(prefix)' does not support image creation")
+    }
+    throw unknown("protocol", prefix)
+  }
+
+  /// The device that a name such as `host_device:/dev/sda` stands for.
+  static func devicePath(of name: String) -> String? {
+    protocolPrefix(of: name) == "host_device" ? String(name.dropFirst("host_device:".count)) : nil
   }
 
   /// What follows `json:` in a name that describes a tree of drivers.

@@ -37,9 +37,9 @@ extension RawSpan {
     return result
   }
 
-  /// Text of `range`; bytes that are no UTF-8 become U+FFFD.
+  /// Text of `range`.
   public func text(in range: Range<Int>) throws(EngineError) -> String {
-    String(decoding: try bytes(in: range), as: UTF8.self)
+    String(hostBytes: try bytes(in: range))
   }
 }
 

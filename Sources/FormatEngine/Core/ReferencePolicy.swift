@@ -53,6 +53,10 @@ public struct ReferencePolicy: Sendable {
     guard !candidate.utf8.contains(0) else {
       throw .corrupt("The image names a \(role.rawValue) with a NUL byte in its name")
     }
+    // To open one can already do something: set off a watchdog, wait for a terminal.
+    guard HostFiles.kind(of: candidate) != .characterDevice else {
+      throw refusal(name, role, path, "it is a character device")
+    }
     let place = FilePlace(path: candidate)
     guard !ownImages.contains(path) else { return place }
     switch scope {

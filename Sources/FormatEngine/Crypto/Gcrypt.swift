@@ -12,7 +12,7 @@ enum Gcrypt {
   /// Throws unless `result`, what a function returned, says that all went well.
   static func require(_ result: gcry_error_t, _ what: @autoclosure () -> String) throws(EngineError) {
     guard result != 0 else { return }
-    let words = unsafe gcry_strerror(result).map { unsafe String(cString: $0) } ?? "error \(result)"
+    let words = unsafe gcry_strerror(result).map { unsafe String(hostBytes: $0) } ?? "error \(result)"
     throw .unsupported("\(what()): \(words)")
   }
 

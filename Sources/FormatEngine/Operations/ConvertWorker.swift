@@ -114,7 +114,8 @@ final class ConvertWorker {
     do throws(EngineError) {
       unsafe try found.disk.read(found.located, at: found.offset, into: piece)
     } catch {
-      throw error.whileTrying("error while reading at byte \(segment.offset + UInt64(range.lowerBound))")
+      throw error.inSystemWords.whileTrying(
+        "error while reading at byte \(segment.offset + UInt64(range.lowerBound))")
     }
   }
 
@@ -215,7 +216,7 @@ final class ConvertWorker {
       unsafe try packing.storeCompressed(
         UnsafeRawBufferPointer(rebasing: packed.bytes[start..<end]), pieces: pieces)
     } catch {
-      throw error.whileTrying("error while writing at byte \(first.guestOffset)")
+      throw error.inSystemWords.whileTrying("error while writing at byte \(first.guestOffset)")
     }
     return end
   }
@@ -227,7 +228,7 @@ final class ConvertWorker {
     do throws(EngineError) {
       try body(offset)
     } catch {
-      throw error.whileTrying("error while writing at byte \(offset)")
+      throw error.inSystemWords.whileTrying("error while writing at byte \(offset)")
     }
   }
 }

@@ -121,7 +121,7 @@ public enum ImageCreator {
     request.references.filesInUse = filesInUse(by: sources)
     do throws(EngineError) {
       var warnings = try apply(options, to: file)
-      try format.create(on: file, request)
+      try format.create(on: file.kind.isDevice && !format.keepsOldBytes ? EmptiedDevice(file) : file, request)
       if identities.isDerived && format.makesKeys(options) {
         warnings.append("'\(plain)' will be another file each time it is made: its keys and salts are random")
       }

@@ -19,10 +19,12 @@ public enum JSONText {
     }
   }
 
-  /// The text between quotation marks. What is not ASCII becomes \u and four digits for each UTF-16 unit.
+  /// The text between quotation marks. What is not ASCII becomes \u and four digits for each UTF-16 unit; JSON has no
+  /// bytes that are no characters.
   public static func quoted(_ text: String) -> String {
     var result = "\""
-    for unit in text.utf16 {
+    let characters = text.utf8.contains(0xF4) ? Self.characters(of: text) : text
+    for unit in characters.utf16 {
       switch unit {
       case 0x22: result += "\\\""
       case 0x5C: result += "\\\\"
@@ -38,6 +40,10 @@ public enum JSONText {
       }
     }
     return result + "\""
+  }
+
+  private static func characters(of text: String) -> String {
+    String(String.UnicodeScalarView(text.unicodeScalars.map { $0.hostByte == nil ? $0 : "\u{FFFD}" }))
   }
 
   /// The fields in the order in which QEMU's dictionaries are walked: by hash bucket, in a bucket the

@@ -12,7 +12,9 @@ public final class AllowedFolder: Sendable {
 
   /// Throws where there is no such folder, or none that may be entered.
   public init(_ path: String) throws(EngineError) {
-    descriptor = unsafe Glibc.open(path, CInt(IMGFS_O_PATH) | O_DIRECTORY | O_CLOEXEC)
+    descriptor = unsafe path.withHostBytes {
+      unsafe Glibc.open($0, CInt(IMGFS_O_PATH) | O_DIRECTORY | O_CLOEXEC)
+    }
     guard descriptor >= 0 else {
       throw .systemCall("Could not open the folder '\(path)'", errno: errno, path: path)
     }
@@ -42,7 +44,9 @@ public final class AllowedFolder: Sendable {
     var folder = descriptor
     defer { if folder != descriptor { close(folder) } }
     for step in steps.dropLast() {
-      let next = unsafe openat(folder, step, CInt(IMGFS_O_PATH) | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
+      let next = unsafe step.withHostBytes {
+        unsafe openat(folder, $0, CInt(IMGFS_O_PATH) | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC)
+      }
       let number = errno
       if folder != descriptor { close(folder) }
       folder = descriptor
@@ -52,7 +56,7 @@ public final class AllowedFolder: Sendable {
       }
       folder = next
     }
-    let result = unsafe openat(folder, last, flags | O_NOFOLLOW | O_CLOEXEC)
+    let result = unsafe last.withHostBytes { unsafe openat(folder, $0, flags | O_NOFOLLOW | O_CLOEXEC) }
     let number = errno
     defer { errno = number }
     return result
@@ -87,13 +91,15 @@ public struct FilePlace: Equatable, Sendable {
   /// As `open(2)`.
   func open(flags: CInt) -> CInt {
     if let confinement { return confinement.open(flags: flags) }
-    return unsafe Glibc.open(path, flags, 0o644)
+    return unsafe path.withHostBytes { unsafe Glibc.open($0, flags, 0o644) }
   }
 
   /// What is there, without opening it for reading; nil where nothing is, with the reason in `errno`.
   func status() -> stat? {
     var status = stat()
-    guard let confinement else { return unsafe stat(path, &status) == 0 ? status : nil }
+    guard let confinement else {
+      return unsafe path.withHostBytes { unsafe stat($0, &status) } == 0 ? status : nil
+    }
     let descriptor = confinement.open(flags: CInt(IMGFS_O_PATH))
     guard descriptor >= 0 else { return nil }
     defer { close(descriptor) }

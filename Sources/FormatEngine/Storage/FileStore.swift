@@ -2,7 +2,7 @@ internal import CLinux
 import Glibc
 import Synchronization
 
-/// A regular file or a block device, by positional system calls: any number of threads, no cursor.
+/// A regular file or a device, by positional system calls: any number of threads, no cursor.
 public final class FileStore: ByteStore {
   public let path: String
   public let isWritable: Bool
@@ -39,9 +39,9 @@ public final class FileStore: ByteStore {
     close(descriptor.number)
   }
 
-  /// Opens an existing regular file or block device.
+  /// Opens an existing regular file or device.
   ///
-  /// Anything else - a folder, a pipe, a terminal - is refused before a byte is read from it.
+  /// Anything else - a folder, a pipe, a socket - is refused before a byte is read from it.
   public static func open(
     _ path: String, access: FileAccess, cache: CacheMode = .writeback
   ) throws(EngineError) -> FileStore {
@@ -86,8 +86,9 @@ public final class FileStore: ByteStore {
   }
 
   private static func openDescriptor(_ place: FilePlace, _ access: CInt, _ cache: CacheMode) -> CInt {
-    // O_NONBLOCK: opening a pipe must not wait for its other end. It means nothing for regular files.
-    var flags = access | O_CLOEXEC | O_NONBLOCK
+    // O_NONBLOCK: opening a pipe must not wait for its other end. It means nothing for regular files. A terminal is not
+    // to become that of this process.
+    var flags = access | O_CLOEXEC | O_NONBLOCK | O_NOCTTY
     if cache.isDirect { flags |= CInt(IMGFS_O_DIRECT) }
     if cache.writesThrough { flags |= O_DSYNC }
     return retrying { place.open(flags: flags) }
@@ -118,7 +119,7 @@ public final class FileStore: ByteStore {
     do throws(EngineError) {
       let status = try descriptor.status()
       switch HostFiles.kind(ofMode: status.st_mode) {
-      case .regular, .blockDevice: break
+      case .regular, .blockDevice, .characterDevice: break
       default:
         throw EngineError(
           .invalidArgument, "'file' driver requires '\(path)' to be a regular file", path: path)
@@ -179,6 +180,23 @@ public final class FileStore: ByteStore {
   public func writeZeros(at offset: UInt64, count: UInt64, freeing: Bool) throws(EngineError) {
     Trace.emit(.storeWriteZeros, "path \"\(path)\" offset \(offset) bytes \(count) freeing \(freeing)")
     guard count > 0 else { return }
+    if kind == .blockDevice, count <= maximumFileOffset, offset <= maximumFileOffset - count {
+      return try zeroDevice(at: offset, count: count, freeing: freeing)
+    }
+    try zero(at: offset, count: count, freeing: freeing)
+  }
+
+  /// A device makes zeros of whole sectors only, none of which is larger than a page.
+  private func zeroDevice(at offset: UInt64, count: UInt64, freeing: Bool) throws(EngineError) {
+    let end = offset + count
+    let whole = offset.aligned(upTo: 4096)..<max(end.aligned(downTo: 4096), offset.aligned(upTo: 4096))
+    guard !whole.isEmpty else { return try writeZeroBytes(at: offset, count: count) }
+    try writeZeroBytes(at: offset, count: whole.lowerBound - offset)
+    try zero(at: whole.lowerBound, count: whole.upperBound - whole.lowerBound, freeing: freeing)
+    try writeZeroBytes(at: whole.upperBound, count: end - whole.upperBound)
+  }
+
+  private func zero(at offset: UInt64, count: UInt64, freeing: Bool) throws(EngineError) {
     guard count <= maximumFileOffset, offset <= maximumFileOffset - count else {
       throw .systemCall("Could not write to '\(path)'", errno: EFBIG, path: path)
     }
@@ -248,7 +266,7 @@ public final class FileStore: ByteStore {
     guard byteCount <= maximumFileOffset else {
       throw .systemCall("Could not resize file", errno: EFBIG, path: path)
     }
-    if kind == .blockDevice {
+    if kind.isDevice {
       guard try byteCount <= self.byteCount() else {
         throw EngineError(.invalidArgument, "Cannot grow device files", path: path)
       }

@@ -50,14 +50,16 @@ struct HostDescriptor: Sendable {
     return status
   }
 
-  /// Of a regular file, or of the device that a block device stands for.
+  /// Of a regular file, or of the device that a special file stands for: most character devices have none.
   func byteCount() throws(EngineError) -> UInt64 {
     let status = try status()
-    guard HostFiles.kind(ofMode: status.st_mode) == .blockDevice else {
+    guard HostFiles.kind(ofMode: status.st_mode).isDevice else {
       return UInt64(max(0, status.st_size))
     }
     let end = lseek(number, 0, SEEK_END)
-    guard end >= 0 else { throw failure("Could not find the size of") }
+    guard end >= 0 else {
+      throw .systemCall("Could not refresh total sector count", errno: errno, path: path)
+    }
     return UInt64(end)
   }
 

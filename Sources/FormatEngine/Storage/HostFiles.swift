@@ -4,7 +4,11 @@ import Glibc
 /// Questions about names in the host's file system.
 public enum HostFiles {
   /// What is at a path.
-  public enum Kind: Sendable { case regular, blockDevice, characterDevice, folder, other }
+  public enum Kind: Sendable {
+    case regular, blockDevice, characterDevice, folder, other
+
+    public var isDevice: Bool { self == .blockDevice || self == .characterDevice }
+  }
 
   /// Device and inode: two names with the same identity are the same file.
   public struct Identity: Hashable, Sendable {
@@ -14,11 +18,18 @@ public enum HostFiles {
 
   /// The path without symbolic links, "." and "..".
   public static func realPath(_ path: String) throws(EngineError) -> String {
-    guard let resolved = unsafe realpath(path, nil) else {
+    guard let resolved = unsafe path.withHostBytes({ unsafe realpath($0, nil) }) else {
       throw .systemCall("Could not open '\(path)'", errno: errno, path: path)
     }
     defer { unsafe free(resolved) }
-    return unsafe String(cString: resolved)
+    return unsafe String(hostBytes: resolved)
+  }
+
+  /// What is at the path, nil where nothing is.
+  static func kind(of path: String) -> Kind? {
+    var status = stat()
+    guard unsafe path.withHostBytes({ unsafe stat($0, &status) }) == 0 else { return nil }
+    return kind(ofMode: status.st_mode)
   }
 
   /// Which file the path leads to, nil where it leads to none.
@@ -52,11 +63,13 @@ public enum HostFiles {
       seen += 1
       // SAFETY: readdir ends names with a NUL inside of `d_name`.
       let name = unsafe withUnsafePointer(to: &entry.pointee.d_name) { field in
-        unsafe field.withMemoryRebound(to: CChar.self, capacity: 256) { unsafe String(cString: $0) }
+        unsafe field.withMemoryRebound(to: CChar.self, capacity: 256) { unsafe String(hostBytes: $0) }
       }
       guard isWanted(name) else { continue }
       var status = stat()
-      guard unsafe fstatat(descriptor, name, &status, 0) == 0, kind(ofMode: status.st_mode) == .regular else {
+      guard unsafe name.withHostBytes({ unsafe fstatat(descriptor, $0, &status, 0) }) == 0,
+        kind(ofMode: status.st_mode) == .regular
+      else {
         continue
       }
       names.append(name)
@@ -80,7 +93,7 @@ public enum HostFiles {
   }
 
   /// Takes away a file that was not finished; that it cannot be is no further error.
-  static func remove(_ path: String) { _ = unsafe unlink(path) }
+  static func remove(_ path: String) { _ = unsafe path.withHostBytes { unsafe unlink($0) } }
 
   static func kind(ofMode mode: mode_t) -> Kind {
     switch mode & S_IFMT {
@@ -120,7 +133,7 @@ extension EngineError {
     // SAFETY: strerror_r writes at most the given count into the buffer, or returns a constant string.
     return unsafe buffer.withUnsafeMutableBufferPointer { raw in
       guard let base = raw.baseAddress else { return "error \(number)" }
-      return unsafe String(cString: imgfs_strerror(number, base, raw.count))
+      return unsafe String(hostBytes: imgfs_strerror(number, base, raw.count))
     }
   }
 
@@ -133,6 +146,13 @@ extension EngineError {
     case .system, .noSpace, .permissionDenied, .readOnly, .notFound: Self.systemErrorText(errno)
     default: nil
     }
+  }
+
+  /// Where a system call failed, with the system's words alone: for messages that say themselves what was done.
+  var inSystemWords: EngineError {
+    var error = self
+    if let systemText { error.message = systemText }
+    return error
   }
 
   /// The nearest `errno`, for FUSE replies.

@@ -17,7 +17,9 @@ final class HostPipe: Sendable {
       // Not opened once more: a socket cannot be, nor what belongs to the user that this process was before.
       descriptor = fcntl(number, F_DUPFD_CLOEXEC, 3)
     } else {
-      descriptor = retrying { unsafe open(path, (end == .reading ? O_RDONLY : O_WRONLY) | O_CLOEXEC) }
+      descriptor = retrying {
+        unsafe path.withHostBytes { unsafe open($0, (end == .reading ? O_RDONLY : O_WRONLY) | O_CLOEXEC) }
+      }
     }
     guard descriptor >= 0 else { throw .systemCall("Could not open '\(path)'", errno: errno, path: path) }
     // A hint: with the usual 64 KiB both sides wait for each other sixteen times as often.
@@ -29,7 +31,7 @@ final class HostPipe: Sendable {
   /// Whether a path leads to one.
   static func isAt(_ path: String) -> Bool {
     var status = stat()
-    guard unsafe stat(path, &status) == 0 else { return false }
+    guard unsafe path.withHostBytes({ unsafe stat($0, &status) }) == 0 else { return false }
     return status.st_mode & S_IFMT == S_IFIFO || status.st_mode & S_IFMT == S_IFSOCK
   }
 

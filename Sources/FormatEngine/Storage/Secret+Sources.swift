@@ -12,7 +12,7 @@ extension Secret {
 
   /// A secret on the command line, where others see it anyway.
   public static func text(_ text: String, _ encoding: Encoding) throws(EngineError) -> Secret {
-    let bytes = Array(text.utf8)
+    let bytes = text.hostBytes
     return try decoded(unsafe bytes.withUnsafeBytes { unsafe Secret($0) }, encoding)
   }
 
@@ -31,7 +31,7 @@ extension Secret {
 
   /// The bytes pass through no memory but such as is wiped.
   private static func content(of path: String) throws(EngineError) -> Secret {
-    let descriptor = unsafe open(path, O_RDONLY | O_CLOEXEC)
+    let descriptor = unsafe path.withHostBytes { unsafe open($0, O_RDONLY | O_CLOEXEC) }
     guard descriptor >= 0 else {
       throw .systemCall("Unable to read \(path): Failed to open file “\(path)”", errno: errno, path: path)
     }

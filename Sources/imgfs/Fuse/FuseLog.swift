@@ -1,4 +1,5 @@
 internal import CFuse
+import FormatEngine
 import Glibc
 import Synchronization
 
@@ -19,7 +20,7 @@ enum FuseLog {
       var buffer = [CChar](repeating: 0, count: 1024)
       // SAFETY: vsnprintf writes at most the given count, and ends the text with a NUL.
       unsafe vsnprintf(&buffer, buffer.count, format, arguments)
-      FuseLog.take(String(decoding: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self))
+      FuseLog.take(String(hostBytes: buffer.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }))
     }
   }
 

@@ -32,7 +32,7 @@ import Glibc
       throw .invalid("Could not start FUSE: \(FuseLog.finish())")
     }
     unsafe session = made
-    guard unsafe fuse_session_mount(session, mountPoint) == 0 else {
+    guard unsafe mountPoint.withHostBytes({ unsafe fuse_session_mount(made, $0) }) == 0 else {
       unsafe fuse_session_destroy(session)
       // Where there is nothing, fusermount3 has told the reason itself.
       let reason = FuseLog.finish()

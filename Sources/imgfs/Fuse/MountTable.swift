@@ -1,3 +1,4 @@
+import FormatEngine
 import Glibc
 
 /// A line of /proc/self/mountinfo (proc(5)).
@@ -31,7 +32,7 @@ struct MountEntry: Equatable {
   /// Spaces, tabs, newlines and backslashes stand as a backslash and three octal digits.
   private static func unescaped(_ text: String) -> String {
     var result: [UInt8] = []
-    var rest = Array(text.utf8)[...]
+    var rest = text.hostBytes[...]
     while let byte = rest.popFirst() {
       let digits = rest.prefix(3)
       if byte == UInt8(ascii: "\\"), digits.count == 3,
@@ -43,6 +44,6 @@ struct MountEntry: Equatable {
         result.append(byte)
       }
     }
-    return String(decoding: result, as: UTF8.self)
+    return String(hostBytes: result)
   }
 }

@@ -44,7 +44,7 @@ struct ServingProcess: Equatable, Sendable, CustomStringConvertible {
 enum SystemFile {
   /// All of it, or nil where it cannot be read.
   static func text(_ path: String) -> String? {
-    let descriptor = unsafe open(path, O_RDONLY | O_CLOEXEC)
+    let descriptor = unsafe path.withHostBytes { unsafe open($0, O_RDONLY | O_CLOEXEC) }
     guard descriptor >= 0 else { return nil }
     defer { close(descriptor) }
     var content: [UInt8] = []
@@ -53,7 +53,7 @@ enum SystemFile {
       let count = unsafe read(descriptor, buffer.bytes.baseAddress, buffer.byteCount)
       if count < 0 && errno == EINTR { continue }
       guard count >= 0 else { return nil }
-      if count == 0 { return String(decoding: content, as: UTF8.self) }
+      if count == 0 { return String(hostBytes: content) }
       unsafe content += buffer.prefix(count)
     }
   }

@@ -50,16 +50,18 @@ enum Unmounter {
   /// Nil where nobody answers for the mount any more.
   private static func servingProcess(of path: String) -> ServingProcess? {
     var value = [UInt8](repeating: 0, count: 64)
-    let count = unsafe getxattr(path, ServingProcess.attributeName, &value, value.count)
+    let count = unsafe path.withHostBytes {
+      unsafe getxattr($0, ServingProcess.attributeName, &value, value.count)
+    }
     guard count > 0 else { return nil }
-    let process = ServingProcess(String(decoding: value[..<count], as: UTF8.self))
+    let process = ServingProcess(String(hostBytes: value[..<count]))
     return process?.isRunning == true ? process : nil
   }
 
   private static func detach(_ path: String, _ given: String) throws(EngineError) {
     var number: CInt = 0
     for _ in 0..<busyAttempts {
-      if unsafe umount2(path, CInt(UMOUNT_NOFOLLOW)) == 0 { return }
+      if unsafe path.withHostBytes({ unsafe umount2($0, CInt(UMOUNT_NOFOLLOW)) }) == 0 { return }
       number = errno
       // Users may unmount what they mounted, with the help of a program that may.
       if number == EPERM, try runHelper(path) { return }

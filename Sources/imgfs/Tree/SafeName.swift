@@ -1,8 +1,10 @@
+import FormatEngine
+
 /// Makes file names out of names that an image gives, which may hold anything.
 ///
 /// A name that can be a file name stays as it is. Otherwise what cannot stand in one - slashes, control
 /// characters, marks that change the direction of text, line separators - is written as the `%XX` of its
-/// UTF-8 bytes, "." and ".." likewise, and an empty name becomes `unnamed`. Names longer than Linux
+/// bytes, "." and ".." likewise, and an empty name becomes `unnamed`. Names longer than Linux
 /// allows are cut, and names that are there already get `~2`, `~3` and so on.
 enum SafeName {
   /// What Linux allows for one name, in bytes.
@@ -14,7 +16,7 @@ enum SafeName {
     let safe = names.map { single($0) }
     var result = [[UInt8]?](repeating: nil, count: names.count)
     var taken: Set<[UInt8]> = []
-    for (index, name) in safe.enumerated() where name == Array(names[index].utf8) {
+    for (index, name) in safe.enumerated() where name == names[index].hostBytes {
       if taken.insert(name).inserted { result[index] = name }
     }
     var nextSuffix: [[UInt8]: Int] = [:]
@@ -43,7 +45,7 @@ enum SafeName {
     }
     var result: [UInt8] = []
     for scalar in name.unicodeScalars {
-      let bytes = Array(String(scalar).utf8)
+      let bytes = String(scalar).hostBytes
       let piece = isSafe(scalar) ? bytes : bytes.flatMap(escape)
       // The whole character or none of it: half a character is no valid name.
       guard result.count + piece.count <= maximumByteCount else { break }

@@ -1,4 +1,5 @@
 import CLinux
+import FormatEngine
 import Glibc
 
 /// An option as it was given, or why the command line is wrong from there on.
@@ -41,19 +42,19 @@ enum OptionParser {
     while true {
       let code = unsafe getopt_long(CInt(arguments.count), &argv, short, table, nil)
       if code == -1 { break }
-      let last = unsafe argv[max(Int(imgfs_getopt_next()) - 1, 0)].map { unsafe String(cString: $0) } ?? ""
-      let value = unsafe imgfs_getopt_value().map { unsafe String(cString: $0) } ?? ""
+      let last = unsafe argv[max(Int(imgfs_getopt_next()) - 1, 0)].map { unsafe String(hostBytes: $0) } ?? ""
+      let value = unsafe imgfs_getopt_value().map { unsafe String(hostBytes: $0) } ?? ""
       given.append(option(code, rules, value: value, last: last))
     }
     // Operands were moved behind the options.
     let operands = unsafe argv[Int(imgfs_getopt_next())..<arguments.count].compactMap {
-      unsafe $0.map { unsafe String(cString: $0) }
+      unsafe $0.map { unsafe String(hostBytes: $0) }
     }
     return (given, operands)
   }
 
   private static func copies(of texts: [String]) -> [UnsafeMutablePointer<CChar>?] {
-    unsafe texts.map { unsafe strdup($0) }
+    unsafe texts.map { unsafe $0.withHostBytes { unsafe strdup($0) } }
   }
 
   private static let firstLongCode = 1000

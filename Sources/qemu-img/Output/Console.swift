@@ -14,7 +14,7 @@ enum Console {
   private static let isTerminal = isatty(1) == 1
   private static let bufferByteCount = 64 << 10
 
-  static func write(_ text: String) { write(bytes: Array(text.utf8)) }
+  static func write(_ text: String) { write(bytes: text.hostBytes) }
 
   static func write(bytes: [UInt8]) {
     pending.withLock { pending in
@@ -47,16 +47,16 @@ enum Console {
   }
 
   /// One message; its further lines are printed as they are.
-  static func error(_ message: String) { _ = writeAll(Array("qemu-img: \(message)\n".utf8), to: 2) }
+  static func error(_ message: String) { _ = writeAll("qemu-img: \(message)\n".hostBytes, to: 2) }
 
   /// Something that does not end the command.
   static func warning(_ message: String) { error("warning: \(message)") }
 
   /// Lines on standard error without a name before them: what `check` finds.
-  static func note(_ line: String) { _ = writeAll(Array("\(line)\n".utf8), to: 2) }
+  static func note(_ line: String) { _ = writeAll("\(line)\n".hostBytes, to: 2) }
 
   /// Text on standard error as it is.
-  static func writeToErrors(_ text: String) { _ = writeAll(Array(text.utf8), to: 2) }
+  static func writeToErrors(_ text: String) { _ = writeAll(text.hostBytes, to: 2) }
 
   /// Whether a name means the very file that standard output is.
   static func isStandardOutput(_ name: String) -> Bool {
@@ -68,7 +68,9 @@ enum Console {
 
   /// A file for lines beside the output, emptied.
   static func openLog(_ path: String) throws(VerbFailure) -> CInt {
-    let descriptor = unsafe Glibc.open(path, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0o666)
+    let descriptor = unsafe path.withHostBytes {
+      unsafe Glibc.open($0, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0o666)
+    }
     if descriptor < 0 {
       throw VerbFailure("Error opening logfile \(path): \(EngineError.systemErrorText(errno))")
     }
@@ -76,7 +78,7 @@ enum Console {
   }
 
   /// A line for that file, or where there is none for standard error.
-  static func log(_ line: String, to file: CInt?) { _ = writeAll(Array("\(line)\n".utf8), to: file ?? 2) }
+  static func log(_ line: String, to file: CInt?) { _ = writeAll("\(line)\n".hostBytes, to: file ?? 2) }
 
   /// Says what went wrong and gives the exit status.
   static func report(_ failure: VerbFailure) -> CInt {

@@ -1,3 +1,4 @@
+import FormatEngine
 import Glibc
 
 /// Numbers and times as C's printf writes them.
@@ -58,7 +59,7 @@ enum NumberText {
     return unsafe buffer.withUnsafeMutableBufferPointer { raw in
       guard let start = raw.baseAddress else { return "" }
       unsafe withVaList([value]) { list in _ = unsafe vsnprintf(start, raw.count, pattern, list) }
-      return unsafe String(cString: start)
+      return unsafe String(hostBytes: start)
     }
   }
 }

@@ -204,7 +204,7 @@ enum ConvertVerb {
       let isQuiet = arguments.isQuiet
       options.salvage = { warning in if !isQuiet { Console.warning(warning) } }
     }
-    let isDevice = (target.members[0].file as? FileStore)?.kind == .blockDevice
+    let isDevice = (target.members[0].file as? FileStore)?.kind.isDevice == true
     let hasBacking = arguments.createsTarget ? target.top.backing != nil : arguments.backing.file != nil
     options.scope = hasBacking ? .above(depth: 1) : .everything
     // Without tables, new bytes are those of the device, or what zeros decrypt to.

@@ -20,7 +20,7 @@ import Testing
     func message(_ name: String) -> String {
       do throws(EngineError) { return try ImageName.plainPath(name) } catch { return error.message }
     }
-    #expect(message("nbd:x") == "Protocol 'nbd' is not built in")
+    #expect(message("nbd:x") == "Unknown protocol 'nbd': network protocols are not built in")
     #expect(message("what:x") == "Unknown protocol 'what'")
   }
 

@@ -33,12 +33,12 @@ import Testing
     #expect(error?.message == "Could not open '/nowhere/at/all.qcow2': No such file or directory")
   }
 
-  @Test func foldersPipesAndTerminalsAreRefusedWithoutWaiting() throws {
+  @Test func foldersAndPipesAreRefusedWithoutWaiting() throws {
     try TemporaryFolder.with { folder in
       let fifo = folder.file("fifo")
       try TestProcess.run(["/usr/bin/mkfifo", fifo]).expecting(0)
       Deadline.within(seconds: 5, "opening a pipe") {
-        for path in [folder.path, fifo, "/dev/null", "/dev/zero"] {
+        for path in [folder.path, fifo] {
           for access in [FileAccess.readOnly, .readWrite] {
             let error = failure(opening: path, OpenOptions(access: access))
             #expect(error != nil && error?.message.isEmpty == false, "\(path)")

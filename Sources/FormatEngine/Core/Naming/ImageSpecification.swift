@@ -1,8 +1,8 @@
 /// Which image a command means: a file by its name, or a tree of drivers with their options.
 public struct ImageSpecification: Sendable {
-  let node: NodeOptions
+  private(set) var node: NodeOptions
 
-  /// A name as commands take it: a path, `file:` and a path, or `json:` and the options of a tree.
+  /// A name as commands take it: a path, `file:` or `host_device:` and a path, or `json:` and the options of a tree.
   public init(name: String) throws(EngineError) {
     if let text = ImageName.jsonText(of: name) {
       self.init(node: try NodeOptions(json: text))
@@ -10,6 +10,9 @@ public struct ImageSpecification: Sendable {
       self.init(node: node)
     } else if let driver = ImageName.nullDriver(of: name) {
       self.init(nullDriver: driver)
+    } else if let path = ImageName.devicePath(of: name) {
+      self.init(path: path)
+      node["file.driver"] = .text("host_device")
     } else {
       self.init(path: try ImageName.plainPath(name))
     }

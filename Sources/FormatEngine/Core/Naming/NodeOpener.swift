@@ -110,7 +110,7 @@ struct NodeOpener {
     var format: (any ImageFormat.Type)?
     if let driver {
       format = FormatCatalog.format(named: driver)
-      if format == nil { throw .invalid("Unknown driver '\(driver)'") }
+      if format == nil { throw ImageName.unknown("driver", driver) }
     }
     guard !fileNode.isEmpty else { throw .invalid("A block device must be specified for \"file\"") }
     let common = try takeCommon(&rest)
@@ -269,11 +269,15 @@ struct NodeOpener {
     let path = place.path
     guard common.flag("read-only") != true || use.access == .readOnly else { throw Self.readOnly }
     let file = try FileStore.open(place, access: use.access, cache: use.cache)
-    guard driver != "host_device" || file.kind == .blockDevice else {
+    // A name alone stands for either.
+    guard file.kind.isDevice || driver != "host_device" else {
       throw .invalid("'host_device' driver requires '\(path)' to be either a character or block device")
     }
+    guard !file.kind.isDevice || node["driver"]?.text != "file" else {
+      throw .invalid("'file' driver requires '\(path)' to be a regular file")
+    }
     use.locks.mode = LockMode(values.text("locking"))
-    let name = NodeName(path: path, driver: driver)
+    let name = NodeName(path: path, driver: file.kind.isDevice ? "host_device" : driver)
     return OpenedStore(store: file, path: path, name: name, locks: use.locks)
   }
 

@@ -3,6 +3,7 @@ extension LUKSFormat: CreatableFormat {
   public static func makesKeys(_ options: OptionValues) -> Bool { true }
   /// As qemu-img does (iotest 282): nobody is to take what is left for an encrypted disk.
   public static let removesFailedFiles = true
+  public static let keepsOldBytes = true
 
   /// In the order in which `create` prints them.
   public static let createOptions = OptionSchema(

@@ -10,7 +10,7 @@ struct QEDPrologue: Equatable, Sendable {
     try header.validate(fileByteCount: fileByteCount)
     guard header.features.contains(.backingFile) else { return QEDPrologue(header: header) }
     let bytes = try file.bytes(at: UInt64(header.backingNameOffset), count: Int(header.backingNameLength))
-    let name = String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
+    let name = String(hostBytes: bytes.prefix { $0 != 0 })
     let format = header.features.contains(.rawBacking) ? "raw" : nil
     return QEDPrologue(header: header, backing: BackingReference(name: name, format: format))
   }
@@ -19,7 +19,7 @@ struct QEDPrologue: Equatable, Sendable {
   /// Of formats only raw can be recorded. Returns the bytes of the name.
   mutating func setBacking(_ reference: BackingReference?, at offset: UInt32) throws(EngineError) -> [UInt8] {
     header.features.subtract([.backingFile, .rawBacking])
-    let name = Array((reference?.name ?? "").utf8)
+    let name = (reference?.name ?? "").hostBytes
     guard name.count <= QEDHeader.maximumNameLength else { throw .invalid("Backing file name too long") }
     header.backingNameOffset = name.isEmpty ? 0 : offset
     header.backingNameLength = UInt32(name.count)

@@ -12,7 +12,7 @@ extension QcowFormat: CreatableFormat {
   ])
 
   public static func create(on file: any ByteStore, _ request: CreateRequest) throws(EngineError) {
-    let name = Array((request.backing?.name ?? "").utf8)
+    let name = (request.backing?.name ?? "").hostBytes
     guard name.count <= QcowHeader.maximumNameLength else { throw .invalid("Backing file name too long") }
     guard request.virtualSize > 0 else { throw .invalid("Image size is too small, cannot be zero length") }
     let isEncrypted = try QcowEncryption.isWanted(request.options, request.secrets)

@@ -127,7 +127,7 @@ struct QcowPrologue: Equatable, Sendable {
       return QcowPrologue(header: header)
     }
     let bytes = try file.bytes(at: header.backingNameOffset, count: Int(header.backingNameLength))
-    let name = String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
+    let name = String(hostBytes: bytes.prefix { $0 != 0 })
     return QcowPrologue(header: header, backing: BackingReference(name: name))
   }
 }

@@ -67,7 +67,7 @@ extension QcowLayer: BackingChanging {
 
   /// The new name goes to the end of the file, then the header points to it. A format is not recorded.
   func setBacking(_ backing: BackingReference?) throws(EngineError) {
-    let name = Array((backing?.name ?? "").utf8)
+    let name = (backing?.name ?? "").hostBytes
     guard name.count <= QcowHeader.maximumNameLength else { throw .invalid("Backing file name too long") }
     try state.withLock { (state) throws(EngineError) in
       try state.flush()

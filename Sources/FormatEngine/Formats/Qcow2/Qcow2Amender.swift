@@ -70,7 +70,7 @@ extension Qcow2AmendOptions {
     if version > rewrite.prologue.header.version { try rewrite.upgrade() }
     if let dataFile {
       rewrite.prologue.extensions.set(
-        Qcow2HeaderExtensions.Kind.dataFile, dataFile.isEmpty ? nil : Array(dataFile.utf8))
+        Qcow2HeaderExtensions.Kind.dataFile, dataFile.isEmpty ? nil : dataFile.hostBytes)
     }
     if !isDataFileRaw { rewrite.prologue.header.autoclearFeatures.remove(.rawExternalData) }
     if hasLazyRefcounts {

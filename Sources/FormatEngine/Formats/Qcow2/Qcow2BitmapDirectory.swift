@@ -97,7 +97,7 @@ struct Qcow2Bitmap: Equatable, Sendable {
   static let fixedLength = 24
   private static let dirtyTracking: UInt8 = 1
 
-  var name: String { String(decoding: nameBytes, as: UTF8.self) }
+  var name: String { String(hostBytes: nameBytes) }
   var isInUse: Bool { flags.contains(.inUse) }
   var isRecording: Bool { flags.contains(.auto) && !isInUse }
 
@@ -198,7 +198,7 @@ struct Qcow2BitmapDirectory: Equatable, Sendable {
     self.bitmaps = bitmaps
   }
 
-  func bitmap(named name: String) -> Qcow2Bitmap? { indices[Array(name.utf8)].map { bitmaps[$0] } }
+  func bitmap(named name: String) -> Qcow2Bitmap? { indices[name.hostBytes].map { bitmaps[$0] } }
 
   /// Reads the list. None where the image says that a program without a notion of bitmaps may have
   /// written to it: what then stands there is worthless.

@@ -61,7 +61,7 @@ extension Qcow2Format: CreatableFormat {
     if let name = options.dataFile {
       header.incompatibleFeatures.insert(.externalDataFile)
       if options.isDataFileRaw { header.autoclearFeatures.insert(.rawExternalData) }
-      extensions.set(Qcow2HeaderExtensions.Kind.dataFile, Array(name.utf8))
+      extensions.set(Qcow2HeaderExtensions.Kind.dataFile, name.hostBytes)
     }
     var prologue = Qcow2Prologue(header: header, extensions: extensions, backing: request.backing)
     prologue.nameFeatures()

@@ -67,7 +67,7 @@ struct Qcow2HeaderExtensions: Equatable, Sendable {
   }
 
   func text(_ type: UInt32) -> String? {
-    self[type].map { String(decoding: $0, as: UTF8.self) }
+    self[type].map { String(hostBytes: $0) }
   }
 
   mutating func set(_ type: UInt32, _ content: [UInt8]?) {
@@ -108,7 +108,7 @@ struct Qcow2HeaderExtensions: Equatable, Sendable {
     return stride(from: 0, to: max(0, table.count - 2), by: 48).compactMap { start in
       guard let field = FeatureName.Field(rawValue: table[start]) else { return nil }
       let name = table[(start + 2)..<min(start + 48, table.count)].prefix { $0 != 0 }
-      return FeatureName(field: field, bit: table[start + 1], name: String(decoding: name, as: UTF8.self))
+      return FeatureName(field: field, bit: table[start + 1], name: String(hostBytes: name))
     }
   }
 

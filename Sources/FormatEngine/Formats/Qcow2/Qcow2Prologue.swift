@@ -15,13 +15,13 @@ struct Qcow2Prologue: Equatable, Sendable {
     get {
       guard !backingName.isEmpty else { return nil }
       return BackingReference(
-        name: String(decoding: backingName, as: UTF8.self),
+        name: String(hostBytes: backingName),
         format: extensions.text(Qcow2HeaderExtensions.Kind.backingFormat))
     }
     set {
-      backingName = Array((newValue?.name ?? "").utf8)
+      backingName = (newValue?.name ?? "").hostBytes
       extensions.set(
-        Qcow2HeaderExtensions.Kind.backingFormat, newValue?.format.map { Array($0.utf8) })
+        Qcow2HeaderExtensions.Kind.backingFormat, newValue?.format.map { $0.hostBytes })
     }
   }
 

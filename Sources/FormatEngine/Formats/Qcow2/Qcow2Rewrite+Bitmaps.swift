@@ -56,7 +56,7 @@ extension Qcow2Rewrite {
     try merge(entry.added, into: &table)
     var bitmap = Qcow2Bitmap(
       tableOffset: try allocate(bytes: table.serialised()), tableCount: UInt32(count), flags: [],
-      granularityBits: bits, nameBytes: Array(entry.record.name.utf8))
+      granularityBits: bits, nameBytes: entry.record.name.hostBytes)
     bitmap.setEnabled(entry.record.isEnabled)
     return bitmap
   }

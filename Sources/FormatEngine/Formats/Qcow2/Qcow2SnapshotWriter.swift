@@ -96,9 +96,9 @@ extension Qcow2Layer: SnapshotChanging {
   ) -> Qcow2Snapshot {
     let id = String(others.map(\.idNumber).max().map { $0.addingReportingOverflow(1).partialValue } ?? 1)
     // As long as qemu-img lets a name be.
-    let nameBytes = Array(name.utf8.prefix(255))
+    let nameBytes = Array(name.hostBytes.prefix(255))
     let record = SnapshotRecord(
-      id: id, name: String(decoding: nameBytes, as: UTF8.self), dateSeconds: date.seconds,
+      id: id, name: String(hostBytes: nameBytes), dateSeconds: date.seconds,
       dateNanoseconds: date.nanoseconds, vmClock: 0, vmStateSize: 0, virtualSize: header.virtualSize,
       instructionCount: 0)
     return Qcow2Snapshot(

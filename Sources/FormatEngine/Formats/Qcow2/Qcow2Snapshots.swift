@@ -57,8 +57,8 @@ extension Qcow2Snapshot {
     let nameBytes = try bytes.bytes(in: nameStart..<nameStart + nameLength)
     // For qemu-img both end at the first NUL.
     let record = SnapshotRecord(
-      id: String(decoding: idBytes.prefix { $0 != 0 }, as: UTF8.self),
-      name: String(decoding: nameBytes.prefix { $0 != 0 }, as: UTF8.self),
+      id: String(hostBytes: idBytes.prefix { $0 != 0 }),
+      name: String(hostBytes: nameBytes.prefix { $0 != 0 }),
       dateSeconds: Int64(try bytes.bigEndian(UInt32.self, at: 16)),
       dateNanoseconds: try bytes.bigEndian(UInt32.self, at: 20),
       vmClock: try bytes.bigEndian(UInt64.self, at: 24),

@@ -4,6 +4,7 @@ public enum RawFormat: CreatableFormat {
   public static let supportsBacking = false
   public static let fileContent = FileContent.disk
   public static let supportsCompression = false
+  public static let keepsOldBytes = true
   public static let createOptions = OptionSchema([
     .init("size", .size, "Virtual disk size"),
     .init(
@@ -22,7 +23,8 @@ public enum RawFormat: CreatableFormat {
   public static func open(_ file: any ByteStore, _ request: LayerRequest) throws(EngineError)
     -> any ImageLayer
   {
-    let byteCount = try file.byteCount()
+    // In sectors of 512 bytes, as guests see files; the last one is filled up with zeros.
+    let byteCount = try file.byteCount().aligned(upTo: 512)
     var options = OptionValues(layerOptions)
     for (name, text) in request.options { try options.set(name, to: text) }
     let offset = options.number("offset") ?? 0
@@ -51,11 +53,13 @@ public enum RawFormat: CreatableFormat {
   public static func create(on file: any ByteStore, _ request: CreateRequest) throws(EngineError) {
     let mode = request.options.text("preallocation") ?? "off"
     guard ["off", "falloc", "full"].contains(mode) else { throw .invalid("invalid parameter value: \(mode)") }
+    let isDevice = (file as? FileStore)?.kind.isDevice ?? false
+    guard mode == "off" || !isDevice else { throw .unsupported("Unsupported preallocation mode '\(mode)'") }
     try file.resize(to: 0)
     try file.resize(to: request.virtualSize)
     if mode != "off" {
       try (file as? FileStore)?.reserve(at: 0, count: request.virtualSize)
-    } else if request.virtualSize > 0, (file as? FileStore)?.kind != .blockDevice {
+    } else if request.virtualSize > 0, !isDevice {
       // As qemu-img does: with a first block that is there, programs find out how direct I/O must be aligned.
       let count = request.virtualSize < 4096 ? 512 : 4096
       try file.write(bytes: [UInt8](repeating: 0, count: count), at: 0)

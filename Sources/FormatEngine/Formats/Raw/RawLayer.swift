@@ -63,7 +63,10 @@ extension RawLayer: Resizable {
     to virtualSize: UInt64, preallocation: Preallocation, progress: Progress,
     clearing: () throws(EngineError) -> Void
   ) throws(EngineError) {
-    try file.setByteCount(virtualSize, from: try file.byteCount(), preallocation)
+    let isDevice = (file as? FileStore)?.kind.isDevice ?? false
+    let old = try file.byteCount()
+    guard !isDevice || virtualSize == old else { throw .unsupported("Cannot resize device files") }
+    try file.setByteCount(virtualSize, from: old, preallocation)
     size.store(virtualSize.aligned(upTo: 512), ordering: .relaxed)
     try file.flush()
   }

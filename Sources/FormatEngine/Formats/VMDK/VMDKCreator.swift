@@ -33,7 +33,7 @@ extension VMDKFormat: CreatableFormat {
     }
     // The descriptor last: until it is there the file is no image.
     try file.resize(to: 0)
-    try file.write(bytes: Array(text.utf8), at: 0)
+    try file.write(bytes: text.hostBytes, at: 0)
     try file.flush()
   }
 

@@ -66,9 +66,9 @@ struct VMDKDescriptor: Equatable, Sendable {
     case "parentcid":
       parentContentID = try Self.contentID(value)
       parentContentIDRange = value.startIndex..<value.endIndex
-    case "createtype" where createType.isEmpty: createType = String(decoding: value, as: UTF8.self)
+    case "createtype" where createType.isEmpty: createType = String(hostBytes: value)
     case "parentfilenamehint" where parentFileNameHint == nil:
-      parentFileNameHint = String(decoding: value, as: UTF8.self)
+      parentFileNameHint = String(hostBytes: value)
     case "ddb.longcontentid" where value.count == Self.longIDDigitCount:
       longContentIDRange = value.startIndex..<value.endIndex
     case "changetrackpath": hasChangeTracking = !value.isEmpty

@@ -45,7 +45,7 @@ struct VMDKExtentLine: Equatable, Sendable {
     let word = String(decoding: line[..<wordEnd].prefix(16), as: UTF8.self)
     guard let access = Access(rawValue: word.uppercased()) else { return nil }
     let invalid = EngineError.corrupt(
-      "Invalid extent line: \(String(decoding: line.prefix(600), as: UTF8.self))")
+      "Invalid extent line: \(String(hostBytes: line.prefix(600)))")
     let quote = line.firstIndex(of: UInt8(ascii: "\""))
     let head = line[wordEnd..<(quote ?? line.endIndex)].split { $0 == 0x20 || $0 == 0x09 }
     guard head.count == 2 else { throw invalid }
@@ -58,7 +58,7 @@ struct VMDKExtentLine: Equatable, Sendable {
     if let quote {
       let nameStart = line.index(after: quote)
       guard let nameEnd = line[nameStart...].firstIndex(of: UInt8(ascii: "\"")) else { throw invalid }
-      name = String(decoding: line[nameStart..<nameEnd], as: UTF8.self)
+      name = String(hostBytes: line[nameStart..<nameEnd])
       rest = line[line.index(after: nameEnd)...].split { $0 == 0x20 || $0 == 0x09 }
     }
     let kind = String(decoding: head[1], as: UTF8.self).uppercased()

@@ -44,7 +44,7 @@ struct VMDKNewSparseExtent {
     }
     try file.resize(to: 0)
     try file.resize(to: header.overheadSectors * sector)
-    if let descriptor { try file.write(bytes: Array(descriptor.utf8), at: Self.descriptorOffset * sector) }
+    if let descriptor { try file.write(bytes: descriptor.hostBytes, at: Self.descriptorOffset * sector) }
     for directory in [header.redundantDirectoryOffset, header.directoryOffset] {
       try writeDirectory(to: file, at: directory)
     }

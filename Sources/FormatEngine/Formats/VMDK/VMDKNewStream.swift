@@ -43,7 +43,7 @@ struct VMDKNewStream {
     guard UInt64(descriptor.utf8.count) <= Self.descriptorSectors * sector else {
       throw .invalid("The descriptor of the image is too long for its file")
     }
-    var head = header.serialised() + Array(descriptor.utf8)
+    var head = header.serialised() + descriptor.hostBytes
     head.pad(toMultipleOf: Int(Self.overheadSectors * sector))
     try file.write(bytes: head, at: 0)
     return try VMDKStreamWriter(header, file: file)

@@ -43,7 +43,7 @@ struct VPCParentPaths: Equatable {
 
   private static func narrowText(_ bytes: [UInt8]) -> String? {
     let text = bytes.prefix { $0 != 0 }
-    return text.isEmpty ? nil : String(decoding: text, as: UTF8.self)
+    return text.isEmpty ? nil : String(hostBytes: text)
   }
 
   /// The file below, for whoever looks for it: first beside the disk, where the relative path leads, then where
