@@ -3,7 +3,7 @@
 complete -c qemu-img -n __fish_use_subcommand -f
 complete -c qemu-img -n __fish_use_subcommand -s h -l help -d 'shows this help and ends'
 complete -c qemu-img -n __fish_use_subcommand -s V -l version -d 'shows the version and ends'
-complete -c qemu-img -n __fish_use_subcommand -s T -l trace -x -d 'taken for the sake of scripts; there is no tracing'
+complete -c qemu-img -n __fish_use_subcommand -s T -l trace -x -d 'tells of the work while it is done: what happens to files, tables and clusters. \'-T help\' lists the events'
 complete -c qemu-img -n __fish_use_subcommand -l allow-path -r -F -d 'lets images name files in this folder and below it only; may be repeated. Files that the command line names are not asked for'
 complete -c qemu-img -n __fish_use_subcommand -a amend -d 'changes the options that an image was made with'
 complete -c qemu-img -n __fish_use_subcommand -a bench -d 'measures how fast an image is read or written'
@@ -49,6 +49,7 @@ complete -c qemu-img -n '__fish_seen_subcommand_from bench' -s w -l write -d 'wr
 complete -c qemu-img -n '__fish_seen_subcommand_from bench' -s U -l force-share -d 'reads an image that another program may be changing; what is read may not fit together'
 complete -c qemu-img -n '__fish_seen_subcommand_from bench' -l image-opts -d 'takes file names for lists of options of the image and of what it lies in: \'driver=...,file.filename=...\'. It cannot stand beside -f'
 complete -c qemu-img -n '__fish_seen_subcommand_from bench' -l object -x -d 'defines a secret that other options name; may be repeated'
+complete -c qemu-img -n '__fish_seen_subcommand_from bench' -l allow-path -r -F -d 'lets images name files in this folder and below it only; may be repeated. Files that the command line names are not asked for'
 complete -c qemu-img -n '__fish_seen_subcommand_from bench' -s h -l help -d 'shows help and the formats that there are, and ends'
 
 complete -c qemu-img -n '__fish_seen_subcommand_from bitmap' -l merge -x -d 'adds what another bitmap has marked, of this image or of the one that -b names'

@@ -22,7 +22,8 @@ public struct ChainMember: Sendable {
 
   init(
     layer: any ImageLayer, file: any ByteStore, path: String, nodeName: NodeName, formatName: String,
-    node: NodeOptions? = nil, isProbed: Bool = false, cache: CacheMode = .writeback, locked: LockedFiles? = nil
+    node: NodeOptions? = nil, isProbed: Bool = false, cache: CacheMode = .writeback,
+    locked: LockedFiles? = nil
   ) {
     self.node = node
     self.isProbed = isProbed

@@ -49,7 +49,8 @@ public final class FileStore: ByteStore {
   }
 
   /// The same for a file that an image names.
-  static func open(_ place: FilePlace, access: FileAccess, cache: CacheMode) throws(EngineError) -> FileStore {
+  static func open(_ place: FilePlace, access: FileAccess, cache: CacheMode) throws(EngineError) -> FileStore
+  {
     let number = openDescriptor(place, access == .readOnly ? O_RDONLY : O_RDWR, cache)
     return try adopt(number, place, access == .readWrite, cache)
   }

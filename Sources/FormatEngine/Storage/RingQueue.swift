@@ -16,7 +16,8 @@ import Glibc
     // One thread alone uses the rings, and what is done is put into them when it asks: fewer interrupts. Kernels before
     // 6.1 do not know that.
     let flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN
-    if unsafe io_uring_queue_init(entryCount, ring, flags) < 0, unsafe io_uring_queue_init(entryCount, ring, 0) < 0
+    if unsafe io_uring_queue_init(entryCount, ring, flags) < 0,
+      unsafe io_uring_queue_init(entryCount, ring, 0) < 0
     {
       unsafe ring.deallocate()
       throw .unsupported("Unable to use io_uring: failed to init linux io_uring ring")

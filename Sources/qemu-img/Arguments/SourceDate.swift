@@ -9,7 +9,7 @@ enum SourceDate {
   private static let latest: Int64 = 253_402_300_799
 
   /// Read once. Nil where it is not set.
-  private static let text: String? = unsafe getenv(name).map { unsafe String(cString: $0) }
+  private static let text: String? = unsafe getenv(name).map { unsafe String(hostBytes: $0) }
 
   /// Where ids and dates come from.
   static let identities: IdentitySource =

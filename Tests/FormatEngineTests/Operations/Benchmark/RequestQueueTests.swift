@@ -158,7 +158,8 @@ import Testing
       #expect(throws: EngineError.self) { try Benchmark.check(chain, options) }
       var opening = OpenOptions(format: "raw")
       opening.cache = .direct
-      guard let direct = try? ImageOpener.open(path, opening) else { return }  // A file system without O_DIRECT.
+      // A file system without O_DIRECT has nothing more to show.
+      guard let direct = try? ImageOpener.open(path, opening) else { return }
       try Benchmark.check(direct, options)
       for byteCount in [4096, 1000] {
         options.byteCount = byteCount
