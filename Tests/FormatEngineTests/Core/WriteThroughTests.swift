@@ -10,13 +10,13 @@ import Testing
     try row.withFixture { fixture in
       var fixture = fixture
       fixture.cache = .writethrough
-      let chain = try fixture.open(.readWrite)
+      let chain = try fixture.open(.readWrite).unlocked()
       let offset = UInt64(fixture.model.byteCount / 2).aligned(downTo: 512)
       for step in 0..<3 {
         let bytes = [UInt8](repeating: UInt8(1 + step), count: 70_000)
         try chain.writeBytes(bytes, at: offset)
         fixture.cache = .writeback
-        let other = try fixture.open()
+        let other = try fixture.open().unlocked()
         #expect(try other.readBytes(at: offset, count: bytes.count) == bytes, "step \(step)")
       }
       try chain.close()

@@ -152,7 +152,7 @@ struct CreatedCase: Sendable, CustomTestStringConvertible {
           let chain = try fixture.open(.readWrite)
           var writer = DiskWriter(fixture, seed: UInt64(90 + turn), unit: chain.top.clusterSize)
           for _ in 0..<15 { try writer.step(writer.nextStep(), on: chain) }
-          try chain.flush()
+          try chain.close()
           try ConformanceTests.judge(fixture, writer.model, allowingLeaks: false)
         }
         // The snapshot still is what the disk was.

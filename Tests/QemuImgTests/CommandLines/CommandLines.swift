@@ -33,7 +33,8 @@ struct CommandLineGroup: Sendable, CustomStringConvertible {
     lines += ["-Y", "-qY", "--bogus", "--bogus=1", "--help=1"].flatMap {
       ["\($0) \(operands)", "\(operands) \($0)"]
     }
-    for option in verb.options where option.key != "help" {
+    // The judge knows nothing of our own options.
+    for option in verb.options where !["help", OptionRule.allowPath.key].contains(option.key) {
       // Of the long names of options that have a letter, the judge does not know all yet.
       let name = option.letter.map { "-\($0)" } ?? "--\(option.key)"
       if option.value == nil {

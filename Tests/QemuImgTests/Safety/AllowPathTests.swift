@@ -30,6 +30,8 @@ import Testing
     case "convert": !command.contains { $0.hasPrefix("json:") }
     // What it explains it does not open; the files below it checks never.
     case "check": false
+    // A bitmap is the image's own.
+    case "bitmap": image.below.isEmpty
     case "info": !image.below.isEmpty
     default: true
     }

@@ -45,15 +45,21 @@ final class HelperThreads: @unchecked Sendable {
     if isFirst { signal.raise() }
   }
 
-  /// Hands something over. Where there are no threads yet, or none could be started, it is done at once.
+  /// Hands something over.
   func hand(_ tag: Int) {
-    let isTaken = monitor.locked {
-      guard threadCount > 0 else { return false }
+    monitor.locked {
       waiting.insert(tag, at: 0)
       monitor.wakeAll()
-      return true
     }
-    if !isTaken { finish(tag) }
+  }
+
+  /// Carries out what waits, where there are no threads yet, or none could be started. Only for who holds nothing that
+  /// it could wait for.
+  func performWithoutThreads() -> Bool {
+    let tag = monitor.locked { threadCount == 0 ? waiting.popLast() : nil }
+    guard let tag else { return false }
+    finish(tag)
+    return true
   }
 
   /// What was done since the last call.

@@ -160,7 +160,7 @@ import Glibc
     if helperWorkCount > 0 {
       if collect(helpers) { return try queue.submit() }
       if kernelCount == 0 {
-        helpers.signal.wait()
+        if !helpers.performWithoutThreads() { helpers.signal.wait() }
       } else if !isWatching {
         try queue.watch(helpers.signal.descriptor, tag: watchTag)
         isWatching = true

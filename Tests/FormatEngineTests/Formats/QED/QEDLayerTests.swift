@@ -130,15 +130,15 @@ import Testing
         ("a", "raw"), ("some/longer name", "qed"), (String(repeating: "n", count: 1023), "raw"),
         ("b", "qcow2"),
       ] {
-        let chain = try ImageOpener.open(path, alone)
+        let chain = try ImageOpener.open(path, alone).unlocked()
         try Rebaser.setBacking(of: chain, to: BackingReference(name: name, format: format))
-        let again = try ImageOpener.open(path, alone)
+        let again = try ImageOpener.open(path, alone).unlocked()
         #expect(
           again.top.backing == BackingReference(name: name, format: format == "raw" ? "raw" : nil))
         let info = try ReferenceTool.qemuImg("info", path, folder: folder.path).stdoutText
         #expect(info.contains("backing file: \(name)"))
       }
-      let chain = try ImageOpener.open(path, alone)
+      let chain = try ImageOpener.open(path, alone).unlocked()
       #expect(throws: EngineError.self) {
         try Rebaser.setBacking(of: chain, to: BackingReference(name: String(repeating: "n", count: 1024)))
       }

@@ -213,7 +213,7 @@ import Testing
       try ReferenceTool.qemuImg.run(
         ["create", "-q", "-f", "qcow"] + below + [path, "1M"], folder: folder.path
       ).expecting(0)
-      let chain = try ImageOpener.open(path, OpenOptions(format: "qcow", access: .readWrite))
+      let chain = try ImageOpener.open(path, OpenOptions(format: "qcow", access: .readWrite)).unlocked()
       var model = ModelDisk([UInt8](repeating: hasBacking ? 5 : 0, count: 1 << 20))
       for size in [1 << 20, 5 << 20, 700_416, 3 << 20, 512, 4 << 20] {
         try chain.resize(to: UInt64(size))

@@ -25,7 +25,7 @@ struct BitmapImage {
   func open(_ access: FileAccess = .readWrite) throws -> ImageChain {
     var options = OpenOptions(format: "qcow2", access: access)
     options.cache = .unflushed
-    return try ImageOpener.open(path, options)
+    return try ImageOpener.open(path, options).unlocked()
   }
 
   /// What is on disk now, by our own eyes.

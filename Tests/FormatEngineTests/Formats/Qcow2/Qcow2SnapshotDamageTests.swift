@@ -96,7 +96,7 @@ import Testing
       let path = try folder.write(try Qcow2Bytes.judged(options).bytes, to: "image")
       try ReferenceTool.qemuImg("resize", "-q", path, "5M")
       try ReferenceTool.io(["write -q -P 44 4M 100k"], on: path, format: "qcow2")
-      let chain = try ImageOpener.open(path, OpenOptions(format: "qcow2", access: .readWrite))
+      let chain = try ImageOpener.open(path, OpenOptions(format: "qcow2", access: .readWrite)).unlocked()
       let layer = try #require(chain.top as? any SnapshotChanging)
       let small = try #require(try layer.snapshots().first)
       let large = try layer.createSnapshot(named: "large", at: SnapshotDate(seconds: 1, nanoseconds: 0))

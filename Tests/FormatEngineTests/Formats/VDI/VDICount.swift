@@ -20,10 +20,12 @@ enum VDICount {
     let before = try ImageOpener.open(path, OpenOptions(format: "vdi")).readAll()
     var options = OpenOptions(format: "vdi", access: .readWrite)
     options.isForInspection = true
-    let layer = try #require(try ImageOpener.open(path, options).top as? any Repairable)
+    let chain = try ImageOpener.open(path, options)
+    let layer = try #require(chain.top as? any Repairable)
     try expectNotTooLow(bytes, try layer.check(progress: .none), moment)
     let report = try layer.repair(.leaks, progress: .none)
     #expect(report.corruptions == 0 && report.failure == nil, "\(moment)")
+    try chain.close()
     #expect(try ImageOpener.open(path, OpenOptions(format: "vdi")).readAll() == before, "\(moment)")
   }
 }
