@@ -71,7 +71,7 @@ public enum ImageName {
 
   /// `name` as it is when absolute, else below the folder that holds `path`.
   public static func join(_ name: String, toFolderOf path: String) -> String {
-    if name.hasPrefix("/") { return name }
+    if name.utf8.first == UInt8(ascii: "/") { return name }
     guard let slash = path.utf8.lastIndex(of: UInt8(ascii: "/")) else { return name }
     return String(path[...slash]) + name
   }

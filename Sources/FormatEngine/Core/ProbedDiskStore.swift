@@ -11,11 +11,16 @@ final class ProbedDiskStore: ByteStore {
   private let path: String
   /// Held while the head changes, its few bytes being written included: of two writes each may be harmless that are
   /// not so together.
-  private let head = Mutex<Void>(())
+  private let head: Head
 
-  init(_ file: any ByteStore, path: String) {
+  private final class Head: Sendable { let lock = Mutex<Void>(()) }
+
+  convenience init(_ file: any ByteStore, path: String) { self.init(file, path: path, Head()) }
+
+  private init(_ file: any ByteStore, path: String, _ head: Head) {
     self.file = file
     self.path = path
+    self.head = head
   }
 
   func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(EngineError) {
@@ -48,7 +53,7 @@ final class ProbedDiskStore: ByteStore {
   private func changeHead(
     at offset: UInt64, to new: [UInt8], _ change: () throws(EngineError) -> Void
   ) throws(EngineError) {
-    try head.withLock { _ throws(EngineError) in
+    try head.lock.withLock { _ throws(EngineError) in
       let end = offset + UInt64(new.count)
       var bytes = try file.bytes(at: 0, count: Int(min(max(try file.byteCount(), end), Self.headEnd)))
       bytes.replaceSubrange(Int(offset)..<Int(end), with: new)
@@ -62,13 +67,14 @@ final class ProbedDiskStore: ByteStore {
     }
   }
 
-  /// Room that is let go of reads as zeros, as far as it reads as anything.
+  /// Of the head nothing is let go of: it might read as zeros then.
   func forget(at offset: UInt64, count: UInt64) {
-    if offset < Self.headEnd { return }
-    file.forget(at: offset, count: count)
+    let start = max(offset, Self.headEnd)
+    let (end, overflow) = offset.addingReportingOverflow(count)
+    if !overflow && end > start { file.forget(at: start, count: end - start) }
   }
 
-  var guestBytes: any ByteStore { ProbedDiskStore(file.guestBytes, path: path) }
+  var guestBytes: any ByteStore { ProbedDiskStore(file.guestBytes, path: path, head) }
 
   // MARK: As the file has it
 

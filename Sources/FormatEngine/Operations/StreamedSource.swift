@@ -82,6 +82,9 @@ final class StreamedSource: @unchecked Sendable {
     _ = try left()
     if part.upperBound >= disk.virtualSize ?? UInt64.max { try disk.finish() }
     let end = (done ?? 0).aligned(upTo: 512)
-    if fitsTarget, end != target.virtualSize, byteCount == nil { try target.resize(to: end) }
+    // A device is as long as it is.
+    let isDevice =
+      (target.members[0].file as? FileStore)?.kind.isDevice == true && target.top.clusterSize == 0
+    if fitsTarget, !isDevice, end != target.virtualSize, byteCount == nil { try target.resize(to: end) }
   }
 }

@@ -31,11 +31,14 @@ public final class AllowedFolder: Sendable {
 
   /// The place of a path that has no symbolic links, nil where it lies outside of the folder.
   func place(ofRealPath real: String) -> PlaceInFolder? {
-    if real == realPath { return PlaceInFolder(folder: self, components: []) }
-    let prefix = realPath.hasSuffix("/") ? realPath : realPath + "/"
-    guard real.hasPrefix(prefix) else { return nil }
-    return PlaceInFolder(
-      folder: self, components: real.dropFirst(prefix.count).split(separator: "/").map(String.init))
+    // Names are bytes: texts that Swift takes for equal may be two folders.
+    let (path, root) = (Array(real.utf8), Array(realPath.utf8))
+    if path == root { return PlaceInFolder(folder: self, components: []) }
+    let slash = UInt8(ascii: "/")
+    let prefix = root.last == slash ? root : root + [slash]
+    guard path.starts(with: prefix) else { return nil }
+    let names = path.dropFirst(prefix.count).split(separator: slash)
+    return PlaceInFolder(folder: self, components: names.map { String(decoding: $0, as: UTF8.self) })
   }
 
   /// Opens what the steps lead to; -1 and `errno` where that fails.

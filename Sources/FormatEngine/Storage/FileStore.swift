@@ -17,7 +17,13 @@ public final class FileStore: ByteStore {
   private let changeCount = Atomic<UInt64>(0)
   /// Those of them that are on disk: a flush with nothing to do costs nothing. Held while the host flushes, so that
   /// another flush does not return before what both want is on disk.
-  private let syncedCount = Mutex<UInt64>(0)
+  private let synced = Mutex(Synced())
+
+  private struct Synced {
+    var count: UInt64 = 0
+    /// The host tells of lost pages once only: no later flush can make them good.
+    var failure: EngineError?
+  }
 
   private init(_ descriptor: HostDescriptor, status: stat, isWritable: Bool, cache: CacheMode) {
     path = descriptor.path
@@ -285,20 +291,23 @@ public final class FileStore: ByteStore {
   func noteChange() { changeCount.add(1, ordering: .acquiringAndReleasing) }
 
   /// Whether a flush has something to do.
-  var isUnsynced: Bool { syncedCount.withLock { $0 < changeCount.load(ordering: .acquiring) } }
+  var isUnsynced: Bool { synced.withLock { $0.count < changeCount.load(ordering: .acquiring) } }
 
   public func flush() throws(EngineError) {
     guard !cache.skipsFlushes else { return }
     let wanted = changeCount.load(ordering: .acquiring)
-    try syncedCount.withLock { (synced) throws(EngineError) in
+    try synced.withLock { (synced) throws(EngineError) in
+      if let failure = synced.failure { throw failure }
       // What the system changes in a cached page, where a file grows past its end, belongs to no write.
-      guard wanted > synced || direct?.usesCache == true else { return }
+      guard wanted > synced.count || direct?.usesCache == true else { return }
       Trace.emit(.storeFlush, "path \"\(path)\"")
       let covered = changeCount.load(ordering: .acquiring)
       guard retrying({ fdatasync(descriptor.number) }) == 0 else {
-        throw descriptor.failure("Could not flush")
+        let failure = descriptor.failure("Could not flush")
+        synced.failure = failure
+        throw failure
       }
-      synced = covered
+      synced.count = covered
     }
     direct?.dropCached()
   }

@@ -42,7 +42,4 @@ enum CommonArguments {
     }
     return mode
   }
-
-  /// Options of QEMU that this qemu-img does not have yet.
-  static func unsupported(_ option: String) -> VerbFailure { VerbFailure("\(option) is not supported yet") }
 }

@@ -69,6 +69,26 @@ enum CopySource {
     }
   }
 
+  /// What ids of a disk with this content, or a part of it, are made of. Nobody knows beforehand what a pipe holds: two
+  /// disks with one id would be taken for each other, so its ids are random.
+  func identities(of part: Range<UInt64>? = nil, skippingUnreadable: Bool = false) throws(VerbFailure)
+    -> IdentitySource
+  {
+    switch self {
+    case .disks(let disks):
+      return try attempt { () throws(EngineError) in
+        try SourceDate.identities.mixing(
+          contentOf: disks, part: part, skippingUnreadable: skippingUnreadable)
+      }
+    case .stream(_, let name):
+      if SourceDate.identities.isDerived {
+        Console.warning(
+          "what is made of '\(name)' will be another file each time: ids of disks from pipes are random")
+      }
+      return .unique
+    }
+  }
+
   func copy(to target: ImageChain, _ options: ConvertOptions, _ progress: Progress = .none)
     throws(EngineError)
   {
@@ -77,5 +97,14 @@ enum CopySource {
     case .stream(let stream, _):
       try Converter.convert(from: stream, to: target, options, progress: progress)
     }
+  }
+}
+
+extension ImageChain {
+  /// Whether a new image reads as something else than zeros where nothing was written: without tables, its bytes are those
+  /// of the device, or what zeros decrypt to.
+  var hasOldBytes: Bool {
+    let isDevice = (members[0].file as? FileStore)?.kind.isDevice == true
+    return top.clusterSize == 0 && (isDevice || top.cipher != nil)
   }
 }

@@ -45,7 +45,7 @@ enum CommitVerb {
     }
     guard parsed.operands.count == 1 else { throw .usage("Expecting one image file name") }
     options.cache = try CommonArguments.cacheMode(cache, what: "cache")
-    (options.secrets, options.policy) = (image.secrets, image.policy)
+    (options.secrets, options.policy, options.note) = (image.secrets, image.policy, Console.note)
     options.identities = SourceDate.identities
     let name = parsed.operands[0]
     let chain = try image.open(name, options)

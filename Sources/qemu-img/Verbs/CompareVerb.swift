@@ -35,10 +35,10 @@ enum CompareVerb {
       case "progress": showsProgress = true
       case "quiet": isQuiet = true
       case "strict": isStrict = true
-      case "object":
+      case "object", OptionRule.allowPath.key:
         do throws(VerbFailure) { try images.take(option) } catch {
-          // 1 would say that the images differ.
-          throw VerbFailure(error.messages, exitStatus: 2)
+          // 1 would say that the images differ; 0 that help was asked for.
+          throw VerbFailure(error.messages, exitStatus: error.exitStatus == 0 ? 0 : 2)
         }
       default: try images.take(option)
       }

@@ -87,7 +87,7 @@ enum ConvertVerb {
     let format = arguments.targetFormat ?? (arguments.usesTargetOptions ? nil : "raw")
     var opening = OpenOptions(access: .readWrite)
     opening.cache = arguments.cache.target
-    opening.identities = try identities(arguments, format, source.disks)
+    opening.identities = try identities(arguments, format, source)
     if arguments.createsTarget {
       if ImageCreator.isPipe(name) {
         return try createInPipe(arguments, format ?? "raw", source, byteCount, opening.identities)
@@ -100,21 +100,19 @@ enum ConvertVerb {
       throw VerbFailure(
         "Could not open '\(name)': Format '\(target.members[0].formatName)' cannot be written")
     }
-    guard target.virtualSize >= byteCount else { throw VerbFailure("output file is smaller than input file") }
     if arguments.compresses && !(target.top is any CompressedWriting) {
       throw VerbFailure("Compression not supported for this file format")
     }
+    guard target.virtualSize >= byteCount else { throw VerbFailure("output file is smaller than input file") }
     return target
   }
 
   /// Ids of a target that has them are those of what the sources hold, where they are derived at all.
   private static func identities(
-    _ arguments: ConvertArguments, _ format: String?, _ sources: [ImageChain]
+    _ arguments: ConvertArguments, _ format: String?, _ source: CopySource
   ) throws(VerbFailure) -> IdentitySource {
     guard let format, ImageCreator.recordsIdentity(format) else { return SourceDate.identities }
-    return try attempt { () throws(EngineError) in
-      try SourceDate.identities.mixing(contentOf: sources, skippingUnreadable: arguments.salvages)
-    }
+    return try source.identities(skippingUnreadable: arguments.salvages)
   }
 
   /// The format of the new image, and what it is made with.
@@ -204,12 +202,9 @@ enum ConvertVerb {
       let isQuiet = arguments.isQuiet
       options.salvage = { warning in if !isQuiet { Console.warning(warning) } }
     }
-    let isDevice = (target.members[0].file as? FileStore)?.kind.isDevice == true
     let hasBacking = arguments.createsTarget ? target.top.backing != nil : arguments.backing.file != nil
     options.scope = hasBacking ? .above(depth: 1) : .everything
-    // Without tables, new bytes are those of the device, or what zeros decrypt to.
-    let hasOldBytes = target.top.clusterSize == 0 && (isDevice || target.top.cipher != nil)
-    options.targetReadsAsZeros = arguments.createsTarget ? !hasOldBytes : arguments.isTargetZero
+    options.targetReadsAsZeros = arguments.createsTarget ? !target.hasOldBytes : arguments.isTargetZero
     options.fitsTarget = arguments.createsTarget && source.hasUnknownSize
     try attempt { () throws(EngineError) in try source.copy(to: target, options, progress) }
   }

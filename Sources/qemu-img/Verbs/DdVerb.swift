@@ -90,6 +90,7 @@ enum DdVerb {
         var options = ConvertOptions()
         options.part = part
         options.fitsTarget = source.hasUnknownSize
+        options.targetReadsAsZeros = !target.hasOldBytes
         try source.copy(to: target, options, ProgressLine(isShown: false, step: 1).progress())
       }
     }
@@ -114,11 +115,7 @@ enum DdVerb {
     options.set("size", to: .number(source.hasUnknownSize ? min(512, partByteCount) : partByteCount))
     var opening = OpenOptions(access: .readWrite)
     opening.identities = SourceDate.identities
-    if format.recordsIdentity && !source.disks.isEmpty {
-      opening.identities = try attempt(words) { () throws(EngineError) in
-        try SourceDate.identities.mixing(contentOf: source.disks, part: part)
-      }
-    }
+    if format.recordsIdentity { opening.identities = try source.identities(of: part) }
     let identities = opening.identities
     if ImageCreator.isPipe(name) {
       return try attempt(words) { () throws(EngineError) in

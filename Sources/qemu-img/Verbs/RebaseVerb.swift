@@ -113,7 +113,8 @@ enum RebaseVerb {
       let specification = try ReferencePolicy.anywhere.specification(
         of: reference, namedBy: overlay.members[0].path)
       var options = OpenOptions()
-      (options.secrets, options.policy) = (request.image.secrets, request.image.policy)
+      (options.secrets, options.policy, options.note) =
+        (request.image.secrets, request.image.policy, Console.note)
       options.sharing = request.sharing
       options.cache = request.backingCache
       let backing = try ImageOpener.open(specification, options)

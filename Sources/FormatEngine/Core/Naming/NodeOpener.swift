@@ -355,6 +355,7 @@ struct NodeOpener {
       return file
     }
     var use = use
+    use.wasProbed = false
     // What lies in the disk may well have tables.
     use.locks.request = use.locks.request.forFile(holding: .tables, access: use.access)
     let members = try chain(node, use)

@@ -37,7 +37,7 @@ public enum RawFormat: CreatableFormat {
       request.isProbed && request.access == .readWrite
       ? ProbedDiskStore(file, path: request.path) : file
     guard let size = options.number("size") else {
-      // Sectors of 512 bytes, as a guest's disk has; the last one is filled up with zeros.
+      // Behind an odd offset there may be a part of a sector.
       return RawLayer(
         file, written, from: offset, virtualSize: (byteCount - offset).aligned(upTo: 512))
     }
@@ -47,7 +47,7 @@ public enum RawFormat: CreatableFormat {
           + " actual size of the containing file (\(byteCount))")
     }
     guard size.isAligned(to: 512) else { throw .invalid("Specified size is not multiple of 512") }
-    return RawLayer(file, written, from: offset, virtualSize: size)
+    return RawLayer(file, written, from: offset, virtualSize: size, isFixed: true)
   }
 
   public static func create(on file: any ByteStore, _ request: CreateRequest) throws(EngineError) {

@@ -13,9 +13,15 @@ final class RawLayer: WritableLayer {
   private let guestFile: any ByteStore
   /// Where in the file the disk begins.
   private let start: UInt64
+  /// Its size was given: it is a piece of the file, whatever comes behind it.
+  private let isFixed: Bool
 
-  init(_ file: any ByteStore, _ written: any ByteStore, from start: UInt64, virtualSize: UInt64) {
+  init(
+    _ file: any ByteStore, _ written: any ByteStore, from start: UInt64, virtualSize: UInt64,
+    isFixed: Bool = false
+  ) {
     self.file = file
+    self.isFixed = isFixed
     self.written = written
     guestFile = written.guestBytes
     self.start = start
@@ -63,10 +69,15 @@ extension RawLayer: Resizable {
     to virtualSize: UInt64, preallocation: Preallocation, progress: Progress,
     clearing: () throws(EngineError) -> Void
   ) throws(EngineError) {
+    guard !isFixed else { throw .unsupported("Cannot resize fixed-size raw disks") }
+    let (end, overflow) = start.addingReportingOverflow(virtualSize)
+    guard !overflow, end <= maximumFileOffset else {
+      throw EngineError(.tooLarge, "Disk size too large for the chosen offset")
+    }
     let isDevice = (file as? FileStore)?.kind.isDevice ?? false
     let old = try file.byteCount()
-    guard !isDevice || virtualSize == old else { throw .unsupported("Cannot resize device files") }
-    try file.setByteCount(virtualSize, from: old, preallocation)
+    guard !isDevice || end == old else { throw .unsupported("Cannot resize device files") }
+    try file.setByteCount(end, from: old, preallocation)
     size.store(virtualSize.aligned(upTo: 512), ordering: .relaxed)
     try file.flush()
   }

@@ -70,11 +70,27 @@ import Glibc
   }
 
   private func runRequests(_ helpers: HelperThreads) throws(EngineError) {
-    while !sequence.isDone {
-      beginAll(helpers)
-      if kernelCount + helperWorkCount > 0 { try finishSome(helpers) }
+    do throws(EngineError) {
+      while !sequence.isDone {
+        beginAll(helpers)
+        if kernelCount + helperWorkCount > 0 { try finishSome(helpers) }
+      }
+    } catch {
+      giveUp()
+      throw error
     }
     if let failure { throw failure }
+  }
+
+  /// The queue itself failed. Nobody waits for ranges that are never given back; the kernel may still move bytes from and
+  /// to the memory, which therefore stays until the process ends.
+  private func giveUp() {
+    for slot in unsafe slots.indices {
+      guard work.options.kind != .read, let place = unsafe slots[slot].place else { continue }
+      work.chain.endWriteInPlace(
+        place, at: unsafe slots[slot].guestOffset, count: work.options.byteCount)
+    }
+    if kernelCount > 0 { _ = unsafe Unmanaged.passRetained(self) }
   }
 
   // MARK: Beginning
@@ -177,10 +193,11 @@ import Glibc
   /// Whether helpers had done anything.
   private func collect(_ helpers: HelperThreads) -> Bool {
     guard helperWorkCount > 0 else { return false }
+    // Before the look: what is done after it raises the signal once more.
+    helpers.signal.clear()
     let results = helpers.collect()
     if results.isEmpty { return false }
-    helpers.signal.clear()
-    for result in results + helpers.collect() {
+    for result in results {
       helperWorkCount -= 1
       if result.tag == flushTag {
         if let failure = result.failure { fail(failure) }
@@ -199,6 +216,7 @@ import Glibc
     guard let place = request.place else { return }
     let count = work.options.byteCount
     if work.options.kind != .read { work.chain.endWriteInPlace(place, at: request.guestOffset, count: count) }
+    unsafe slots[slot].place = nil
     if result == count { return end(slot, nil) }
     if result >= 0 || result == -Int(EAGAIN) || result == -Int(EINTR) {
       // Not all of it, as at the end of a file: the chain knows what comes then.
