@@ -61,9 +61,9 @@ public struct MountedImage: Sendable {
   }
 
   /// Waits until `condition` holds; false where it does not within the time (in seconds).
-  public static func waits(_ seconds: Double = 10, until condition: () -> Bool) -> Bool {
+  public static func waits(_ seconds: Double = 10, until condition: () throws -> Bool) rethrows -> Bool {
     let end = Deadline.now() + seconds
-    while !condition() {
+    while try !condition() {
       if Deadline.now() > end { return false }
       usleep(2000)
     }

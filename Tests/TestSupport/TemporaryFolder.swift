@@ -10,20 +10,9 @@ public struct TemporaryFolder: Sendable {
     return folder.hasSuffix("/") && folder.count > 1 ? String(folder.dropLast()) : folder
   }()
 
-  /// Removes what test processes left that were killed before they could.
-  private static let staleOnesAreRemoved: Void = {
-    for name in (try? FileManager.default.contentsOfDirectory(atPath: base)) ?? [] {
-      guard name.hasPrefix("imgfs-test-") else { continue }
-      let owner = name.dropFirst("imgfs-test-".count).prefix { $0 != "-" }
-      if Int(owner) != nil && !FileManager.default.fileExists(atPath: "/proc/\(owner)") {
-        try? FileManager.default.removeItem(atPath: "\(base)/\(name)")
-      }
-    }
-  }()
-
   /// Runs `body` with a new, empty folder.
   public static func with<T>(_ body: (TemporaryFolder) throws -> T) throws -> T {
-    _ = staleOnesAreRemoved
+    guard Aftermath.isProvidedFor else { throw TestFailure("Nobody would clean up") }
     let folder = TemporaryFolder(
       path: "\(base)/imgfs-test-\(ProcessInfo.processInfo.processIdentifier)-\(UUID().uuidString.prefix(13))")
     try FileManager.default.createDirectory(atPath: folder.path, withIntermediateDirectories: true)

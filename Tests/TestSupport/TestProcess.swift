@@ -114,7 +114,7 @@ public final class TestProcess {
         kill(-pid, SIGKILL)
       }
       usleep(pause)
-      pause = min(pause * 2, 5000)
+      pause = min(pause * 2, 1000)
     }
     return ProcessResult(
       status: exitStatus, stdout: Self.content(of: output), stderr: Self.content(of: errors),
