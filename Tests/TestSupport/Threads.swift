@@ -20,8 +20,26 @@ public enum Threads {
     return complaints.all.withLock { $0 }
   }
 
+  /// Does two things beside each other, and gives what both gave: ours and the judge's, mostly.
+  public static func both<A: Sendable, B: Sendable>(
+    _ first: () throws -> A, _ second: @escaping @Sendable () throws -> B
+  ) throws -> (A, B) {
+    let other = Outcome<B>()
+    let thread = TestThread { other.result.withLock { $0 = Result { try second() } } }
+    let mine = Result { try first() }
+    thread.join()
+    guard let theirs = other.result.withLock({ $0 }) else {
+      throw TestFailure("The second thing was not done")
+    }
+    return (try mine.get(), try theirs.get())
+  }
+
   /// Lets others run for a while.
   public static func pause(microseconds: Int) { Thread.sleep(forTimeInterval: Double(microseconds) / 1e6) }
+
+  private final class Outcome<T: Sendable>: Sendable {
+    let result = Mutex<Result<T, any Error>?>(nil)
+  }
 
   private final class Complaints: Sendable {
     let all = Mutex<[String]>([])

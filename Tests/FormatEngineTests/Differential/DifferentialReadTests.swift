@@ -80,20 +80,25 @@ import Testing
 
 /// A disk with zeros, text that packs well, and bytes that do not pack.
 enum MixedContent {
+  /// As long as a piece can be. Made once: without optimization it takes its time.
+  private static let text: [UInt8] = {
+    let words = Array("The quick brown fox jumps over the lazy dog. ".utf8)
+    return (0...longest / words.count).reduce(into: []) { text, _ in text += words }
+  }()
+  private static let longest = 512 * 200
+
   static func disk(byteCount: Int, seed: UInt64 = 71) -> ModelDisk {
     var random = SeededRandom(seed: seed)
     var disk = ModelDisk(byteCount: byteCount)
-    let words = Array("The quick brown fox jumps over the lazy dog. ".utf8)
     var position = 0
     while position < byteCount {
-      let count = min(byteCount - position, 512 * (1 + random.below(200)))
+      let count = min(byteCount - position, 512 * (1 + random.below(longest / 512)))
       switch random.below(4) {
       case 0: break
       case 1: disk.write(random.bytes(count), at: position)
       case 2: disk.write(random.fill(count), at: position)
       default:
-        disk.write(
-          Array(repeatElement(words, count: count / words.count + 1).joined().prefix(count)), at: position)
+        disk.write(Array(text.prefix(count)), at: position)
       }
       position += count
     }

@@ -156,8 +156,9 @@ import Testing
   /// What our commands print to a terminal, and their exit status, are the judge's.
   @Test(arguments: situations)
   func saysWhatTheJudgeSays(_ situation: Situation) throws {
-    let ours = try outcomes(situation, of: BuiltProduct.qemuImg.path)
-    let judges = try outcomes(situation, of: ReferenceTool.qemuImg.path)
+    let program = try BuiltProduct.qemuImg.path
+    let (ours, judges) = try Threads.both(
+      { try outcomes(situation, of: program) }, { try outcomes(situation, of: ReferenceTool.qemuImg.path) })
     for ((command, our), judge) in zip(zip(situation.commands, ours), judges) {
       #expect(our.status == judge.status, "\(command): \(our.stderrText)")
       #expect(our.stderrText == judge.stderrText, "\(command)")

@@ -15,14 +15,16 @@ import Testing
     }
   }
 
-  /// Some operands in some order, now and then a wrong one or one twice.
-  private static func operands(_ random: inout SeededRandom) -> [String] {
+  /// Some operands in some order, now and then a wrong one or one twice. Bytes by the piece are for a small disk:
+  /// each block is a read and a write.
+  private static func operands(_ random: inout SeededRandom, isSmall: Bool) -> [String] {
     var words: [String] = []
-    let blockSize = [1, 7, 512, 513, 4096, 65536, 1 << 20, 3_000_000][random.below(8)]
+    let blockSize =
+      isSmall ? [1, 7, 511][random.below(3)] : [512, 513, 4096, 65536, 1 << 20, 3_000_000][random.below(6)]
     if !random.oneIn(4) {
       words.append("bs=" + (random.oneIn(3) ? "\(max(blockSize / 1024, 1))k" : "\(blockSize)"))
     }
-    let most = max(2, 2_500_000 / (random.oneIn(8) ? 512 : blockSize))
+    let most = max(2, (isSmall ? 75_000 : 2_500_000) / (random.oneIn(8) ? 512 : blockSize))
     if random.oneIn(2) { words.append("count=" + number(&random, most)) }
     if random.oneIn(2) { words.append("skip=" + number(&random, most)) }
     if random.oneIn(12) {
@@ -45,21 +47,35 @@ import Testing
     return model.bytes
   }
 
+  /// Runs our command and the judge's beside each other. They only read what they share.
+  private static func both(_ ours: [String], _ judges: [String], in folder: TemporaryFolder) throws
+    -> (ours: ProcessResult, judged: ProcessResult)
+  {
+    let process = try TestProcess([try BuiltProduct.qemuImg.path] + ours, folder: folder.path)
+    let judged = try ReferenceTool.qemuImg.run(judges, folder: folder.path)
+    return (process.wait(), judged)
+  }
+
   @Test func partsAreTheJudges() throws {
     var random = SeededRandom.fromEnvironment(or: 41)
     let seed = "\(random)"
     try TemporaryFolder.with { folder in
-      try folder.write(Self.disk(&random, 2_100_000), to: "raw")
-      try ReferenceTool.qemuImg("convert", "-f", "raw", "-O", "qcow2", "raw", "qcow2", folder: folder.path)
+      for (size, small) in [(2_100_000, ""), (70_000, "small.")] {
+        let (raw, qcow2) = (small + "raw", small + "qcow2")
+        try folder.write(Self.disk(&random, size), to: raw)
+        try ReferenceTool.qemuImg("convert", "-f", "raw", "-O", "qcow2", raw, qcow2, folder: folder.path)
+      }
       for _ in 0..<Effort.rounds(24) {
         let (input, output) = (
           random.oneIn(2) ? "raw" : "qcow2", ["raw", "raw", "qcow2", "vdi"][random.below(4)]
         )
-        var words = ["-f", input, "-O", output, "if=\(input)"] + Self.operands(&random)
+        let isSmall = random.oneIn(4)
+        let name = isSmall ? "small.\(input)" : input
+        var words = ["-f", input, "-O", output, "if=\(name)"] + Self.operands(&random, isSmall: isSmall)
         if random.oneIn(5) { words.insert("-U", at: 0) }
-        if random.oneIn(8) { words.append("if=raw") }
-        let ours = try BuiltProduct.qemuImg.run(["dd"] + words + ["of=ours"], folder: folder.path)
-        let judged = try ReferenceTool.qemuImg.run(["dd"] + words + ["of=judged"], folder: folder.path)
+        if random.oneIn(8) { words.append("if=small.raw") }
+        let (ours, judged) = try Self.both(
+          ["dd"] + words + ["of=ours"], ["dd"] + words + ["of=judged"], in: folder)
         let command = words.joined(separator: " ") + "\n\(seed)"
         #expect(ours.status == judged.status, "\(command)")
         #expect(
@@ -97,8 +113,8 @@ import Testing
         }
         let output = ["raw", "qcow2", "vmdk", "vdi", "qed"][round % 5]
         let words = ["-O", output] + (random.oneIn(3) ? ["-S", "0"] : []) + names
-        let ours = try BuiltProduct.qemuImg.run(["convert"] + words + ["ours"], folder: folder.path)
-        let judged = try ReferenceTool.qemuImg.run(["convert"] + words + ["judged"], folder: folder.path)
+        let (ours, judged) = try Self.both(
+          ["convert"] + words + ["ours"], ["convert"] + words + ["judged"], in: folder)
         let command = words.joined(separator: " ") + "\n\(seed)"
         #expect(ours.status == judged.status, "\(command)")
         #expect(
