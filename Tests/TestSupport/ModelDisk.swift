@@ -88,6 +88,23 @@ extension [UInt8] {
     }
   }
 
+  /// Preferred to the standard library's, which compares element by element.
+  public static func == (a: [UInt8], b: [UInt8]) -> Bool {
+    a.count == b.count && a.equals(b, from: 0, to: 0, count: a.count)
+  }
+}
+
+extension Collection<UInt8> {
   /// Whether all bytes are zeros.
-  public var isZero: Bool { equals([UInt8](repeating: 0, count: count), from: 0, to: 0, count: count) }
+  public var isZero: Bool { holdsOnly(0) }
+
+  /// Whether every byte is this one.
+  public func holdsOnly(_ byte: UInt8) -> Bool {
+    let isEqual = withContiguousStorageIfAvailable { bytes in
+      guard let first = bytes.baseAddress, bytes.count > 0 else { return true }
+      // Each byte is the one before it.
+      return unsafe first.pointee == byte && memcmp(first, first + 1, bytes.count - 1) == 0
+    }
+    return isEqual ?? allSatisfy { $0 == byte }
+  }
 }

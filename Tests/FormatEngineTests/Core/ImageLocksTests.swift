@@ -111,7 +111,7 @@ import Testing
       // It is only read again, by the chain.
       expectLocked { try ImageOpener.open(top) }
       let again = try ImageOpener.open(base, OpenOptions(format: format))
-      #expect(try again.readAll().prefix(65536).allSatisfy { $0 == 7 })
+      #expect(try again.readAll().prefix(65536).holdsOnly(7))
       #expect(again.virtualSize == UInt64(size))
       try chain.close()
     }

@@ -84,9 +84,9 @@ import Testing
       let base = try ImageOpener.reopenForWriting(chain, from: 2, options)
       try Committer.commit(chain, at: 2, into: base)
       let content = try ReferenceTool.content(of: folder.file("base"), format: "qcow2", in: folder)
-      #expect(content[..<100_352].allSatisfy { $0 == 9 })
-      #expect(content[100_352..<300_032].allSatisfy { $0 == 0 })
-      #expect(content[300_032..<390 * 1024].allSatisfy { $0 == 9 })
+      #expect(content[..<100_352].holdsOnly(9))
+      #expect(content[100_352..<300_032].holdsOnly(0))
+      #expect(content[300_032..<390 * 1024].holdsOnly(9))
     }
   }
 
@@ -106,7 +106,7 @@ import Testing
       let base = try ImageOpener.reopenForWriting(chain, from: 1, options)
       try Committer.commit(chain, at: 1, into: base)
       #expect(try ReferenceTool.content(of: folder.file("base"), format: "qcow2", in: folder) == before)
-      #expect(before[100_352...].allSatisfy { $0 == 0 })
+      #expect(before[100_352...].holdsOnly(0))
     }
   }
 

@@ -150,7 +150,7 @@ import Testing
     try chain.flush()
     let after = try image.open().readBytes(at: size, count: 300_032)
     #expect(after.isZero)
-    #expect(try image.open().readBytes(at: 900_000, count: 100_000).allSatisfy { $0 == 5 })
+    #expect(try image.open().readBytes(at: 900_000, count: 100_000).holdsOnly(5))
   }
 
   /// A snapshot is read with the key of its image.
@@ -173,8 +173,8 @@ import Testing
         let keeping = try #require(after.top as? any SnapshotKeeping)
         let record = try #require(try keeping.snapshots().first)
         let snapshot = after.replacing(layerAt: 0, with: try keeping.openSnapshot(record))
-        #expect(try after.readBytes(at: 0, count: 100_000).allSatisfy { $0 == 2 })
-        #expect(try snapshot.readBytes(at: 0, count: 100_000).allSatisfy { $0 == 1 })
+        #expect(try after.readBytes(at: 0, count: 100_000).holdsOnly(2))
+        #expect(try snapshot.readBytes(at: 0, count: 100_000).holdsOnly(1))
       }
     }
   }

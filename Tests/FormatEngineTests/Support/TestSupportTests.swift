@@ -38,7 +38,7 @@ import Testing
     var random = SeededRandom(seed: 1)
     var seen: Set<[UInt8]> = []
     store.forEachCrashState(cuts: [3], random: &random, randomCount: 400) { state in
-      #expect(state.bytes[..<4096].allSatisfy { $0 == 1 })
+      #expect(state.bytes[..<4096].holdsOnly(1))
       #expect(state.bytes[4096...].allSatisfy { $0 == 0 || $0 == 2 })
       seen.insert(state.bytes)
     }

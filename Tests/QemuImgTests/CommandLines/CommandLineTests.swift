@@ -51,7 +51,7 @@ import Testing
       _ = try TestProcess.run(
         ["/bin/sh", "-c", "\(BuiltProduct.qemuImg.path) create -f raw new 1M <&- >&- 2>&-"],
         folder: folder.path)
-      #expect(try Files.read(folder.file("new")).allSatisfy { $0 == 0 })
+      #expect(try Files.read(folder.file("new")).holdsOnly(0))
     }
   }
 

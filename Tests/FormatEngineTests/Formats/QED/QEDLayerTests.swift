@@ -68,7 +68,7 @@ import Testing
       #expect(try chain.members[0].file.byteCount() == size + 4 * 65536)
       let content = try ReferenceTool.content(of: path, format: "qed", in: folder)
       #expect(
-        Array(content.prefix(512 * 1024)).isZero && content.dropFirst(512 * 1024).allSatisfy { $0 == 5 })
+        Array(content.prefix(512 * 1024)).isZero && content.dropFirst(512 * 1024).holdsOnly(5))
     }
   }
 
@@ -165,7 +165,7 @@ import Testing
       try chain.close()
       let content = try ReferenceTool.content(of: path, format: "qed", in: folder)
       #expect(content.count == 900 * 1024)
-      #expect(content.prefix(100 * 1024).allSatisfy { $0 == 5 })
+      #expect(content.prefix(100 * 1024).holdsOnly(5))
       #expect(Array(content.dropFirst(100 * 1024)).isZero)
       #expect(throws: EngineError.self) { try chain.resize(to: 1024) }
       #expect(throws: EngineError.self) { try chain.resize(to: 1 << 47) }
@@ -207,7 +207,7 @@ import Testing
       try chain.writeZeros(at: 512 * 1024, count: 65536)
       try Committer.empty(chain)
       #expect(try Files.read(path).count == size)
-      #expect(try ReferenceTool.content(of: path, format: "qed", in: folder).allSatisfy { $0 == 5 })
+      #expect(try ReferenceTool.content(of: path, format: "qed", in: folder).holdsOnly(5))
       let verdict = try ReferenceTool.check(path, format: "qed")
       #expect(verdict.corruptions == 0 && verdict.leaks == 0)
     }

@@ -86,7 +86,7 @@ import Testing
     try chain.writeBytes([UInt8](repeating: 9, count: 8192), at: 500 * 1024)
     try chain.close()
     #expect(Array(store.snapshot[place..<place + 8]) == entries)
-    #expect(try chain.readBytes(at: 65536, count: 4096).allSatisfy { $0 == 3 })
+    #expect(try chain.readBytes(at: 65536, count: 4096).holdsOnly(3))
   }
 
   /// As in QEMU, a sector that is not whole is left out.
@@ -184,7 +184,7 @@ import Testing
       var options = OpenOptions(format: "qcow", access: .readWrite)
       options.use(passphrase: passphrase)
       let chain = try ImageOpener.open(path, options)
-      #expect(try chain.readBytes(at: 100 << 10, count: 50 << 10).allSatisfy { $0 == 7 })
+      #expect(try chain.readBytes(at: 100 << 10, count: 50 << 10).holdsOnly(7))
       try chain.writeBytes([1, 2, 3], at: (120 << 10) + 5)
       try chain.writeZeros(at: 104 << 10, count: 8 << 10)
       try chain.writeZeros(at: (140 << 10) + 100, count: 100)
@@ -273,8 +273,8 @@ import Testing
       try chain.writeBytes([UInt8](repeating: 1, count: 300_000), at: 1000)
       try Committer.empty(chain)
       #expect(try Files.read(path).count < 1024)
-      #expect(try chain.readAll().allSatisfy { $0 == 5 })
-      #expect(try ReferenceTool.content(of: path, format: "qcow", in: folder).allSatisfy { $0 == 5 })
+      #expect(try chain.readAll().holdsOnly(5))
+      #expect(try ReferenceTool.content(of: path, format: "qcow", in: folder).holdsOnly(5))
     }
   }
 }

@@ -194,7 +194,7 @@ import Testing
       try image.expectSound("none")
       #expect(try image.records() == [])
       let header = try Files.read(image.path)[88..<96]
-      #expect(header.allSatisfy { $0 == 0 })
+      #expect(header.holdsOnly(0))
     }
   }
 

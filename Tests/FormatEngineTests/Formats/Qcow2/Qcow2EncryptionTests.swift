@@ -65,7 +65,7 @@ import Testing
     let writing = try image.open(.readWrite)
     try writing.writeBytes([UInt8](repeating: 9, count: 4096), at: 100)
     try writing.flush()
-    #expect(try image.open().readBytes(at: 100, count: 4096).allSatisfy { $0 == 9 })
+    #expect(try image.open().readBytes(at: 100, count: 4096).holdsOnly(9))
     #expect(image.failure(passphrase: "wrong") != nil)
   }
 

@@ -119,9 +119,9 @@ import Testing
       let chain = try image.open()
       // QEMU takes the first cluster of it; so it may be read, or be an error, but never more than a cluster.
       if let cluster = try? chain.readBytes(at: 0, count: 4096) {
-        #expect(cluster.allSatisfy { $0 == 7 })
+        #expect(cluster.holdsOnly(7))
       }
-      #expect(try chain.readBytes(at: 4096, count: 4096).allSatisfy { $0 == 12 })
+      #expect(try chain.readBytes(at: 4096, count: 4096).holdsOnly(12))
     }
   }
 
@@ -209,7 +209,7 @@ import Testing
       cluster == 0 || Array(store.snapshot[place..<place + 4096]) == Array(image.bytes[place..<place + 4096]))
     for (guest, byte) in [(0, 10), (1, 11), (2, 12), (5, 15)] as [(UInt64, UInt8)] {
       let read = try Qcow2Bytes(bytes: store.snapshot).open().readBytes(at: guest * 4096, count: 4096)
-      #expect(read.allSatisfy { $0 == byte }, "\(table), cluster \(guest)")
+      #expect(read.holdsOnly(byte), "\(table), cluster \(guest)")
     }
   }
 
@@ -229,8 +229,8 @@ import Testing
       }
       #expect(store.snapshot.count < image.bytes.count + 64 * 4096, "it grew")
       let chain = try Qcow2Bytes(bytes: store.snapshot).open()
-      #expect(try chain.readBytes(at: 0, count: 4096).allSatisfy { $0 == 10 })
-      #expect(try chain.readBytes(at: 2 * 4096, count: 4096).allSatisfy { $0 == 12 })
+      #expect(try chain.readBytes(at: 0, count: 4096).holdsOnly(10))
+      #expect(try chain.readBytes(at: 2 * 4096, count: 4096).holdsOnly(12))
     }
   }
 
@@ -241,8 +241,8 @@ import Testing
     let chain = try ImageChain.over(store, format: Qcow2Format.self, access: .readWrite)
     try chain.writeBytes([1, 2, 3], at: 6 * 4096 + 100)
     try chain.flush()
-    #expect(try chain.readBytes(at: 7 * 4096, count: 4096).allSatisfy { $0 == 17 })
-    #expect(try chain.readBytes(at: 6 * 4096, count: 100).allSatisfy { $0 == 16 })
+    #expect(try chain.readBytes(at: 7 * 4096, count: 4096).holdsOnly(17))
+    #expect(try chain.readBytes(at: 6 * 4096, count: 100).holdsOnly(16))
     try chain.discard(at: 7 * 4096, count: 4096)
     try chain.close()
     let report = try Self.check(store)

@@ -337,8 +337,8 @@ private struct ReadableContent {
     let after = try Self.check(store)
     #expect(after.corruptions + after.leaks == 0, "\(after.findings)")
     let chain = try Qcow2Bytes(bytes: store.snapshot).open()
-    #expect(try chain.readBytes(at: 4096, count: 4096).allSatisfy { $0 == 11 })
-    #expect(try chain.readBytes(at: 9 * 4096, count: 4096).allSatisfy { $0 == 0xee })
+    #expect(try chain.readBytes(at: 4096, count: 4096).holdsOnly(11))
+    #expect(try chain.readBytes(at: 9 * 4096, count: 4096).holdsOnly(0xee))
   }
 
   @Test func dirtyImageThatCannotBeMendedIsNotWrittenTo() throws {

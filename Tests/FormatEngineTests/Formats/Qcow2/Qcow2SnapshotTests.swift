@@ -16,9 +16,9 @@ import Testing
     #expect(record.name == "before" && record.id == "1" && record.virtualSize == 1 << 20)
     #expect(record.dateSeconds > 1_500_000_000)
     let snapshot = chain.replacing(layerAt: 0, with: try layer.openSnapshot(record))
-    #expect(try snapshot.readBytes(at: 0, count: 65536).allSatisfy { $0 == 10 })
-    #expect(try chain.readBytes(at: 0, count: 65536).allSatisfy { $0 == 20 })
-    #expect(try snapshot.readBytes(at: 65536, count: 65536).allSatisfy { $0 == 11 })
+    #expect(try snapshot.readBytes(at: 0, count: 65536).holdsOnly(10))
+    #expect(try chain.readBytes(at: 0, count: 65536).holdsOnly(20))
+    #expect(try snapshot.readBytes(at: 65536, count: 65536).holdsOnly(11))
     #expect(throws: EngineError.self) { try snapshot.writeBytes([1], at: 0) }
   }
 
@@ -83,7 +83,7 @@ import Testing
       let record = try #require(try layer.snapshots().first)
       guard let opened = try? layer.openSnapshot(record) else { return }
       let snapshot = chain.replacing(layerAt: 0, with: opened)
-      #expect(try snapshot.readBytes(at: 0, count: 512).allSatisfy { $0 == 10 })
+      #expect(try snapshot.readBytes(at: 0, count: 512).holdsOnly(10))
       _ = try snapshot.extent(at: 1 << 40, limit: snapshot.virtualSize - 1 << 40)
     }
   }

@@ -23,8 +23,8 @@ import Testing
   func impossibleEntryLosesItsRangeOnly(_ index: Int) throws {
     let (name, entry) = Self.impossible[index]
     let chain = try image(entry).open()
-    #expect(try chain.readBytes(at: 0, count: 65536).allSatisfy { $0 == 10 }, "\(name)")
-    #expect(try chain.readBytes(at: 2 * Self.cluster, count: 65536).allSatisfy { $0 == 12 }, "\(name)")
+    #expect(try chain.readBytes(at: 0, count: 65536).holdsOnly(10), "\(name)")
+    #expect(try chain.readBytes(at: 2 * Self.cluster, count: 65536).holdsOnly(12), "\(name)")
     for (offset, count) in [
       (Self.cluster, 65536), (Self.cluster + 5, 1), (Self.cluster - 1, 2), (0, 200_000),
     ] {
@@ -48,8 +48,8 @@ import Testing
       let chain = try ImageChain.over(store, format: Qcow2Format.self, access: .readWrite)
       try? chain.writeBytes([1, 2, 3], at: Self.cluster + 7)
       try? chain.flush()
-      #expect(try chain.readBytes(at: 0, count: 65536).allSatisfy { $0 == 10 }, "\(name)")
-      #expect(try chain.readBytes(at: 2 * Self.cluster, count: 65536).allSatisfy { $0 == 12 }, "\(name)")
+      #expect(try chain.readBytes(at: 0, count: 65536).holdsOnly(10), "\(name)")
+      #expect(try chain.readBytes(at: 2 * Self.cluster, count: 65536).holdsOnly(12), "\(name)")
       #expect(try store.byteCount() < 4 << 20, "\(name): the file has grown")
     }
   }
@@ -100,10 +100,10 @@ import Testing
         let packed = Int(entry & ((1 << 54) - 1))
         for index in 0..<12 { image.bytes[packed + index] = 0xff }
         let chain = try image.open()
-        #expect(try chain.readBytes(at: 0, count: 65536).allSatisfy { $0 == 10 })
+        #expect(try chain.readBytes(at: 0, count: 65536).holdsOnly(10))
         #expect(throws: EngineError.self) { try chain.readBytes(at: 65536, count: 65536) }
         #expect(throws: EngineError.self) { try chain.readBytes(at: 65536 + 9, count: 1) }
-        #expect(try chain.readBytes(at: 131072, count: 65536).allSatisfy { $0 == 12 })
+        #expect(try chain.readBytes(at: 131072, count: 65536).holdsOnly(12))
       }
     }
   }

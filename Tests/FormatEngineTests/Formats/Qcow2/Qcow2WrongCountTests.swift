@@ -39,19 +39,19 @@ import Testing
     }
     #expect(table == .header || written.count < 3, "the uncounted cluster was handed out")
     let chain = try Qcow2Bytes(bytes: store.snapshot).open()
-    #expect(try chain.readBytes(at: 0, count: 65536).allSatisfy { $0 == 20 })
+    #expect(try chain.readBytes(at: 0, count: 65536).holdsOnly(20))
     for (guest, byte) in [(1, 11), (2, 12), (5, 15)] as [(UInt64, UInt8)] {
       #expect(
-        try chain.readBytes(at: guest << 16, count: 65536).allSatisfy { $0 == byte }, "cluster \(guest)")
+        try chain.readBytes(at: guest << 16, count: 65536).holdsOnly(byte), "cluster \(guest)")
     }
     for guest in written {
       #expect(
-        try chain.readBytes(at: guest << 16, count: 65536).allSatisfy { $0 == 0xee }, "cluster \(guest)")
+        try chain.readBytes(at: guest << 16, count: 65536).holdsOnly(0xee), "cluster \(guest)")
     }
     let keeping = try #require(chain.top as? any SnapshotKeeping)
     let record = try #require(try keeping.snapshots().first)
     let snapshot = chain.replacing(layerAt: 0, with: try keeping.openSnapshot(record))
-    #expect(try snapshot.readBytes(at: 0, count: 65536).allSatisfy { $0 == 10 })
+    #expect(try snapshot.readBytes(at: 0, count: 65536).holdsOnly(10))
   }
 
   @Test func fullOneBitCountIsNotPassed() throws {
@@ -65,7 +65,7 @@ import Testing
       try? chain.writeBytes([UInt8](repeating: 0xee, count: 65536), at: 9 << 16)
       try? chain.flush()
     }
-    #expect(try chain.readBytes(at: 65536, count: 65536).allSatisfy { $0 == 11 })
+    #expect(try chain.readBytes(at: 65536, count: 65536).holdsOnly(11))
   }
 
   @Test(arguments: [0x200, 1 << 40, 0x00ff_ffff_ffff_0000] as [UInt64])
@@ -74,10 +74,10 @@ import Testing
     image.put(entry, at: offset(of: .refcountTable, in: image), width: 8)
     let store = MemoryStore(image.bytes)
     let chain = try ImageChain.over(store, format: Qcow2Format.self, access: .readWrite)
-    #expect(try chain.readBytes(at: 65536, count: 65536).allSatisfy { $0 == 11 })
+    #expect(try chain.readBytes(at: 65536, count: 65536).holdsOnly(11))
     try? chain.writeBytes([1], at: 9 << 16)
     try? chain.flush()
     #expect(try store.byteCount() < 8 << 20)
-    #expect(try chain.readBytes(at: 65536, count: 65536).allSatisfy { $0 == 11 })
+    #expect(try chain.readBytes(at: 65536, count: 65536).holdsOnly(11))
   }
 }

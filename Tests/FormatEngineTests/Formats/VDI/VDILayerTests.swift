@@ -27,16 +27,16 @@ import Testing
     try chain.close()
     #expect(ModelDisk.firstDifference(try VDIBytes(store.snapshot).open().readAll(), model) == nil)
     let place = 1024 + 1 * (blockSize + extra)
-    #expect(store.snapshot[place..<place + extra].allSatisfy { $0 == 0xee })
+    #expect(store.snapshot[place..<place + extra].holdsOnly(0xee))
   }
 
   @Test func damagedEntryFailsItsOwnBlockOnly() throws {
     for bad: UInt32 in [2, 99, 0x7fff_ffff, 0xffff_fffd] {
       let chain = try VDIBytes(entries: [0, bad, 1, VDIBytes.free], rooms: 2).open()
-      #expect(try chain.readBytes(at: 0, count: 4096).allSatisfy { $0 == 1 })
+      #expect(try chain.readBytes(at: 0, count: 4096).holdsOnly(1))
       let error = #expect(throws: EngineError.self) { try chain.readBytes(at: 4096, count: 1) }
       #expect(error?.code == .corrupt)
-      #expect(try chain.readBytes(at: 8192, count: 8192).prefix(4096).allSatisfy { $0 == 2 })
+      #expect(try chain.readBytes(at: 8192, count: 8192).prefix(4096).holdsOnly(2))
     }
   }
 

@@ -26,7 +26,7 @@ import Testing
     #expect(content.count == 300 * 4096 + 512)
     #expect(ModelDisk.firstDifference(Array(content.prefix(before.count)), before) == nil)
     #expect(content[299 * 4096] == 9)
-    #expect(content[before.count..<299 * 4096].allSatisfy { $0 == 0 })
+    #expect(content[before.count..<299 * 4096].holdsOnly(0))
     let report = try #require(after.top as? any Checkable).check(progress: .none)
     #expect(report.findings.isEmpty, "\(report.findings)")
     if type == 2 { #expect(VDIBytes(store.snapshot).field(388) == 301) }
@@ -48,7 +48,7 @@ import Testing
     #expect(store.snapshot.count == 1024 + 2 * 4096)
     try chain.resize(to: 4 * 4096)
     let content = try chain.readAll()
-    #expect(content[4096..<4608].allSatisfy { $0 == 2 } && content[4608...].allSatisfy { $0 == 0 })
+    #expect(content[4096..<4608].holdsOnly(2) && content[4608...].holdsOnly(0))
     try chain.close()
     #expect(try VDIBytes(store.snapshot).open().readAll() == content)
   }
@@ -64,8 +64,8 @@ import Testing
       try chain.resize(to: 3 * 4096)
       try chain.close()
       let content = try ImageOpener.open(path).readAll()
-      #expect(content[..<4096].allSatisfy { $0 == 1 } && content[4096..<4608].allSatisfy { $0 == 2 })
-      #expect(content[4608...].allSatisfy { $0 == 0 })
+      #expect(content[..<4096].holdsOnly(1) && content[4096..<4608].holdsOnly(2))
+      #expect(content[4608...].holdsOnly(0))
     }
   }
 

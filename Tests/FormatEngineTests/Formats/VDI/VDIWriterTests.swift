@@ -91,8 +91,8 @@ import Testing
     #expect(after.entries == [0, 1])
     let content = try after.open().readAll()
     #expect(
-      content[..<4196].dropFirst(4096).allSatisfy { $0 == 2 } && content[..<4096].allSatisfy { $0 == 0 })
-    #expect(content[4196..<4396].allSatisfy { $0 == 0 } && content[4396...].allSatisfy { $0 == 2 })
+      content[..<4196].dropFirst(4096).holdsOnly(2) && content[..<4096].holdsOnly(0))
+    #expect(content[4196..<4396].holdsOnly(0) && content[4396...].holdsOnly(2))
   }
 
   @Test func staticImageKeepsAllItsRoom() throws {
@@ -104,7 +104,7 @@ import Testing
     #expect(after.entries == [0, 1, 2])
     let content = try after.open().readAll()
     #expect(
-      content[8192] == 3 && content[..<8192].allSatisfy { $0 == 0 } && content[8193...].allSatisfy { $0 == 0 }
+      content[8192] == 3 && content[..<8192].holdsOnly(0) && content[8193...].holdsOnly(0)
     )
   }
 
@@ -135,7 +135,7 @@ import Testing
       #expect(
         content[2 * 4096..<6 * 4096].elementsEqual((3...6).flatMap { [UInt8](repeating: $0, count: 4096) }))
       if state.cut >= flushed {
-        #expect(content[..<8192].allSatisfy { $0 == 0 } && content[(7 * 4096)...].allSatisfy { $0 == 0x50 })
+        #expect(content[..<8192].holdsOnly(0) && content[(7 * 4096)...].holdsOnly(0x50))
       }
       let report = try #require(now.top as? any Checkable).check(progress: .none)
       try VDICount.expectNotTooLow(state.bytes, report, "\(state.cut): \(state.story)")

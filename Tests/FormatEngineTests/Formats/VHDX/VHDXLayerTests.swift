@@ -31,10 +31,10 @@ private let mebibyte = 1 << 20
       image.setEntry(1, state, mebibyte: place)
       image.setEntry(2, 6, mebibyte: 5)
       let chain = try image.open()
-      #expect(try chain.readBytes(at: 0, count: mebibyte).allSatisfy { $0 == 7 })
+      #expect(try chain.readBytes(at: 0, count: mebibyte).holdsOnly(7))
       let error = #expect(throws: EngineError.self) { try chain.readBytes(at: UInt64(mebibyte), count: 1) }
       #expect(error?.code == .corrupt, "\(state) \(place)")
-      #expect(try chain.readBytes(at: UInt64(2 * mebibyte), count: mebibyte).allSatisfy { $0 == 7 })
+      #expect(try chain.readBytes(at: UInt64(2 * mebibyte), count: mebibyte).holdsOnly(7))
     }
   }
 
@@ -127,7 +127,7 @@ private let mebibyte = 1 << 20
     }
     try chain.close()
     #expect(VHDXBytes(store.snapshot).entry(0).state == .fullyPresent)
-    #expect(try chain.readAll().allSatisfy { $0 == 9 })
+    #expect(try chain.readAll().holdsOnly(9))
   }
 
   /// What a guest lets go of, and what it makes zeros, has the state that the specification has for it.
@@ -147,7 +147,7 @@ private let mebibyte = 1 << 20
     #expect(now.bytes.count == image.bytes.count)
     #expect(now.entry(0).state == .fullyPresent && now.entry(1) == VHDXEntry(.unmapped))
     #expect(try chain.readBytes(at: 0, count: mebibyte).filter { $0 != 0 } == [5])
-    #expect(try chain.readBytes(at: UInt64(2 * mebibyte), count: mebibyte).allSatisfy { $0 == 7 })
+    #expect(try chain.readBytes(at: UInt64(2 * mebibyte), count: mebibyte).holdsOnly(7))
   }
 
   @Test func fixedImageKeepsItsRoom() throws {
@@ -160,7 +160,7 @@ private let mebibyte = 1 << 20
     try chain.close()
     let now = VHDXBytes(store.snapshot)
     for index in 0..<3 { #expect(now.entry(index) == image.entry(index)) }
-    #expect(try chain.readBytes(at: 0, count: mebibyte).allSatisfy { $0 == 0 })
+    #expect(try chain.readBytes(at: 0, count: mebibyte).holdsOnly(0))
   }
 
   /// QEMU wants room for more entries than a disk without any block has.

@@ -62,7 +62,7 @@ private let mebibyte = 1 << 20
       let (_, child) = try Self.make(folder, names: names)
       let chain = try ImageOpener.open(child)
       #expect(chain.members.count == 2)
-      #expect(try chain.readAll().allSatisfy { $0 == 1 })
+      #expect(try chain.readAll().holdsOnly(1))
     }
   }
 
@@ -75,7 +75,7 @@ private let mebibyte = 1 << 20
         options: OptionValues(VHDXFormat.createOptions),
         references: ReferenceOpener())
       try VHDXFormat.create(on: try FileStore.create(request.path, cache: .unflushed), request)
-      #expect(try ImageOpener.open(request.path).readAll().allSatisfy { $0 == 1 })
+      #expect(try ImageOpener.open(request.path).readAll().holdsOnly(1))
       request.backing = BackingReference(name: parent, format: "raw")
       #expect(throws: EngineError.self) { try VHDXFormat.create(on: MemoryStore(), request) }
       request.backing = BackingReference(name: "gone.vhdx", format: "vhdx")
@@ -92,10 +92,10 @@ private let mebibyte = 1 << 20
       #expect(error?.message.contains("backing.file.filename") == true)
       var options = OpenOptions()
       options.layerOptions = ["backing.file.filename": parent]
-      #expect(try ImageOpener.open(child, options).readAll().allSatisfy { $0 == 1 })
+      #expect(try ImageOpener.open(child, options).readAll().holdsOnly(1))
       options.layerOptions = [:]
       options.backing = .ignore
-      #expect(try ImageOpener.open(child, options).readAll().allSatisfy { $0 == 0 })
+      #expect(try ImageOpener.open(child, options).readAll().holdsOnly(0))
     }
   }
 
@@ -103,7 +103,7 @@ private let mebibyte = 1 << 20
   @Test func changedOrForeignParentIsRefused() throws {
     try TemporaryFolder.with { folder in
       let (parent, child) = try Self.make(folder)
-      #expect(try ImageOpener.open(child).readAll().allSatisfy { $0 == 1 })
+      #expect(try ImageOpener.open(child).readAll().holdsOnly(1))
       let chain = try VHDXLayerTests.open(parent, .readWrite)
       try chain.writeBytes([2], at: 0)
       try chain.close()
@@ -126,7 +126,7 @@ private let mebibyte = 1 << 20
       ])
       try VHDXBytes.new(2 * mebibyte, mebibyte, 512, false, locator)
         .write(to: try FileStore.create(folder.file("d.vhdx"), cache: .unflushed))
-      #expect(try ImageOpener.open(folder.file("d.vhdx")).readAll().allSatisfy { $0 == 1 })
+      #expect(try ImageOpener.open(folder.file("d.vhdx")).readAll().holdsOnly(1))
     }
   }
 

@@ -34,7 +34,7 @@ private let mebibyte = 1 << 20
           "\(size)")
         let last = UInt64(size) - 512
         try chain.writeBytes([UInt8](repeating: 4, count: 512), at: last)
-        #expect(try chain.readBytes(at: last, count: 512).allSatisfy { $0 == 4 })
+        #expect(try chain.readBytes(at: last, count: 512).holdsOnly(4))
         try chain.writeZeros(at: last, count: 512)
         if size <= model.byteCount { model.writeZeros(at: size - 512, count: 512) }
       }
@@ -146,7 +146,7 @@ private let mebibyte = 1 << 20
       #expect(writer.virtualSize == reader.virtualSize)
       seen.insert(writer.virtualSize)
       if writer.virtualSize > UInt64(size) {
-        #expect(try writer.readBytes(at: UInt64(size), count: mebibyte).allSatisfy { $0 == 0 }, "\(moment)")
+        #expect(try writer.readBytes(at: UInt64(size), count: mebibyte).holdsOnly(0), "\(moment)")
       }
       // A BAT of two MiB takes its time.
       guard newSize < 1 << 30 || state.cut % 8 == 0 else { return }

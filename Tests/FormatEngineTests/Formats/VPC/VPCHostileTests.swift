@@ -166,7 +166,7 @@ struct VPCHostileTests {
     try chain.writeBytes([UInt8](repeating: 5, count: 4096), at: UInt64(second) * 4096)
     try chain.flush()
     #expect(try chain.readBytes(at: UInt64(first) * 4096, count: 4096) == content)
-    #expect(try chain.readBytes(at: UInt64(second) * 4096, count: 4096).allSatisfy { $0 == 5 })
+    #expect(try chain.readBytes(at: UInt64(second) * 4096, count: 4096).holdsOnly(5))
   }
 
   /// New blocks never come to lie over blocks that the file no longer has.
