@@ -33,7 +33,6 @@ import Glibc
         default: throw option.failure
         }
       }
-      try SourceDate.check()
       guard let name = parsed.operands.first else { throw .usage("Not enough arguments") }
       guard let verb = VerbTable.verb(named: name) else { throw .usage("Command not found: \(name)") }
       try trace.start()

@@ -9,7 +9,7 @@ public struct ChainMember: Sendable {
   /// As `-f` takes it.
   public let formatName: String
   /// Nobody said what format it has: its first bytes did.
-  let isProbed: Bool
+  public let isProbed: Bool
   /// What it was opened by; nil for layers that stand for another, such as a snapshot.
   let node: NodeOptions?
   let cache: CacheMode
