@@ -35,6 +35,8 @@ public struct LayerRequest: Sendable {
   public var options: [String: String] = [:]
   /// Files that take the place of those that the image names, by their roles (`ImageFormat.fileRoles`).
   public var files: [String: NamedStore] = [:]
+  /// How those are locked, where the command line says more of them.
+  var fileLocks: [String: ImageLocks] = [:]
   /// Passphrases that the options name.
   public var secrets = SecretStore()
 
@@ -51,7 +53,7 @@ extension LayerRequest {
   func given(_ role: String, holding content: FileContent) throws(EngineError) -> NamedStore? {
     guard let given = files[role] else { return nil }
     if let file = given.store.hostFile {
-      try references.locks.lock(file, holding: content, access: access)
+      try (fileLocks[role] ?? references.locks).lock(file, holding: content, access: access)
     }
     return given
   }
@@ -128,6 +130,8 @@ public protocol CreatableFormat: ImageFormat {
   static func makesKeys(_ options: OptionValues) -> Bool
   /// Guest bytes that nobody has written are what the device holds, where an image is made on one.
   static var keepsOldBytes: Bool { get }
+  /// Refuses a format that is given for the file below, before anything is made. `isKnown`: there is such a format.
+  static func checkBackingFormat(_ name: String, isKnown: Bool, hasBacking: Bool) throws(EngineError)
   /// Writes an empty image over `file`, whose old content is gone.
   static func create(on file: any ByteStore, _ request: CreateRequest) throws(EngineError)
 }
@@ -138,6 +142,10 @@ extension CreatableFormat {
   public static var canGrow: Bool { true }
   public static var recordsIdentity: Bool { false }
   public static func makesKeys(_ options: OptionValues) -> Bool { false }
+  public static func checkBackingFormat(_ name: String, isKnown: Bool, hasBacking: Bool) throws(EngineError) {
+    guard isKnown else { throw .invalid("Parameter 'backing-fmt' does not accept value '\(name)'") }
+    guard hasBacking else { throw .invalid("Backing format cannot be used without backing file") }
+  }
 }
 
 /// The formats, in the order in which they are probed. Adding a format adds its row here: explicit, so

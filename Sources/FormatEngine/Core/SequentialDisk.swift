@@ -12,6 +12,8 @@ public protocol SequentialDisk: AnyObject, Sendable {
   func skip(_ count: UInt64) throws(EngineError) -> UInt64
   /// Fills `buffer`, and says how many bytes came: fewer only at the end of the disk.
   func read(into buffer: UnsafeMutableRawBufferPointer) throws(EngineError) -> Int
+  /// From now on `proceed` is called while nothing comes, several times a second; what it throws ends the wait.
+  func whileWaiting(_ proceed: @escaping @Sendable () throws(EngineError) -> Void)
   /// Called when the whole disk was read: the pipe must end as the format has it.
   func finish() throws(EngineError)
 }

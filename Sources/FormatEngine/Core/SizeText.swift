@@ -59,7 +59,7 @@ public enum SizeText {
   /// A plain integer, decimal, hexadecimal (0x) or octal (0), of at most 64 bits. A negative one is taken
   /// modulo 2^64, as strtoull takes it.
   public static func parseInteger(_ text: String) -> UInt64? {
-    var digits = Substring(text).drop { $0 == " " || $0 == "\t" }
+    var digits = Substring(text).drop { $0.isASCII && $0.isWhitespace }
     let isNegative = digits.hasPrefix("-")
     if isNegative || digits.hasPrefix("+") { digits = digits.dropFirst() }
     guard let first = digits.first, first.isASCII, first.isNumber else { return nil }

@@ -19,6 +19,8 @@ public enum TraceEvent: String, CaseIterable, Sendable {
   case tableEvict = "table_evict"
   case tableWriteBack = "table_write_back"
   case convertSegment = "convert_segment"
+  case fileLock = "file_lock"
+  case fileUnlock = "file_unlock"
 
   fileprivate var bit: UInt64 {
     switch self {
@@ -39,6 +41,8 @@ public enum TraceEvent: String, CaseIterable, Sendable {
     case .tableEvict: 1 << 14
     case .tableWriteBack: 1 << 15
     case .convertSegment: 1 << 16
+    case .fileLock: 1 << 17
+    case .fileUnlock: 1 << 18
     }
   }
 }

@@ -79,6 +79,11 @@ final class ConvertWork: Sendable {
     segmentByteCount =
       packing.map { max($0.compressionUnit, MiB) }
       ?? max(Self.segmentByteCount(forClusterSize: target.top.clusterSize), wholeUnits)
+    // Whoever feeds a pipe may take its time: a signal and an error of the target are heard meanwhile.
+    stream?.whileWaiting { [turns] () throws(EngineError) in
+      try progress.proceed()
+      if let failure = turns.failure { throw failure }
+    }
   }
 
   /// Whole clusters, so that none is made by one piece and filled up by another, but not where they are so large

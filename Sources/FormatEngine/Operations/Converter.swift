@@ -31,7 +31,7 @@ public enum Converter {
           try work.finish(segment)
         }
       } catch {
-        work.turns.cancel()
+        work.turns.cancel(because: error)
         throw error
       }
     }

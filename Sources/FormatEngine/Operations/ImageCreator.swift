@@ -101,11 +101,9 @@ public enum ImageCreator {
     let plain = try ImageName.plainPath(path)
     let backing = backing(in: options)
     let recorded = options.isGiven("backing_fmt") ? options.text("backing_fmt") : nil
-    if let recorded, FormatCatalog.format(named: recorded) == nil {
-      throw .invalid("Parameter 'backing-fmt' does not accept value '\(recorded)'")
-    }
-    guard backing != nil || !options.isGiven("backing_fmt") else {
-      throw .invalid("Backing format cannot be used without backing file")
+    if let recorded {
+      try format.checkBackingFormat(
+        recorded, isKnown: FormatCatalog.format(named: recorded) != nil, hasBacking: backing != nil)
     }
     try checkFilePreallocation(options, of: format)
     let virtualSize = try wholeSectors(options.number("size") ?? 0)

@@ -22,6 +22,10 @@ final class StreamedSource: @unchecked Sendable {
     }
   }
 
+  func whileWaiting(_ proceed: @escaping @Sendable () throws(EngineError) -> Void) {
+    disk.whileWaiting(proceed)
+  }
+
   /// Bytes of the part that are left at most, behind what comes before the part.
   private func left() throws(EngineError) -> UInt64 {
     guard let done else {

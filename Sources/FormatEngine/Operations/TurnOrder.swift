@@ -4,7 +4,7 @@ final class TurnOrder: @unchecked Sendable {
   private let monitor = Monitor()
   private var next: UInt64 = 0
   private var isTaken = false
-  private var isCancelled = false
+  private var firstFailure: EngineError?
 
   /// Runs `body` when all work with lower numbers has passed. False where some of it failed: then no more
   /// work passes, and it is the failed one that tells why.
@@ -17,27 +17,30 @@ final class TurnOrder: @unchecked Sendable {
     try pass(when: { true }, body)
   }
 
-  /// Nobody waits any more: some work will never pass.
-  func cancel() {
+  /// Nobody waits any more: some work has failed and will never pass.
+  func cancel(because error: EngineError) {
     monitor.locked {
-      isCancelled = true
+      if firstFailure == nil { firstFailure = error }
       monitor.wakeAll()
     }
   }
+
+  /// Why no more work passes; nil while it does.
+  var failure: EngineError? { monitor.locked { firstFailure } }
 
   private func pass(when isNext: () -> Bool, _ body: () throws(EngineError) -> Void) throws(EngineError)
     -> Bool
   {
     let mayPass = monitor.locked {
-      while !isCancelled && (isTaken || !isNext()) { monitor.wait() }
+      while firstFailure == nil && (isTaken || !isNext()) { monitor.wait() }
       isTaken = true
-      return !isCancelled
+      return firstFailure == nil
     }
     guard mayPass else { return false }
     do throws(EngineError) {
       try body()
     } catch {
-      cancel()
+      cancel(because: error)
       throw error
     }
     monitor.locked {

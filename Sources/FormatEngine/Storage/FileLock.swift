@@ -73,14 +73,14 @@ final class FileLock: Sendable {
   }
 
   /// Lets go of what this open of the file asked for.
-  func release() {
+  func release(path: String) {
     state.withLock { state in
       let claimant = ObjectIdentifier(self)
       if let older = state.older {
-        older.locks.state.withLock { older.locks.remove(claimant, from: &$0) }
+        older.locks.state.withLock { older.locks.remove(claimant, from: &$0, path) }
         state.older = nil
       } else {
-        remove(claimant, from: &state)
+        remove(claimant, from: &state, path)
       }
     }
   }
@@ -101,6 +101,7 @@ final class FileLock: Sendable {
         unlock(added)
         throw error
       }
+      Trace.emit(.fileLock, fields(added, path))
     }
     var claim = state.claims[claimant] ?? .none
     claim.taken.formUnion(request.taken)
@@ -108,13 +109,15 @@ final class FileLock: Sendable {
     state.claims[claimant] = claim
   }
 
-  private func remove(_ claimant: ObjectIdentifier, from state: inout State) {
+  private func remove(_ claimant: ObjectIdentifier, from state: inout State, _ path: String) {
     let before = state.held
     guard state.claims.removeValue(forKey: claimant) != nil else { return }
     let after = state.held
-    unlock(
-      LockRequest(
-        taking: before.taken.subtracting(after.taken), sharing: before.shared.union(after.unshared)))
+    let ended = LockRequest(
+      taking: before.taken.subtracting(after.taken), sharing: before.shared.union(after.unshared))
+    guard ended != .none else { return }
+    unlock(ended)
+    Trace.emit(.fileUnlock, fields(ended, path))
   }
 
   private static let takenStart = 100
@@ -146,6 +149,15 @@ final class FileLock: Sendable {
     for number in request.unshared.numbers where isLockedByOthers(Self.takenStart + number) {
       throw Self.failure("shared \"\(FilePermissions.names[number])\"", path)
     }
+  }
+
+  /// As events tell it: what the open takes, and what it keeps from others.
+  private func fields(_ request: LockRequest, _ path: String) -> String {
+    func names(_ permissions: FilePermissions) -> String {
+      "\"" + permissions.numbers.map { FilePermissions.names[$0] }.joined(separator: ", ") + "\""
+    }
+    return
+      "path \"\(path)\" fd \(descriptor) taken \(names(request.taken)) unshared \(names(request.unshared))"
   }
 
   static func failure(_ lock: String, _ path: String) -> EngineError {

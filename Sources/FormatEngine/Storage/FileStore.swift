@@ -41,7 +41,7 @@ public final class FileStore: ByteStore {
     Trace.emit(.fileClose, "path \"\(path)\" fd \(descriptor.number)")
     // Nothing of it stays in the page cache. An error is for who flushes next.
     if let direct, direct.usesCache { try? flush() }
-    locks.release()
+    locks.release(path: path)
     close(descriptor.number)
   }
 
@@ -71,7 +71,7 @@ public final class FileStore: ByteStore {
     try locks.take(request, mode, path: path, continuing: older)
   }
 
-  public func unlock() { locks.release() }
+  public func unlock() { locks.release(path: path) }
 
   /// Makes a new file, or opens an existing one, emptied unless told otherwise. It is locked before that. A file
   /// system without O_DIRECT is no error here: who opens the finished image is told.
@@ -126,7 +126,11 @@ public final class FileStore: ByteStore {
     do throws(EngineError) {
       let status = try descriptor.status()
       switch HostFiles.kind(ofMode: status.st_mode) {
-      case .regular, .blockDevice, .characterDevice: break
+      case .regular, .blockDevice: break
+      case .characterDevice where place.allowsCharacterDevices: break
+      case .characterDevice:
+        throw EngineError(
+          .permissionDenied, "Could not open '\(path)': no image may name a character device", path: path)
       default:
         throw EngineError(
           .invalidArgument, "'file' driver requires '\(path)' to be a regular file", path: path)

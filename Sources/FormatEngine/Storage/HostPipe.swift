@@ -50,11 +50,16 @@ final class HostPipe: Sendable {
   }
 
   /// Fills `buffer`; less than that only where the other side has ended. Says how many bytes came.
-  func read(into buffer: UnsafeMutableRawBufferPointer) throws(EngineError) -> Int {
+  ///
+  /// `proceed` is called while nothing comes, several times a second; what it throws ends the wait.
+  func read(
+    into buffer: UnsafeMutableRawBufferPointer, waiting proceed: () throws(EngineError) -> Void = {}
+  ) throws(EngineError) -> Int {
     var done = 0
     while done < buffer.count {
       // SAFETY: the rest of the buffer.
       let rest = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[done...])
+      try waitForBytes(proceed)
       let count = waiting(for: POLLIN) { unsafe Glibc.read(descriptor, rest.baseAddress, rest.count) }
       if count < 0 { throw .systemCall("Could not read from '\(path)'", errno: errno, path: path) }
       if count == 0 { break }
@@ -73,6 +78,16 @@ final class HostPipe: Sendable {
       done += count
     }
   }
+
+  private func waitForBytes(_ proceed: () throws(EngineError) -> Void) throws(EngineError) {
+    try proceed()
+    var request = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+    // Whatever else it may say, `read` tells.
+    while unsafe poll(&request, 1, Self.patience) == 0 { try proceed() }
+  }
+
+  /// Milliseconds.
+  private static let patience: CInt = 100
 
   /// Others who share the pipe may have made it one that never waits.
   private func waiting(for event: CInt, _ call: () -> Int) -> Int {

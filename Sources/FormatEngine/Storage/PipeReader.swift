@@ -7,6 +7,8 @@ final class PipeReader: @unchecked Sendable {
   private var start = 0
   /// Nothing comes behind `ahead` any more.
   private var hasEnded = false
+  /// Called while nothing comes out of the pipe; what it throws ends the wait.
+  var proceed: @Sendable () throws(EngineError) -> Void = {}
   /// Bytes that were taken.
   private(set) var position: UInt64 = 0
 
@@ -27,7 +29,7 @@ final class PipeReader: @unchecked Sendable {
       ahead.removeFirst(start)
       start = 0
       let buffer = AlignedBuffer(byteCount: missing)
-      let got = unsafe try pipe.read(into: buffer.prefix(missing))
+      let got = unsafe try pipe.read(into: buffer.prefix(missing), waiting: proceed)
       hasEnded = got < missing
       unsafe ahead.append(contentsOf: buffer.prefix(got))
     }
@@ -39,7 +41,8 @@ final class PipeReader: @unchecked Sendable {
     let taken = unsafe takeAhead(into: buffer)
     var done = taken
     if done < buffer.count && !hasEnded {
-      done += unsafe try pipe.read(into: UnsafeMutableRawBufferPointer(rebasing: buffer[done...]))
+      done += unsafe try pipe.read(
+        into: UnsafeMutableRawBufferPointer(rebasing: buffer[done...]), waiting: proceed)
       hasEnded = done < buffer.count
     }
     position += UInt64(done - taken)

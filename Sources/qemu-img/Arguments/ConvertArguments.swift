@@ -19,11 +19,18 @@ struct ConvertArguments {
   var sparseByteCount: UInt64 = 4096
   /// Bytes a second; nil: as fast as can be.
   var rateLimit: UInt64?
+  /// The host copies where it can, and then zeros are not looked for.
+  var copiesInHost = false
   /// What cannot be read becomes zeros.
   var salvages = false
   var threadCount = 8
   var allowsAnyOrder = false
   var cache: (source: CacheMode, target: CacheMode) = (.writeback, .unflushed)
+
+  /// What the target's name means; nil where it means nothing.
+  var targetSpecification: ImageSpecification? {
+    usesTargetOptions ? ImageSpecification(options: target) : try? ImageSpecification(name: target)
+  }
 
   enum Request {
     case convert(ConvertArguments)
@@ -34,7 +41,7 @@ struct ConvertArguments {
   static func read(_ arguments: [String]) throws(VerbFailure) -> Request {
     let parsed = OptionParser.parse(arguments, ConvertVerb.verb.options)
     var result = ConvertArguments()
-    var (hasSparse, copiesInHost) = (false, false)
+    var hasSparse = false
     var caches = (target: "unsafe", source: "writeback")
     for option in parsed.options {
       switch option.key {
@@ -42,7 +49,7 @@ struct ConvertArguments {
       case "sparse-size":
         result.sparseByteCount = try sparseSize(option.value)
         hasSparse = true
-      case "copy-range-offloading": copiesInHost = true
+      case "copy-range-offloading": result.copiesInHost = true
       case "target-cache": caches.target = option.value
       case "source-cache": caches.source = option.value
       case "parallel": result.threadCount = try coroutineCount(option.value)
@@ -50,14 +57,15 @@ struct ConvertArguments {
       default: try result.take(option)
       }
     }
-    if copiesInHost && result.salvages {
-      throw VerbFailure("Cannot use copy offloading in salvaging mode")
-    }
-    // Copying in the host is only a hint, but what contradicts it is still refused.
-    if copiesInHost && result.compresses {
+    if result.copiesInHost && result.compresses {
       throw VerbFailure("Cannot enable copy offloading when -c is used")
     }
-    if copiesInHost && hasSparse { throw VerbFailure("Cannot enable copy offloading when -S is used") }
+    if result.copiesInHost && hasSparse {
+      throw VerbFailure("Cannot enable copy offloading when -S is used")
+    }
+    if result.copiesInHost && result.salvages {
+      throw VerbFailure("Cannot use copy offloading in salvaging mode")
+    }
     if !result.createsTarget && !result.options.isEmpty {
       throw VerbFailure("-o has no effect when skipping image creation")
     }
@@ -114,9 +122,10 @@ struct ConvertArguments {
   }
 
   private static func coroutineCount(_ text: String) throws(VerbFailure) -> Int {
-    guard let count = Int(text), (1...16).contains(count) else {
+    // A negative number is one here, and none between 1 and 16.
+    guard let count = SizeText.parseInteger(text), !text.contains("-"), (1...16).contains(count) else {
       throw VerbFailure("Invalid number of coroutines. Allowed number of coroutines is between 1 and 16")
     }
-    return count
+    return Int(count)
   }
 }

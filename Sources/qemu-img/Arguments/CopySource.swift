@@ -74,14 +74,15 @@ enum CopySource {
   func identities(of part: Range<UInt64>? = nil, skippingUnreadable: Bool = false) throws(VerbFailure)
     -> IdentitySource
   {
+    let identities = try SourceDate.identities()
     switch self {
     case .disks(let disks):
       return try attempt { () throws(EngineError) in
-        try SourceDate.identities.mixing(
+        try identities.mixing(
           contentOf: disks, part: part, skippingUnreadable: skippingUnreadable)
       }
     case .stream(_, let name):
-      if SourceDate.identities.isDerived {
+      if identities.isDerived {
         Console.warning(
           "what is made of '\(name)' will be another file each time: ids of disks from pipes are random")
       }

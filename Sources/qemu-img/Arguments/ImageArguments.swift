@@ -71,14 +71,16 @@ struct ImageArguments {
     options.format = format
     options.secrets = secrets
     // Unless the command has something to add to them.
-    if !options.identities.isDerived { options.identities = SourceDate.identities }
+    if options.access == .readWrite, !options.identities.isDerived {
+      options.identities = try SourceDate.identities()
+    }
     options.policy = isOwn ? policy.trusting((try? ImageName.plainPath(name)) ?? name) : policy
     options.note = Console.note
     let chain = try attempt("Could not open '\(name)': ", exitStatus: exitStatus) { () throws(EngineError) in
       try ImageOpener.open(specification, options)
     }
-    if options.access == .readWrite, format == nil, !isOptions, chain.members[0].formatName == "raw" {
-      Self.warnOfGuess(name)
+    if options.access == .readWrite, chain.members[0].isProbed, chain.members[0].formatName == "raw" {
+      Self.warnOfGuess(chain.members[0].path)
     }
     return chain
   }

@@ -11,16 +11,16 @@ enum SourceDate {
   /// Read once. Nil where it is not set.
   private static let text: String? = unsafe getenv(name).map { unsafe String(hostBytes: $0) }
 
-  /// Where ids and dates come from.
-  static let identities: IdentitySource =
-    text.flatMap(seconds).map(IdentitySource.derived(fromSeconds:)) ?? .unique
-
-  /// Throws where the variable is set and says nothing.
-  static func check() throws(VerbFailure) {
-    guard let text, seconds(text) == nil else { return }
-    throw VerbFailure(
-      "The environment variable \(name) must be a number of seconds since 1970-01-01 00:00 UTC, from 0 to"
-        + " \(latest), not '\(text)'")
+  /// Where ids and dates come from that a command records. Commands that only read do not ask; those that write ask
+  /// before they make or change anything. Throws where the variable is set and says nothing.
+  static func identities() throws(VerbFailure) -> IdentitySource {
+    guard let text else { return .unique }
+    guard let seconds = seconds(text) else {
+      throw VerbFailure(
+        "The environment variable \(name) must be a number of seconds since 1970-01-01 00:00 UTC, from 0 to"
+          + " \(latest), not '\(text)'")
+    }
+    return .derived(fromSeconds: seconds)
   }
 
   private static func seconds(_ text: String) -> Int64? {

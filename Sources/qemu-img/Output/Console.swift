@@ -58,11 +58,9 @@ enum Console {
   /// Text on standard error as it is.
   static func writeToErrors(_ text: String) { _ = writeAll(text.hostBytes, to: 2) }
 
-  /// Whether a name means the very file that standard output is.
-  static func isStandardOutput(_ name: String) -> Bool {
-    guard let path = try? ImageName.plainPath(name), let file = HostFiles.identity(of: path) else {
-      return false
-    }
+  /// Whether an image lies in the very file that standard output is.
+  static func isStandardOutput(_ image: ImageSpecification) -> Bool {
+    guard let path = image.filePath, let file = HostFiles.identity(of: path) else { return false }
     return file == HostFiles.identity(of: "/dev/stdout")
   }
 

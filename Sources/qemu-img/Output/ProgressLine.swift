@@ -16,8 +16,8 @@ final class ProgressLine: Sendable {
   private let step: Double
   private let last = Mutex<Double>(-100)
 
-  /// `target`: the name of the file that is written.
-  init(isShown: Bool, step: Double, target: String? = nil) {
+  /// `target`: the image that is written.
+  init(isShown: Bool, step: Double, target: ImageSpecification? = nil) {
     self.isShown = isShown
     isOnErrors = target.map(Console.isStandardOutput) ?? false
     self.step = step

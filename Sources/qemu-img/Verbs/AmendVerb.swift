@@ -38,24 +38,16 @@ enum AmendVerb {
       }
     }
     guard !list.isEmpty else { throw .usage("Must specify options (-o)") }
+    let line = ProgressLine(isShown: showsProgress && !isQuiet, step: 1)
+    defer { line.end() }
     if list.asksForHelp, let format = image.format { return try showOptions(ofFormat: format) }
     guard parsed.operands.count == 1 else { throw VerbFailure("Expecting one image file name") }
     opening.cache = try CommonArguments.cacheMode(cache, what: "cache")
     request.secrets = image.secrets
-    let line = ProgressLine(isShown: showsProgress && !isQuiet, step: 1)
-    let chain: ImageChain
-    do throws(VerbFailure) {
-      chain = try image.open(parsed.operands[0], opening)
-    } catch {
-      line.end()
-      throw error
-    }
+    let chain = try image.open(parsed.operands[0], opening)
     if list.asksForHelp { return try showOptions(ofFormat: chain.members[0].formatName) }
-    line.show(0)
-    defer { line.end() }
     Interruption.endsWork()
     try Interruption.closing(chain) { () throws(VerbFailure) in try amend(chain, list, request, line) }
-    line.show(100)
     return 0
   }
 
@@ -73,6 +65,9 @@ enum AmendVerb {
         throw .invalid("Invalid parameter '\(name)'\nThis option is only supported for image creation")
       }
       try list.apply(to: &options)
+      line.show(0)
+      // As qemu-img has it, the end is shown where it failed, too.
+      defer { line.show(100) }
       try chain.amend(options, request, progress: line.progress())
       try chain.close()
     }

@@ -98,6 +98,8 @@ enum BitmapVerb {
     let source = try sourceFile.map { (name) throws(VerbFailure) in
       try imageArguments.open(name, options, format: sourceFormat, isOptions: false)
     }
+    // What began is done as a whole; a signal in its middle waits for that.
+    Interruption.endsWork()
     try change(
       image, source ?? image, bitmap: parsed.operands[1], actions, granularity: granularity ?? 0)
     return 0

@@ -48,6 +48,8 @@ enum CheckVerb {
     guard let layer = chain.top as? any Checkable else {
       throw VerbFailure("This image format does not support checks", exitStatus: 63)
     }
+    // Repairs are ended between two of their steps. The tables in memory are of no use then: nothing is closed.
+    if mode != nil { Interruption.endsWork() }
     var report = try findings(of: layer, mode)
     if report.failure == nil && report.corruptionsFixed + report.leaksFixed > 0 {
       if !isQuiet && outputFormat == .human { Console.write(repaired(report)) }

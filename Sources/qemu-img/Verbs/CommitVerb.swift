@@ -46,15 +46,15 @@ enum CommitVerb {
     guard parsed.operands.count == 1 else { throw .usage("Expecting one image file name") }
     options.cache = try CommonArguments.cacheMode(cache, what: "cache")
     (options.secrets, options.policy, options.note) = (image.secrets, image.policy, Console.note)
-    options.identities = SourceDate.identities
+    options.identities = try SourceDate.identities()
     let name = parsed.operands[0]
     let chain = try image.open(name, options)
-    let depth = try depth(of: base, in: chain, name)
-    Interruption.endsWork()
     let line = ProgressLine(isShown: showsProgress && !isQuiet, step: 1)
     line.show(0)
     do {
       defer { line.end() }
+      let depth = try depth(of: base, in: chain, name)
+      Interruption.endsWork()
       try commit(chain, at: depth, options, rateLimit: rateLimit, line)
     }
     if !keepsContent {
@@ -91,7 +91,11 @@ enum CommitVerb {
     do throws(EngineError) {
       try Committer.commit(chain, at: depth, into: base, rateLimit: rateLimit, progress: line.progress())
     } catch {
-      throw VerbFailure("Block job failed: \(error.systemText ?? error.message)")
+      // A base that cannot grow has no more to say in a block job.
+      let reason =
+        error.code == .unsupported
+        ? EngineError.systemErrorText(error.errno) : error.systemText ?? error.message
+      throw VerbFailure("Block job failed: \(reason)")
     }
     line.show(100)
   }

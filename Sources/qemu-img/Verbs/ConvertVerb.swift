@@ -29,7 +29,8 @@ enum ConvertVerb {
 
   private static func convert(_ arguments: ConvertArguments) throws(VerbFailure) {
     let line = ProgressLine(
-      isShown: arguments.showsProgress && !arguments.isQuiet, step: 1, target: arguments.target)
+      isShown: arguments.showsProgress && !arguments.isQuiet, step: 1,
+      target: arguments.targetSpecification)
     line.show(0)
     defer { line.end() }
     var source = try CopySource.open(
@@ -111,7 +112,9 @@ enum ConvertVerb {
   private static func identities(
     _ arguments: ConvertArguments, _ format: String?, _ source: CopySource
   ) throws(VerbFailure) -> IdentitySource {
-    guard let format, ImageCreator.recordsIdentity(format) else { return SourceDate.identities }
+    guard let format, ImageCreator.recordsIdentity(format) else {
+      return try SourceDate.identities()
+    }
     return try source.identities(skippingUnreadable: arguments.salvages)
   }
 

@@ -53,6 +53,7 @@ enum CreateVerb {
     }
     if operands.count > 2 { throw .usage("Unexpected argument: \(operands[2])") }
     let (policy, secrets) = (image.policy, image.secrets)
+    let identities = try SourceDate.identities()
     try attempt("\(name): ") { () throws(EngineError) in
       let target = try ImageCreator.creatableFormat(format)
       _ = try ImageName.plainPath(name)
@@ -70,7 +71,7 @@ enum CreateVerb {
       }
       let warnings = try ImageCreator.create(
         name, format: target, options: options, policy: policy, secrets: secrets,
-        identities: SourceDate.identities)
+        identities: identities)
       warnings.forEach(Console.warning)
     }
     return 0

@@ -114,7 +114,7 @@ enum DdVerb {
     var options = OptionValues(ImageCreator.options(of: format))
     options.set("size", to: .number(source.hasUnknownSize ? min(512, partByteCount) : partByteCount))
     var opening = OpenOptions(access: .readWrite)
-    opening.identities = SourceDate.identities
+    opening.identities = try SourceDate.identities()
     if format.recordsIdentity { opening.identities = try source.identities(of: part) }
     let identities = opening.identities
     if ImageCreator.isPipe(name) {

@@ -47,6 +47,8 @@ enum SnapshotVerb {
     // Without an action there is only the image to be opened, as with qemu-img.
     if case .list? = actions.first { options.access = .readOnly }
     let chain = try image.open(name, options)
+    // What began is done as a whole; a signal in its middle waits for that.
+    if chain.isWritable { Interruption.endsWork() }
     if let action = actions.first { try perform(action, on: chain) }
     return 0
   }
@@ -73,12 +75,13 @@ enum SnapshotVerb {
   }
 
   private static func create(_ name: String, in chain: ImageChain) throws(VerbFailure) {
+    let identities = try SourceDate.identities()
     try attempt("Could not create snapshot '\(name)': ") { () throws(EngineError) in
       guard let keeper = chain.top as? any SnapshotChanging else {
         throw .unsupported("Operation not supported")
       }
       try chain.changingWhole { () throws(EngineError) in
-        _ = try keeper.createSnapshot(named: name, at: SourceDate.identities.now)
+        _ = try keeper.createSnapshot(named: name, at: identities.now)
       }
     }
   }

@@ -43,7 +43,7 @@ import Testing
       let wanted: Set = [
         "file_open", "file_close", "store_read", "store_write", "format_probe", "image_open",
         "cluster_allocate",
-        "cluster_link", "table_write_back", "convert_segment",
+        "cluster_link", "file_lock", "file_unlock", "table_write_back", "convert_segment",
       ]
       #expect(made.isSuperset(of: wanted), "missing: \(wanted.subtracting(made))")
       let checked = try run(["--trace=table_load", "check", "b"], in: folder).expecting(0)

@@ -117,6 +117,70 @@ import Testing
     }
   }
 
+  /// Nothing comes out of the pipe any more, and what goes into it next is never awaited.
+  @Test func aStalledPipeHoldsUpNoSignal() throws {
+    try TemporaryFolder.with { folder in
+      try ReferenceTool.create(
+        "image", format: "qcow2", size: 16 << 20, options: ["lazy_refcounts=on"], folder: folder.path)
+      let process = try TestProcess(
+        [
+          "/bin/bash", "-c",
+          "exec 3< <(head -c 5M /dev/urandom; exec sleep 60); exec \(try BuiltProduct.qemuImg.path) convert -n -f raw"
+            + " -O qcow2 /dev/fd/3 image",
+        ], folder: folder.path)
+      try Self.wait(for: process, until: folder.file("image"), exceeds: 2 << 20)
+      process.signal(SIGINT)
+      let result = process.wait(timeout: 10)
+      #expect(result.status == 128 + Int(SIGINT) && !result.timedOut)
+      let verdict = try ReferenceTool.check("image", folder: folder.path)
+      #expect(verdict.corruptions + verdict.leaks == 0, "\(verdict.text)")
+    }
+  }
+
+  /// The target fails while one of the workers waits for the pipe.
+  @Test func aStalledPipeHidesNoError() throws {
+    try TemporaryFolder.with { folder in
+      let process = try TestProcess(
+        [
+          "/bin/bash", "-c",
+          "trap '' XFSZ; ulimit -f 2048; exec 3< <(head -c 8M /dev/urandom; exec sleep 60); exec"
+            + " \(try BuiltProduct.qemuImg.path) convert -f raw -O raw /dev/fd/3 image",
+        ], folder: folder.path)
+      let result = process.wait(timeout: 10)
+      #expect(result.status == 1 && !result.timedOut)
+      #expect(result.stderrText.contains("File too large"))
+    }
+  }
+
+  /// What they change is changed as a whole or not at all; the first signal does not cut it in two.
+  @Test(arguments: [
+    ["snapshot", "-c", "two", "image"], ["snapshot", "-a", "one", "image"],
+    ["snapshot", "-d", "one", "image"], ["bitmap", "--add", "--clear", "image", "b"],
+    ["check", "-q", "-r", "all", "image"],
+  ])
+  func changesOfMetadataAreWhole(_ arguments: [String]) throws {
+    try TemporaryFolder.with { folder in
+      try ReferenceTool.create(
+        "image", format: "qcow2", size: 16 << 20, options: ["cluster_size=512"], folder: folder.path)
+      try ReferenceTool.io(
+        ["write -P 7 0 2M", "write -P 8 8M 64k"], on: "image", format: "qcow2", folder: folder.path)
+      try ReferenceTool.qemuImg("snapshot", "-c", "one", "image", folder: folder.path)
+      let disk = try ReferenceTool.content(of: folder.file("image"), format: "qcow2", in: folder)
+      let process = try TestProcess(
+        [
+          try BuiltProduct.qemuImg.path, "-T", "store_read,file=\(folder.file("log"))",
+        ] + arguments, folder: folder.path)
+      // It is past its opening, and in the middle of its look at the tables.
+      try Self.wait(for: process, until: folder.file("log"), exceeds: 300)
+      process.signal(SIGTERM)
+      let result = process.wait(timeout: 20)
+      #expect([0, 128 + Int(SIGTERM)].contains(result.status), "\(result.stderrText)")
+      let verdict = try ReferenceTool.check("image", folder: folder.path)
+      #expect(verdict.corruptions + verdict.leaks == 0, "\(verdict.text)")
+      #expect(try ReferenceTool.content(of: folder.file("image"), format: "qcow2", in: folder) == disk)
+    }
+  }
+
   /// Both wait while the process is stopped, so that the second one comes before the work can end.
   @Test func theSecondSignalEndsTheProcessAtOnce() throws {
     try TemporaryFolder.with { folder in

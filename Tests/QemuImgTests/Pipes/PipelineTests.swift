@@ -123,6 +123,24 @@ import Testing
     }
   }
 
+  /// Whatever the name is that leads to it.
+  @Test(arguments: [
+    "disk.raw file:/dev/stdout", "disk.raw /proc/self/fd/1",
+    "-n --target-image-opts disk.raw driver=raw,file.filename=/dev/stdout",
+    "-n disk.raw 'json:{\"driver\":\"raw\",\"file\":{\"driver\":\"file\",\"filename\":\"/dev/stdout\"}}'",
+    "-n --target-image-opts disk.raw driver=raw,file.driver=blkdebug,file.image.filename=/dev/stdout",
+  ])
+  func progressNeverGoesIntoTheImage(_ names: String) throws {
+    try TemporaryFolder.with { folder in
+      try Self.makeDisk(in: folder)
+      let result = try Self.shell(
+        "truncate -s 5243904 out; $Q convert -p -f raw \(names) 1<> out; cmp out whole.raw", in: folder)
+      #expect(result.status == 0, "\(result.stdoutText)")
+      #expect(result.stderrText.hasPrefix("    (0.00/100%)\r"))
+      #expect(result.stderrText.hasSuffix("    (100.00/100%)\r\n"))
+    }
+  }
+
   @Test func aReaderThatGoesAwayIsAnErrorWithOneMessage() throws {
     try TemporaryFolder.with { folder in
       let result = try Self.shell(

@@ -40,6 +40,15 @@ public struct ImageSpecification: Sendable {
   /// Whether the options say that others are to be kept out, or something that means neither.
   public var refusesForcedSharing: Bool { (node["force-share"]?.text).map { $0 != "on" } ?? false }
 
+  /// The path of the file that the tree of drivers stands on, nil where it stands on none.
+  public var filePath: String? {
+    let names = node.values.filter { key, _ in
+      let parts = key.split(separator: ".", omittingEmptySubsequences: false)
+      return parts.last == "filename" && parts.dropLast().allSatisfy { $0 == "file" || $0 == "image" }
+    }
+    return names.count == 1 ? names.first?.value.text : nil
+  }
+
   /// Whether something of the tree can hide where its bytes lie; a path has just one file.
   public var isPath: Bool { node.values.count == 1 && node.hasText("file.filename") }
 }

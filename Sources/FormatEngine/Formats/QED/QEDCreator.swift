@@ -1,4 +1,9 @@
 extension QEDFormat: CreatableFormat {
+  /// A format without a file below is recorded nowhere, and is no error.
+  public static func checkBackingFormat(_ name: String, isKnown: Bool, hasBacking: Bool) throws(EngineError) {
+    guard isKnown else { throw .invalid("Parameter 'backing-fmt' does not accept value '\(name)'") }
+  }
+
   public static let supportsCompression = false
   /// In the order in which `create` prints them.
   public static let createOptions = OptionSchema([

@@ -1,4 +1,9 @@
 extension QcowFormat: CreatableFormat {
+  /// A format without a file below is recorded nowhere, and is no error.
+  public static func checkBackingFormat(_ name: String, isKnown: Bool, hasBacking: Bool) throws(EngineError) {
+    guard isKnown else { throw .invalid("unrecognized backing format '\(name)'") }
+  }
+
   public static let supportsCompression = true
   /// In the order in which `create` prints them.
   public static let createOptions = OptionSchema([

@@ -47,6 +47,8 @@ final class RawPipeDisk: SequentialDisk, @unchecked Sendable {
 
   func zeroRun() throws(EngineError) -> UInt64 { 0 }
 
+  func whileWaiting(_ proceed: @escaping @Sendable () throws(EngineError) -> Void) { pipe.proceed = proceed }
+
   func skip(_ count: UInt64) throws(EngineError) -> UInt64 {
     let wanted = min(count, left)
     let got = try pipe.skip(wanted)

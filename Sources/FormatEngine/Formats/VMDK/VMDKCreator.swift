@@ -1,4 +1,8 @@
 extension VMDKFormat: CreatableFormat {
+  /// `VMDKCreateOptions` looks at it: there is just one.
+  public static func checkBackingFormat(_ name: String, isKnown: Bool, hasBacking: Bool) throws(EngineError) {
+  }
+
   public static let supportsCompression = true
   public static let canGrow = false
   public static let recordsIdentity = true

@@ -43,6 +43,8 @@ final class VMDKPipeDisk: SequentialDisk, @unchecked Sendable {
   var virtualSize: UInt64? { size }
   var certainByteCount: UInt64 { size }
 
+  func whileWaiting(_ proceed: @escaping @Sendable () throws(EngineError) -> Void) { pipe.proceed = proceed }
+
   // MARK: Guest bytes
 
   /// Where the next stored bytes begin, or the end.
@@ -93,16 +95,23 @@ final class VMDKPipeDisk: SequentialDisk, @unchecked Sendable {
   private func readRecord() throws(EngineError) {
     let sectorSize = Int(Self.sector)
     let got = unsafe try pipe.read(into: record.prefix(sectorSize))
-    guard got == sectorSize else {
+    guard got > 0 else {
       // Without a footer only the tables tell whether this is the end.
-      guard got == 0, head.hasTables else { throw incomplete }
+      guard head.hasTables else { throw incomplete }
       hasEnded = true
       return
     }
+    // The last record of a file without a footer need not be padded, and may be shorter than a sector.
+    guard got == sectorSize || (head.hasTables && got >= Int(VMDKMarker.grainPrefix)) else {
+      throw incomplete
+    }
+    unsafe UnsafeMutableRawBufferPointer(rebasing: record.bytes[got..<sectorSize])
+      .initializeMemory(as: UInt8.self, repeating: 0)
     let marker = try unsafe [UInt8](record.prefix(16)).parsed { (span) throws(EngineError) in
       try VMDKMarker(span)
     }
-    if marker.size > 0 { return try readGrain(marker) }
+    if marker.size > 0 { return try readGrain(marker, byteCount: got) }
+    guard got == sectorSize else { throw incomplete }
     switch VMDKMarker.Kind(rawValue: marker.kind) {
     case .endOfStream:
       // Behind tables that stand first this is a gap.
@@ -138,7 +147,8 @@ final class VMDKPipeDisk: SequentialDisk, @unchecked Sendable {
     hasFooter = true
   }
 
-  private func readGrain(_ marker: VMDKMarker) throws(EngineError) {
+  /// `byteCount`: of its first sector that is read, all but at the end of the pipe.
+  private func readGrain(_ marker: VMDKMarker, byteCount: Int) throws(EngineError) {
     let sectorSize = Int(Self.sector)
     let (prefix, packedCount) = (Int(VMDKMarker.grainPrefix), Int(marker.size))
     guard marker.value < head.header.capacity, marker.value.isAligned(to: head.header.grainSectors),
@@ -152,9 +162,9 @@ final class VMDKPipeDisk: SequentialDisk, @unchecked Sendable {
         "The grains of the VMDK stream are not in the order of the disk: save it as a file first")
     }
     let whole = Int(UInt64(prefix + packedCount).aligned(upTo: Self.sector))
+    guard byteCount == sectorSize || byteCount >= prefix + packedCount else { throw incomplete }
     // SAFETY: `whole` is at most the record's buffer, by the guard.
     let rest = unsafe UnsafeMutableRawBufferPointer(rebasing: record.bytes[sectorSize..<whole])
-    // The last record of a file without a footer need not be padded.
     let got = unsafe try pipe.read(into: rest)
     guard got == rest.count || (head.hasTables && sectorSize + got >= prefix + packedCount) else {
       throw incomplete
