@@ -6,6 +6,7 @@ enum Main {
   static let version = "0.1.0"
 
   static func main() {
+    DescriptorLimit.raise()
     let arguments = unsafe String.hostWords(CommandLine.unsafeArgv, count: CommandLine.argc).dropFirst()
     do throws(UsageError) {
       exit(run(try MountOptions.parse(Array(arguments))))

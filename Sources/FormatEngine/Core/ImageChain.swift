@@ -47,8 +47,15 @@ public struct ChainMember: Sendable {
   /// The files of the host that it lies in, but for those that the image names itself.
   public var hostFiles: [FileStore] {
     if let file = file.hostFile { return [file] }
-    let file = (file as? DebugStore)?.below ?? file
-    return (file as? DiskStore)?.disk.members.flatMap(\.hostFiles) ?? []
+    return inner?.disk.members.flatMap(\.hostFiles) ?? []
+  }
+
+  /// The disk that is the file of this one, nil where that is a file of the host.
+  var inner: DiskStore? { ((file as? DebugStore)?.below ?? file) as? DiskStore }
+
+  /// Its own locked files, and those of an image that it lies in.
+  var lockedFiles: [LockedFiles] {
+    (locked.map { [$0] } ?? []) + (inner?.disk.members.flatMap(\.lockedFiles) ?? [])
   }
 }
 
@@ -121,6 +128,7 @@ public final class ImageChain: Sendable {
   public func close() throws(EngineError) {
     defer { members[0].locked?.unlock() }
     try writer?.close()
+    try members[0].inner?.close()
   }
 
   /// Runs a change of the whole image - a snapshot, another size - while nobody reads or writes the disk.

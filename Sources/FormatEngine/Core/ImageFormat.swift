@@ -35,6 +35,8 @@ public struct LayerRequest: Sendable {
   public var options: [String: String] = [:]
   /// Files that take the place of those that the image names, by their roles (`ImageFormat.fileRoles`).
   public var files: [String: NamedStore] = [:]
+  /// How those are locked, where the command line says more of them.
+  var fileLocks: [String: ImageLocks] = [:]
   /// Passphrases that the options name.
   public var secrets = SecretStore()
 
@@ -51,7 +53,7 @@ extension LayerRequest {
   func given(_ role: String, holding content: FileContent) throws(EngineError) -> NamedStore? {
     guard let given = files[role] else { return nil }
     if let file = given.store.hostFile {
-      try references.locks.lock(file, holding: content, access: access)
+      try (fileLocks[role] ?? references.locks).lock(file, holding: content, access: access)
     }
     return given
   }

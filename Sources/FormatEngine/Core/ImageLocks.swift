@@ -19,7 +19,7 @@ public struct ImageLocks: Sendable {
   /// What the image has locked. It may name a file more than once.
   private(set) var files = LockedFiles()
   /// What an older open of the same image has locked.
-  var older: LockedFiles?
+  var older: [LockedFiles] = []
   /// The file that several members of the chain lie in.
   private var shared: FileStore?
 
@@ -46,10 +46,19 @@ public struct ImageLocks: Sendable {
     var locks = self
     locks.request = request.forBacking()
     locks.files = LockedFiles()
-    locks.older = nil
+    locks.older = []
     // Several disks of one file, of which the options tell which is meant.
     let isSameFile = member.layer.backing?.options.isEmpty == false
     locks.shared = isSameFile ? member.file.hostFile : nil
+    return locks
+  }
+
+  /// What an image asks for whose disk is a file of this one. It is closed after this one.
+  func forInner(access: FileAccess) -> ImageLocks {
+    var locks = self
+    // What lies in the disk may well have tables.
+    locks.request = request.forFile(holding: .tables, access: access)
+    locks.files = LockedFiles()
     return locks
   }
 
@@ -67,7 +76,7 @@ public struct ImageLocks: Sendable {
   /// the use of the whole chain is left to `LockedFiles.complete`, as in QEMU: it matters for the words of errors.
   public func lock(_ file: FileStore, holding content: FileContent, access: FileAccess) throws(EngineError) {
     let same = shared?.identity == file.identity ? shared : nil
-    let older = same ?? files[file.identity] ?? older?[file.identity]
+    let older = same ?? ([files] + older).lazy.compactMap { $0[file.identity] }.first
     var wanted = request.forFile(holding: content, access: access)
     var first = LockRequest(taking: request.taken.intersection(.consistentRead))
       .forFile(holding: content, access: access)

@@ -34,7 +34,7 @@ public enum ImageName {
   {
     guard let prefix = protocolPrefix(of: name) else { return name }
     if prefix == "file" && allowingFilePrefix {
-      let path = String(name.dropFirst("file:".count))
+      let path = text(after: "file:", in: name)
       // What is left may look like a protocol itself; with a folder before it, it no longer does.
       return protocolPrefix(of: path) == nil ? path : "./" + path
     }
@@ -49,12 +49,12 @@ public enum ImageName {
 
   /// The device that a name such as `host_device:/dev/sda` stands for.
   static func devicePath(of name: String) -> String? {
-    protocolPrefix(of: name) == "host_device" ? String(name.dropFirst("host_device:".count)) : nil
+    protocolPrefix(of: name) == "host_device" ? text(after: "host_device:", in: name) : nil
   }
 
   /// What follows `json:` in a name that describes a tree of drivers.
   static func jsonText(of name: String) -> String? {
-    name.hasPrefix("json:") ? String(name.dropFirst("json:".count)) : nil
+    protocolPrefix(of: name) == "json" ? text(after: "json:", in: name) : nil
   }
 
   /// The driver of names such as `null-co://`, which stand for zeros and for no file.
@@ -67,6 +67,12 @@ public enum ImageName {
     guard let colon = name.utf8.firstIndex(of: UInt8(ascii: ":")) else { return nil }
     let prefix = name[..<colon]
     return prefix.utf8.contains(UInt8(ascii: "/")) ? nil : String(prefix)
+  }
+
+  /// What follows `prefix`, which `name` begins with. Byte by byte: a mark at the start of what follows makes one
+  /// character of itself and the colon.
+  private static func text(after prefix: String, in name: String) -> String {
+    String(Substring(name.utf8.dropFirst(prefix.utf8.count)))
   }
 
   /// `name` as it is when absolute, else below the folder that holds `path`.

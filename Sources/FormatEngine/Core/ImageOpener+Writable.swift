@@ -15,7 +15,7 @@ extension ImageOpener {
     var use = NodeUse(options, access: .readWrite)
     use.locks.request.shared.remove(.resize)
     if chain.virtualSize > old.layer.virtualSize { use.locks.request.taken.insert(.resize) }
-    use.locks.older = old.locked
+    use.locks.older = old.lockedFiles
     use.wasProbed = old.isProbed
     let top = try opener.file(node, use)
     guard old.hostFiles.map(\.identity) == top.hostFiles.map(\.identity) else {

@@ -19,8 +19,8 @@ public struct ReferencePolicy: Sendable {
   }
 
   public var scope: Scope
-  /// Images, by their paths, that are made by the one who asks: what they name he has named himself.
-  private var ownImages: Set<String> = []
+  /// Images, by the bytes of their paths, that are made by the one who asks: what they name he has named himself.
+  private var ownImages: Set<[UInt8]> = []
 
   public init(_ scope: Scope) { self.scope = scope }
 
@@ -29,7 +29,7 @@ public struct ReferencePolicy: Sendable {
   /// The same, where the image at `path` is made by the one who asks, or gets from him the names that it records.
   public func trusting(_ path: String) -> ReferencePolicy {
     var policy = self
-    policy.ownImages.insert(path)
+    policy.ownImages.insert(Array(path.utf8))
     return policy
   }
 
@@ -53,19 +53,19 @@ public struct ReferencePolicy: Sendable {
     guard !candidate.utf8.contains(0) else {
       throw .corrupt("The image names a \(role.rawValue) with a NUL byte in its name")
     }
-    // To open one can already do something: set off a watchdog, wait for a terminal.
+    // To open one can already do something: set off a watchdog, wait for a terminal. `FileStore.open` looks once more.
     guard HostFiles.kind(of: candidate) != .characterDevice else {
       throw refusal(name, role, path, "it is a character device")
     }
-    let place = FilePlace(path: candidate)
-    guard !ownImages.contains(path) else { return place }
+    let place = FilePlace(named: candidate)
+    guard !ownImages.contains(Array(path.utf8)) else { return place }
     switch scope {
     case .anywhere: return place
     case .nowhere: throw refusal(name, role, path, "no file that an image names is to be opened")
     case .folders(let folders):
       let real = try HostFiles.realPath(candidate)
       for folder in folders {
-        if let inside = folder.place(ofRealPath: real) { return FilePlace(path: candidate, in: inside) }
+        if let inside = folder.place(ofRealPath: real) { return FilePlace(named: candidate, in: inside) }
       }
       throw refusal(name, role, path, "it lies outside of the folders that --allow-path gives")
     }

@@ -85,10 +85,20 @@ public struct FilePlace: Equatable, Sendable {
   public let path: String
   /// Where it has to be; nil: the path says it.
   let confinement: PlaceInFolder?
+  /// Whether a character device may be there. To open one can already do something, so no image may name one.
+  let allowsCharacterDevices: Bool
 
-  init(path: String, in confinement: PlaceInFolder? = nil) {
+  init(path: String) {
+    self.path = path
+    confinement = nil
+    allowsCharacterDevices = true
+  }
+
+  /// Of a file that an image names.
+  init(named path: String, in confinement: PlaceInFolder? = nil) {
     self.path = path
     self.confinement = confinement
+    allowsCharacterDevices = false
   }
 
   /// As `open(2)`.
@@ -111,8 +121,10 @@ public struct FilePlace: Equatable, Sendable {
 
   /// The file called `name` in this folder.
   func appending(_ name: String) -> FilePlace {
+    let longer = path.utf8.last == UInt8(ascii: "/") ? path + name : "\(path)/\(name)"
+    guard !allowsCharacterDevices else { return FilePlace(path: longer) }
     var place = confinement
     place?.components.append(name)
-    return FilePlace(path: path.hasSuffix("/") ? path + name : "\(path)/\(name)", in: place)
+    return FilePlace(named: longer, in: place)
   }
 }

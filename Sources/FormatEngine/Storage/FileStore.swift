@@ -126,7 +126,11 @@ public final class FileStore: ByteStore {
     do throws(EngineError) {
       let status = try descriptor.status()
       switch HostFiles.kind(ofMode: status.st_mode) {
-      case .regular, .blockDevice, .characterDevice: break
+      case .regular, .blockDevice: break
+      case .characterDevice where place.allowsCharacterDevices: break
+      case .characterDevice:
+        throw EngineError(
+          .permissionDenied, "Could not open '\(path)': no image may name a character device", path: path)
       default:
         throw EngineError(
           .invalidArgument, "'file' driver requires '\(path)' to be a regular file", path: path)

@@ -5,6 +5,11 @@ final class OpenFilePool: Sendable {
   /// Of 1024 descriptors that a process usually has, for a chain of several such images.
   static let maximumOpen = 64
 
+  /// Images of more files than this have a pool. Files of a pool are not locked: a lock goes with its descriptor.
+  ///
+  /// A share of what the process may open, for chains of such images. 4096 extents of 2 GiB are a disk of 8 TiB.
+  static var largestWithout: Int { min(max(DescriptorLimit.current / 4, maximumOpen), 4096) }
+
   /// A store has its pool, and not the other way round.
   private struct Entry {
     weak var store: PooledFileStore?

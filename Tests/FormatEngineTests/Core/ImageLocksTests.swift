@@ -1,4 +1,4 @@
-import FormatEngine
+@testable import FormatEngine
 import TestSupport
 import Testing
 
@@ -130,6 +130,73 @@ import Testing
       _ = try ImageOpener.open(base)
       withExtendedLifetime(reader) {}
       try chain.close()
+    }
+  }
+
+  /// Its file is the disk of another image: both stay locked until both are closed, and writing it once more is no obstacle.
+  @Test func anImageInsideOfAnImageIsLockedToItsEnd() throws {
+    try TemporaryFolder.with { folder in
+      let outer = folder.file("outer"), inner = folder.file("inner")
+      try ReferenceTool.create(inner, format: "qcow2", size: 1 << 20)
+      try ReferenceTool.create(outer, format: "qcow2", size: 4 << 20)
+      try ReferenceTool.qemuImg("convert", "-n", "-f", "raw", "-O", "qcow2", inner, outer)
+      let image = ImageSpecification(options: "driver=qcow2,file.driver=qcow2,file.file.filename=\(outer)")
+      do {
+        let reader = try ImageOpener.open(image)
+        expectLocked { try ImageOpener.open(outer, options(.readWrite)) }
+        let writer = try ImageOpener.reopenForWriting(reader, from: 0, options(.readWrite))
+        expectLocked { try ImageOpener.open(outer) }
+        try writer.writeBytes([1], at: 0)
+        try writer.close()
+        _ = try ImageOpener.open(outer)
+        withExtendedLifetime(reader) {}
+      }
+      // The inner image writes its tables when it is closed: the outer one is not free before.
+      let writer = try ImageOpener.open(image, options(.readWrite))
+      let file = try #require(writer.members[0].inner)
+      writer.members[0].locked?.unlock()
+      expectLocked { try ImageOpener.open(outer) }
+      try writer.close()
+      try ImageOpener.open(outer, options(.readWrite)).close()
+      withExtendedLifetime(file) {}
+    }
+  }
+
+  @Test func filesThatTheCommandLineGivesAreLockedAsItSays() throws {
+    try TemporaryFolder.with { folder in
+      let path = folder.file("image"), data = folder.file("data")
+      try ReferenceTool.qemuImg(
+        "create", "-q", "-f", "qcow2", "-o", "data_file=\(data),data_file_raw=on", path, "1M")
+      let other = try FileStore.open(data, access: .readWrite)
+      try other.lock(LockRequest(taking: [.consistentRead, .write, .resize], sharing: .consistentRead))
+      for (options, opens) in [
+        ("", false), ("locking=auto", false), ("locking=off", true), ("force-share=on", true),
+      ] {
+        let more = options.isEmpty ? "" : ",data-file.\(options)"
+        let image = ImageSpecification(
+          options:
+            "driver=qcow2,file.filename=\(path),data-file.driver=file,data-file.filename=\(data)\(more)")
+        guard !opens else {
+          _ = try ImageOpener.open(image)
+          continue
+        }
+        expectLocked { try ImageOpener.open(image) }
+      }
+      withExtendedLifetime(other) {}
+    }
+  }
+
+  /// All of its files are open, and locked, as far as the process may have so many.
+  @Test func everyExtentOfALongDiskIsLocked() throws {
+    try TemporaryFolder.with { folder in
+      for number in 0..<70 { try folder.write([UInt8](repeating: 0, count: 512), to: "f\(number)") }
+      let lines = (0..<70).map { "RW 1 FLAT \"f\($0)\" 0" }
+      let path = try folder.write(VMDKImages.descriptor(lines), to: "disk")
+      let writer = try ImageOpener.open(path, options(.readWrite))
+      expectLocked {
+        try ImageOpener.open(ImageSpecification(path: folder.file("f69")), options(.readOnly, .readersOnly))
+      }
+      try writer.close()
     }
   }
 }

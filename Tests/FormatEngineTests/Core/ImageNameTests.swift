@@ -11,6 +11,13 @@ import Testing
     #expect(try ImageName.plainPath(name) == path)
   }
 
+  /// One that makes one character of itself and the colon.
+  @Test func aMarkAfterThePrefixIsPartOfTheName() throws {
+    #expect(try Array(ImageName.plainPath("file:\u{301}x").utf8) == Array("\u{301}x".utf8))
+    #expect(ImageName.devicePath(of: "host_device:\u{301}") == "\u{301}")
+    #expect(ImageName.jsonText(of: "json:\u{301}") == "\u{301}")
+  }
+
   @Test(arguments: ["nbd:x", "json:{\"a\":1}", "http://h/", "a:b", ":x", "C:\\image.vhd"])
   func namesOfProtocolsAreRefused(_ name: String) {
     #expect(throws: EngineError.self) { try ImageName.plainPath(name) }

@@ -57,6 +57,23 @@ import Testing
     }
   }
 
+  /// Between a look at the name and the opening of the file another one can take its place.
+  @Test func aDeviceThatTookTheNamesPlaceIsRefused() throws {
+    let error = #expect(throws: EngineError.self) {
+      try FileStore.open(FilePlace(named: "/dev/zero"), access: .readOnly, cache: .writeback)
+    }
+    #expect(error?.code == .permissionDenied)
+    _ = try FileStore.open(FilePlace(path: "/dev/zero"), access: .readOnly, cache: .writeback)
+  }
+
+  /// Names are bytes: two that Swift takes for equal may be two images.
+  @Test func onlyTheVeryImageIsTrusted() throws {
+    let composed = "/images/\u{E9}", decomposed = "/images/e\u{301}"
+    let policy = ReferencePolicy(.nowhere).trusting(composed)
+    _ = try policy.resolve("base", for: .backingFile, namedBy: composed)
+    #expect(throws: EngineError.self) { try policy.resolve("base", for: .backingFile, namedBy: decomposed) }
+  }
+
   @Test func onlyAllowedFoldersAreEntered() throws {
     try withFiles { (folder) throws in
       let scope = ReferencePolicy.Scope.folders([try AllowedFolder(folder.file("images"))])

@@ -1,11 +1,20 @@
+import Synchronization
+
 /// The disk of an image as a file for another format: what `file` with a format's driver means.
 final class DiskStore: ByteStore {
   let disk: ImageChain
+  private let isClosed = Atomic(false)
 
   init(_ disk: ImageChain) { self.disk = disk }
 
   // What was not flushed may be lost, here as with any file; only the mark that somebody writes is taken off.
-  deinit { try? disk.close() }
+  deinit { try? close() }
+
+  /// Closes the image that the disk is of (`ImageChain.close`), once.
+  func close() throws(EngineError) {
+    guard !isClosed.exchange(true, ordering: .relaxed) else { return }
+    try disk.close()
+  }
 
   var isWritable: Bool { disk.isWritable }
   var spliceDescriptor: CInt? { nil }

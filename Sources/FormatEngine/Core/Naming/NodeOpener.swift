@@ -95,7 +95,7 @@ struct NodeOpener {
     }
     if driver == NodeSchemas.debugDriver, let image = transparent(node) {
       // Nothing fails: the image below it answers for itself.
-      return try self.image(image, use)
+      return try self.image(image, try useBelow(transparent: node, use))
     }
     if let driver, isProtocol(driver) {
       let store = try store(node, use)
@@ -133,7 +133,7 @@ struct NodeOpener {
     // Opened once more, it is not probed again.
     var node = node
     node["driver"] = .text(found.name)
-    guard common.flag("read-only") != true || use.access == .readOnly else { throw Self.readOnly }
+    try refuseWriting(common, use)
     return try open(found, over: file, use, &rest, node, isProbed: format == nil || use.wasProbed)
   }
 
@@ -150,6 +150,7 @@ struct NodeOpener {
       guard !child.isEmpty else { continue }
       let opened = try store(child, use)
       request.files[role] = NamedStore(role: role, path: opened.path, store: opened.store)
+      request.fileLocks[role] = opened.locks
       shown.append(InfoField(role, opened.name.info))
     }
     let below = try takeBelow(&rest, supportsBacking: format.supportsBacking)
@@ -191,7 +192,11 @@ struct NodeOpener {
     }
   }
 
-  private static let readOnly = EngineError(.readOnly, "Block node is read-only")
+  private func refuseWriting(_ common: OptionValues, _ use: NodeUse) throws(EngineError) {
+    guard common.flag("read-only") != true || use.access == .readOnly else {
+      throw EngineError(.readOnly, "Block node is read-only")
+    }
+  }
 
   private func request(_ path: String, _ use: NodeUse) -> LayerRequest {
     var references = ReferenceOpener(
@@ -247,7 +252,7 @@ struct NodeOpener {
     guard isProtocol(driver) else { return try diskStore(node, use) }
     if NodeSchemas.fileDrivers.contains(driver) { return try fileStore(node, driver: driver, use) }
     if driver == NodeSchemas.debugDriver { return try debugStore(node, use) }
-    return try nullStore(node, driver: driver)
+    return try nullStore(node, driver: driver, use)
   }
 
   private func fileStore(_ node: NodeOptions, driver: String, _ use: NodeUse) throws(EngineError)
@@ -267,7 +272,7 @@ struct NodeOpener {
     try Self.refuseSparseBundle(given.path)
     let place = Self.fileOfBundle(given) ?? given
     let path = place.path
-    guard common.flag("read-only") != true || use.access == .readOnly else { throw Self.readOnly }
+    try refuseWriting(common, use)
     let file = try FileStore.open(place, access: use.access, cache: use.cache)
     // A name alone stands for either.
     guard file.kind.isDevice || driver != "host_device" else {
@@ -292,10 +297,14 @@ struct NodeOpener {
     throw .unsupported("'\(path)' is a sparse bundle disk image, which is not supported")
   }
 
-  private func nullStore(_ node: NodeOptions, driver: String) throws(EngineError) -> OpenedStore {
+  private func nullStore(_ node: NodeOptions, driver: String, _ use: NodeUse) throws(EngineError)
+    -> OpenedStore
+  {
     var rest = node
     rest["driver"] = nil
-    _ = try takeCommon(&rest)
+    let common = try takeCommon(&rest)
+    try refuseWriting(common, use)
+    _ = try use.changed(by: common)
     let shown = NodeSchemas.null.options.filter { $0.name != "latency-ns" }.compactMap { option in
       rest[option.name].map { InfoField(option.name, $0.info) }
     }
@@ -313,6 +322,19 @@ struct NodeOpener {
     var rest = node
     let image = rest.takeChild("image")
     return image.isEmpty || image["driver"] == nil ? nil : image
+  }
+
+  /// How the image below a debugging node without rules is used.
+  private func useBelow(transparent node: NodeOptions, _ use: NodeUse) throws(EngineError) -> NodeUse {
+    var rest = node
+    rest["driver"] = nil
+    _ = rest.takeChild("image")
+    let common = try takeCommon(&rest)
+    _ = try rest.takeDebugRules()
+    _ = try rest.take(NodeSchemas.debug)
+    try refuse(rest, driver: NodeSchemas.debugDriver)
+    try refuseWriting(common, use)
+    return try use.changed(by: common)
   }
 
   private mutating func debugStore(_ node: NodeOptions, _ use: NodeUse) throws(EngineError) -> OpenedStore {
@@ -334,6 +356,7 @@ struct NodeOpener {
       rules.failures += read.failures
       rules.transitions += read.transitions
     }
+    try refuseWriting(common, use)
     let below = try store(image, use.changed(by: common))
     let name = below.name.debugged(
       configuration: values.text("config"), shown, rulesInOptions: isFixed)
@@ -356,8 +379,7 @@ struct NodeOpener {
     }
     var use = use
     use.wasProbed = false
-    // What lies in the disk may well have tables.
-    use.locks.request = use.locks.request.forFile(holding: .tables, access: use.access)
+    use.locks = use.locks.forInner(access: use.access)
     let members = try chain(node, use)
     return OpenedStore(
       store: DiskStore(ImageChain(members: members, access: use.access)), path: members[0].path,

@@ -115,7 +115,7 @@ struct VMDKOpener {
     if let given = try request.given(role, holding: line.fileContent) {
       extent.file = given
     } else if request.references.opens(.extent) {
-      let many = descriptor.extents.count > OpenFilePool.maximumOpen
+      let many = descriptor.extents.count > OpenFilePool.largestWithout
       extent.file = NamedStore(
         role: role, path: ImageName.join(line.fileName, toFolderOf: request.path),
         store: try openFile(line, pooled: many))

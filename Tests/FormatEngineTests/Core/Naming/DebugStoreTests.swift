@@ -76,6 +76,26 @@ import Testing
   }
 
   /// An image must not make us read a file of rules.
+  /// Nothing of it stays but what it says of every node.
+  @Test func aNodeWithoutRulesHasOptionsAllTheSame() throws {
+    try TemporaryFolder.with { folder in
+      let image = "driver=blkdebug,image.driver=raw,image.file.filename=\(try self.image(folder))"
+      func message(_ option: String, _ access: FileAccess = .readOnly) -> String? {
+        do throws(EngineError) {
+          _ = try ImageOpener.open(
+            ImageSpecification(options: "\(image),\(option)"), OpenOptions(access: access))
+          return nil
+        } catch { return error.message }
+      }
+      #expect(message("align=512") == nil)
+      #expect(message("foo=1") == "Block protocol 'blkdebug' doesn't support the option 'foo'")
+      #expect(message("read-only=on") == nil)
+      #expect(message("read-only=on", .readWrite) == "Block node is read-only")
+      #expect(
+        message("force-share=on", .readWrite) == "force-share=on can only be used with read-only images")
+    }
+  }
+
   @Test func recordedNamesCannotNameRules() throws {
     try TemporaryFolder.with { folder in
       let path = try image(folder)

@@ -72,9 +72,18 @@ import Testing
     }
   }
 
+  private func withDescriptorLimit(_ count: UInt64, _ body: (TemporaryFolder) throws -> Void) throws {
+    var old = rlimit()
+    #expect(unsafe getrlimit(CInt(RLIMIT_NOFILE.rawValue), &old) == 0)
+    var new = rlimit(rlim_cur: rlim_t(count), rlim_max: old.rlim_max)
+    #expect(unsafe setrlimit(CInt(RLIMIT_NOFILE.rawValue), &new) == 0)
+    defer { unsafe setrlimit(CInt(RLIMIT_NOFILE.rawValue), &old) }
+    try TemporaryFolder.with(body)
+  }
+
   /// More extents than one process may have files open, written and read.
   @Test func manyExtentsNeedFewDescriptors() throws {
-    try TemporaryFolder.with { folder in
+    try withDescriptorLimit(1024) { folder in
       let count = 300
       for number in 0..<count { try folder.write([UInt8](repeating: 0, count: 8192), to: "f\(number)") }
       let lines = (0..<count).map { "RW 16 FLAT \"f\($0)\" 0" }
