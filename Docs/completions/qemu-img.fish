@@ -109,7 +109,7 @@ complete -c qemu-img -n '__fish_seen_subcommand_from convert' -l target-is-zero 
 complete -c qemu-img -n '__fish_seen_subcommand_from convert' -l bitmaps -d 'also copies the persistent bitmaps of the input'
 complete -c qemu-img -n '__fish_seen_subcommand_from convert' -l skip-broken-bitmaps -d 'leaves out bitmaps that were not stored properly, and does not fail for them'
 complete -c qemu-img -n '__fish_seen_subcommand_from convert' -s U -l force-share -d 'reads an image that another program may be changing; what is read may not fit together'
-complete -c qemu-img -n '__fish_seen_subcommand_from convert' -s C -l copy-range-offloading -d 'lets the host copy; then zeros are not looked for. It cannot stand beside -c or -S'
+complete -c qemu-img -n '__fish_seen_subcommand_from convert' -s C -l copy-range-offloading -d 'lets the host copy what lies in raw and qcow2 images as it is, and goes into such; zeros are not looked for there. It cannot stand beside -c, -S or --salvage'
 complete -c qemu-img -n '__fish_seen_subcommand_from convert' -s c -l compress -d 'stores the data compressed'
 complete -c qemu-img -n '__fish_seen_subcommand_from convert' -s p -l progress -d 'shows how far the command has come'
 complete -c qemu-img -n '__fish_seen_subcommand_from convert' -s q -l quiet -d 'prints nothing but errors'

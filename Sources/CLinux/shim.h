@@ -15,6 +15,7 @@
 // <fcntl.h> and <unistd.h> would bring this module its own copies of the Glibc module's types.
 long syscall(long number, ...);
 int fallocate(int descriptor, int mode, off_t offset, off_t byte_count);
+ssize_t copy_file_range(int in, off_t *in_offset, int out, off_t *out_offset, size_t byte_count, unsigned flags);
 
 /// Starts a new command line.
 static inline void imgfs_getopt_restart(void) { optind = 0; }

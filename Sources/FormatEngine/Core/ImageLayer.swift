@@ -44,6 +44,8 @@ public protocol ImageLayer: AnyObject, Sendable {
   /// Whether holes of the store are worth asking for: true for raw, and for images whose clusters were
   /// all set aside in advance. `ImageChain.extent` then looks for them.
   var storesHoles: Bool { get }
+  /// Whether a copy that is left to the host takes its stored bytes as they are, and writes them so (`convert -C`).
+  var isCopiedByHost: Bool { get }
   /// What the stored bytes are encrypted with: extents that are encrypted need it. Nil where nothing is, or
   /// where the layer was opened without its key.
   var cipher: LayerCipher? { get }
@@ -65,6 +67,8 @@ public protocol ImageLayer: AnyObject, Sendable {
 }
 
 extension ImageLayer {
+  public var isCopiedByHost: Bool { false }
+
   /// For formats that pack whole clusters, whose size is a power of two.
   public func packedUnit(at offset: UInt64) throws(EngineError) -> Range<UInt64> {
     let start = offset.aligned(downTo: clusterSize)

@@ -7,6 +7,7 @@ public enum TraceEvent: String, CaseIterable, Sendable {
   case storeRead = "store_read"
   case storeWrite = "store_write"
   case storeWriteZeros = "store_write_zeros"
+  case storeCopy = "store_copy"
   case storeDiscard = "store_discard"
   case storeResize = "store_resize"
   case storeFlush = "store_flush"
@@ -43,6 +44,7 @@ public enum TraceEvent: String, CaseIterable, Sendable {
     case .convertSegment: 1 << 16
     case .fileLock: 1 << 17
     case .fileUnlock: 1 << 18
+    case .storeCopy: 1 << 19
     }
   }
 }

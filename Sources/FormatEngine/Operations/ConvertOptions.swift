@@ -21,6 +21,9 @@ public struct ConvertOptions: Sendable {
   public var targetReadsAsZeros = true
   /// Look for zeros in what is read, as well as in what the tables say.
   public var looksForZeros = true
+  /// What lies in a file as the target will have it, too, is copied by the host where it can, and as it is: nobody looks for
+  /// zeros there.
+  public var copiesInHost = false
   /// Guest bytes a second at most; nil: as fast as can be.
   public var rateLimit: UInt64?
   /// Write whatever is ready first. In order, two runs give the same file, and its clusters lie as the guest's.

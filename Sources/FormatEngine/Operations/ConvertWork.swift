@@ -201,6 +201,15 @@ final class ConvertWork: Sendable {
   /// False: only what is stored will still read as zeros over another backing file.
   var canLeaveOutZeros: Bool { newBacking == nil || marksZeros }
 
+  /// Where bytes lie that the host may copy as they are; nil where they have to pass through here.
+  func placeToCopy(_ found: ConcatenatedDisks.Found, count: Int) -> HostPlace? {
+    guard options.copiesInHost, target.top.isCopiedByHost, target.top.cipher == nil,
+      found.disk.layers.indices.contains(found.located.depth),
+      found.disk.layers[found.located.depth].isCopiedByHost
+    else { return nil }
+    return found.disk.placeToRead(found.located, count: count)
+  }
+
   /// Zeros of the target are stored as other units are.
   var mustPackZeros: Bool { mustWriteZeros && packing?.unitPacking == .always }
 

@@ -5,6 +5,8 @@ final class ConvertWorker {
   enum Action {
     case write(Range<Int>)
     case zeros(Range<Int>)
+    /// As it lies there.
+    case copy(HostPlace, ConcatenatedDisks.Found, Range<Int>)
     /// The next piece of the packed bytes.
     case packed(PackedPiece)
   }
@@ -63,6 +65,8 @@ final class ConvertWorker {
       if work.needsNothing(found.located) { return }
       if found.located.readsAsZeros, work.options.sparseByteCount > 0 {
         actions.append(.zeros(range))
+      } else if let place = work.placeToCopy(found, count: range.count) {
+        actions.append(.copy(place, found, range))
       } else {
         try read(found, range, of: segment)
         noteRuns(in: range)
@@ -179,11 +183,13 @@ final class ConvertWorker {
     while index < actions.count {
       switch actions[index] {
       case .write(let range):
-        let bytes = unsafe UnsafeRawBufferPointer(rebasing: buffer.bytes[range])
         try work.waitForRate(UInt64(range.count))
-        try writing(segment, range) { (offset) throws(EngineError) in
-          unsafe try work.target.write(bytes, at: offset)
-        }
+        try write(range, of: segment)
+      case .copy(let place, let found, let range):
+        try work.waitForRate(UInt64(range.count))
+        if try hostCopies(place, range, of: segment) { break }
+        try read(found, range, of: segment)
+        try write(range, of: segment)
       case .zeros(let range):
         try writing(segment, range) { (offset) throws(EngineError) in
           try work.target.writeZeros(at: offset, count: UInt64(range.count))
@@ -196,6 +202,24 @@ final class ConvertWorker {
       }
       index += 1
     }
+  }
+
+  private func write(_ range: Range<Int>, of segment: ConvertSegment) throws(EngineError) {
+    let bytes = unsafe UnsafeRawBufferPointer(rebasing: buffer.bytes[range])
+    try writing(segment, range) { (offset) throws(EngineError) in
+      unsafe try work.target.write(bytes, at: offset)
+    }
+  }
+
+  /// False where the target has no room yet, or the host cannot copy between these files.
+  private func hostCopies(_ place: HostPlace, _ range: Range<Int>, of segment: ConvertSegment)
+    throws(EngineError) -> Bool
+  {
+    let offset = segment.offset + UInt64(range.lowerBound)
+    guard let target = try work.target.beginWriteInPlace(at: offset, count: range.count) else { return false }
+    defer { work.target.endWriteInPlace(target, at: offset, count: range.count) }
+    return target.file.copy(
+      from: place.file, at: place.offset, to: target.offset, count: UInt64(range.count))
   }
 
   /// The packed pieces that follow each other from an action on.

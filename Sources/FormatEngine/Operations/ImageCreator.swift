@@ -140,8 +140,9 @@ public enum ImageCreator {
 
   /// Refuses to make an image called `name` where that is a file which is being read: making it would empty it.
   public static func refuse(_ name: String, whileReading sources: [ImageChain]) throws(EngineError) {
-    guard let identity = HostFiles.identity(of: try ImageName.plainPath(name)) else { return }
-    if let used = filesInUse(by: sources)[identity] { throw .inUse(used) }
+    let path = try ImageName.plainPath(name)
+    guard let identity = HostFiles.identity(of: path) else { return }
+    if filesInUse(by: sources)[identity] != nil { throw .inUse(path) }
   }
 
   /// The files that disks lie in, those that their images name included, with their paths.

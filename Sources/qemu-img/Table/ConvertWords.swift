@@ -26,7 +26,9 @@ extension ConvertVerb {
     help: "leaves out bitmaps that were not stored properly, and does not fail for them")
   static let copyRange = OptionRule(
     "copy-range-offloading", "C",
-    help: "lets the host copy; then zeros are not looked for. It cannot stand beside -c or -S")
+    help:
+      "lets the host copy what lies in raw and qcow2 images as it is, and goes into such; zeros are not looked for there."
+      + " It cannot stand beside -c, -S or --salvage")
   static let compress = OptionRule("compress", "c", help: "stores the data compressed")
   static let noCreate = OptionRule("no-create", "n", help: "writes into an image that is there already")
   static let sourceFormat = OptionRule(

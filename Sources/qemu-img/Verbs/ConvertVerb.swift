@@ -198,6 +198,7 @@ enum ConvertVerb {
     var options = ConvertOptions()
     options.compress = arguments.compresses
     options.sparseByteCount = arguments.sparseByteCount
+    options.copiesInHost = arguments.copiesInHost
     options.allowsAnyOrder = arguments.allowsAnyOrder
     options.threadCount = min(arguments.threadCount, WorkerPool.processorCount())
     options.rateLimit = arguments.rateLimit

@@ -51,6 +51,24 @@ import Testing
     }
   }
 
+  /// With -C the bytes do not pass through the process, but where the target's tables have no room for them yet.
+  @Test func theHostCopiesWhereItCan() throws {
+    try withImage { folder in
+      let copy = ["-T", "store_copy", "convert", "-C", "-f", "raw"]
+      let first = try run(copy + ["-O", "raw", "a.raw", "b"], in: folder).expecting()
+      #expect(first.stderrText.hasPrefix("store_copy path \"b\" offset 0 bytes 131072 source \"a.raw\""))
+      #expect(try Files.read(folder.file("b")) == Files.read(folder.file("a.raw")))
+      let new = try run(copy + ["-O", "qcow2", "a.raw", "c"], in: folder).expecting()
+      #expect(new.stderrText == "")
+      let again = try run(copy + ["-n", "-O", "qcow2", "a.raw", "c"], in: folder).expecting()
+      #expect(again.stderrText.hasPrefix("store_copy path \"c\" "))
+      for options in [["-t", "none"], ["-t", "writethrough"], ["-T", "none"]] {
+        _ = try run(copy + options + ["-O", "raw", "a.raw", "d"], in: folder).expecting()
+        #expect(try Files.read(folder.file("d")) == Files.read(folder.file("a.raw")))
+      }
+    }
+  }
+
   @Test func readsNamesFromAFile() throws {
     try withImage { folder in
       try folder.write(Array("# mine\n\nfile_*\n-file_close\nnothing\n".utf8), to: "names")

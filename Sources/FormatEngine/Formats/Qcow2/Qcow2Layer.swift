@@ -14,6 +14,7 @@ final class Qcow2Layer: ImageLayer {
   /// Nil where the guest's data is stored as it is.
   let encryption: Qcow2Encryption?
   let cipher: LayerCipher?
+  var isCopiedByHost: Bool { encryption == nil }
   /// Opened for inspection only: guest data is somewhere else.
   private let lacksDataFile: Bool
   /// Protects the tables and the header, never data I/O. After `RangeLock`, before `ClusterCache`.

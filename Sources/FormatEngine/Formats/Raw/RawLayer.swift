@@ -7,6 +7,7 @@ final class RawLayer: WritableLayer {
   let clusterSize: UInt64 = 0
   let backing: BackingReference? = nil
   let storesHoles = true
+  let isCopiedByHost = true
   private let file: any ByteStore
   /// The file as it is written to.
   private let written: any ByteStore
