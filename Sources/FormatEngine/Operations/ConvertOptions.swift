@@ -11,6 +11,23 @@ public struct ConvertOptions: Sendable {
     case differences(from: NewBacking)
   }
 
+  /// What a failed read or write is called, in qemu-img's words for the operation.
+  public enum FailureWords: Sendable {
+    /// "error while reading at byte N"
+    case places
+    case given(reading: String, writing: String)
+
+    func reading(at offset: UInt64) -> String {
+      if case .given(let reading, _) = self { return reading }
+      return "error while reading at byte \(offset)"
+    }
+
+    func writing(at offset: UInt64) -> String {
+      if case .given(_, let writing) = self { return writing }
+      return "error while writing at byte \(offset)"
+    }
+  }
+
   public var scope: Scope = .everything
   /// Store whole clusters packed.
   public var compress = false
@@ -26,6 +43,7 @@ public struct ConvertOptions: Sendable {
   public var copiesInHost = false
   /// Guest bytes a second at most; nil: as fast as can be.
   public var rateLimit: UInt64?
+  public var failureWords = FailureWords.places
   /// Write whatever is ready first. In order, two runs give the same file, and its clusters lie as the guest's.
   public var allowsAnyOrder = false
   /// What of all sources together is copied, to the start of the target; nil: everything.

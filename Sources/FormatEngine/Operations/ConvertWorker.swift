@@ -119,7 +119,7 @@ final class ConvertWorker {
       unsafe try found.disk.read(found.located, at: found.offset, into: piece)
     } catch {
       throw error.inSystemWords.whileTrying(
-        "error while reading at byte \(segment.offset + UInt64(range.lowerBound))")
+        work.options.failureWords.reading(at: segment.offset + UInt64(range.lowerBound)))
     }
   }
 
@@ -240,7 +240,7 @@ final class ConvertWorker {
       unsafe try packing.storeCompressed(
         UnsafeRawBufferPointer(rebasing: packed.bytes[start..<end]), pieces: pieces)
     } catch {
-      throw error.inSystemWords.whileTrying("error while writing at byte \(first.guestOffset)")
+      throw error.inSystemWords.whileTrying(work.options.failureWords.writing(at: first.guestOffset))
     }
     return end
   }
@@ -252,7 +252,7 @@ final class ConvertWorker {
     do throws(EngineError) {
       try body(offset)
     } catch {
-      throw error.inSystemWords.whileTrying("error while writing at byte \(offset)")
+      throw error.inSystemWords.whileTrying(work.options.failureWords.writing(at: offset))
     }
   }
 }

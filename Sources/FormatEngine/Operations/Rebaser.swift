@@ -6,6 +6,8 @@ public enum Rebaser {
     into overlay: ImageChain, from backing: ImageChain?, compress: Bool = false, progress: Progress = .none
   ) throws(EngineError) {
     var options = ConvertOptions()
+    options.failureWords = .given(
+      reading: "error while reading from old backing file", writing: "Error while writing to COW image")
     options.compress = compress
     options.scope = .differences(from: NewBacking(backing, under: overlay))
     try Converter.convert(from: [overlay], to: overlay, options, progress: progress)

@@ -242,22 +242,11 @@ public final class FileStore: ByteStore {
   }
 
   /// For file systems and devices that can do nothing better.
-  private func writeZeroBytes(at offset: UInt64, count: UInt64) throws(EngineError) {
-    let zeros = [UInt8](repeating: 0, count: Int(min(count, MiB)))
-    var done: UInt64 = 0
-    while done < count {
-      let piece = min(count - done, UInt64(zeros.count))
-      try write(
-        bytes: piece == UInt64(zeros.count) ? zeros : Array(zeros.prefix(Int(piece))), at: offset + done)
-      done += piece
-    }
-  }
-
   /// Sets room aside without changing the size beyond `offset + count` or what is there.
   public func reserve(at offset: UInt64, count: UInt64) throws(EngineError) {
     guard count > 0 else { return }
     guard count <= maximumFileOffset, offset <= maximumFileOffset - count else {
-      throw .systemCall("Could not preallocate data for '\(path)'", errno: EFBIG, path: path)
+      throw .systemCall("Could not preallocate new data", errno: EFBIG, path: path)
     }
     // Where the file system cannot do it, glibc writes single bytes.
     let number = try direct?.withCache().number ?? descriptor.number
@@ -268,7 +257,7 @@ public final class FileStore: ByteStore {
       return result
     }
     if result != 0 {
-      throw .systemCall("Could not preallocate data for '\(path)'", errno: result, path: path)
+      throw .systemCall("Could not preallocate new data", errno: result, path: path)
     }
   }
 

@@ -149,7 +149,7 @@ extension EngineError {
   }
 
   /// Where a system call failed, with the system's words alone: for messages that say themselves what was done.
-  var inSystemWords: EngineError {
+  public var inSystemWords: EngineError {
     var error = self
     if let systemText { error.message = systemText }
     return error

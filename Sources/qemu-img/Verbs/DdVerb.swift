@@ -88,6 +88,9 @@ enum DdVerb {
     if let part {
       try attempt { () throws(EngineError) in
         var options = ConvertOptions()
+        options.failureWords = .given(
+          reading: "error while reading from input image file",
+          writing: "error while writing to output image file")
         options.part = part
         options.fitsTarget = source.hasUnknownSize
         options.targetReadsAsZeros = !target.hasOldBytes

@@ -80,9 +80,11 @@ enum SnapshotVerb {
       guard let keeper = chain.top as? any SnapshotChanging else {
         throw .unsupported("Operation not supported")
       }
-      try chain.changingWhole { () throws(EngineError) in
-        _ = try keeper.createSnapshot(named: name, at: identities.now)
-      }
+      do throws(EngineError) {
+        try chain.changingWhole { () throws(EngineError) in
+          _ = try keeper.createSnapshot(named: name, at: identities.now)
+        }
+      } catch { throw error.inSystemWords }
     }
   }
 

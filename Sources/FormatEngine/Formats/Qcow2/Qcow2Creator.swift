@@ -182,13 +182,9 @@ struct Qcow2Preallocator {
       if !room.readsAsZeros, room.hostOffset < (try store.byteCount()) {
         try store.writeZeros(at: room.hostOffset, count: room.length, freeing: true)
       }
-    case .falloc:
-      if room.readsAsZeros, let file = store as? FileStore {
-        try file.reserve(at: room.hostOffset, count: room.length)
-      } else {
-        try store.writeZeros(at: room.hostOffset, count: room.length, freeing: false)
-      }
-    case .full: try store.writeZeros(at: room.hostOffset, count: room.length, freeing: false)
+    case .falloc where !room.readsAsZeros:
+      try store.writeZeros(at: room.hostOffset, count: room.length, freeing: false)
+    case .falloc, .full: try store.setAside(at: room.hostOffset, count: room.length, preallocation)
     }
     // Entries must not point past the end of the file, after a crash neither.
     let end = room.hostOffset + room.length

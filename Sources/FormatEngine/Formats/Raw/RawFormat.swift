@@ -52,14 +52,16 @@ public enum RawFormat: CreatableFormat {
 
   public static func create(on file: any ByteStore, _ request: CreateRequest) throws(EngineError) {
     let mode = request.options.text("preallocation") ?? "off"
-    guard ["off", "falloc", "full"].contains(mode) else { throw .invalid("invalid parameter value: \(mode)") }
+    guard let preallocation = Preallocation(rawValue: mode), preallocation != .metadata else {
+      throw .invalid("invalid parameter value: \(mode)")
+    }
     let isDevice = (file as? FileStore)?.kind.isDevice ?? false
-    guard mode == "off" || !isDevice else { throw .unsupported("Unsupported preallocation mode '\(mode)'") }
+    guard preallocation == .off || !isDevice else {
+      throw .unsupported("Unsupported preallocation mode '\(mode)'")
+    }
     try file.resize(to: 0)
-    try file.resize(to: request.virtualSize)
-    if mode != "off" {
-      try (file as? FileStore)?.reserve(at: 0, count: request.virtualSize)
-    } else if request.virtualSize > 0, !isDevice {
+    try file.setByteCount(request.virtualSize, from: 0, preallocation)
+    if preallocation != .full, request.virtualSize > 0, !isDevice {
       // As qemu-img does: with a first block that is there, programs find out how direct I/O must be aligned.
       let count = request.virtualSize < 4096 ? 512 : 4096
       try file.write(bytes: [UInt8](repeating: 0, count: count), at: 0)

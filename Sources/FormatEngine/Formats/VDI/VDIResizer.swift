@@ -65,10 +65,10 @@ extension VDILayer: Resizable {
 
   private func prepare(_ room: Allocation, _ preallocation: Preallocation) throws(EngineError) {
     let store = store(room.store)
-    if preallocation == .falloc, room.readsAsZeros, let file = store as? FileStore {
-      try file.reserve(at: room.hostOffset, count: room.length)
-    } else if preallocation == .full || !room.readsAsZeros {
+    if !room.readsAsZeros, preallocation != .full {
       try store.writeZeros(at: room.hostOffset, count: room.length, freeing: false)
+    } else {
+      try store.setAside(at: room.hostOffset, count: room.length, preallocation)
     }
   }
 }
