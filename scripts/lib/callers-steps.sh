@@ -18,6 +18,16 @@ place_programs() {
   cat >"$work/bin/qemu-img" <<PROGRAM
 #!/bin/sh
 { printf qemu-img; printf ' %s' "\$@"; echo; } >>'$work/calls'
+# Debian's clock fails now and then while it measures how fast keys are derived.
+case "\$*" in *luks* | *encrypt*)
+  for attempt in 1 2 3 4 5 6 7 8 9; do
+    status=0
+    '$work/side/qemu-img' "\$@" 2>'$work/clock' || status=\$?
+    grep --quiet 'accurate CPU usage' '$work/clock' || break
+  done
+  cat '$work/clock' >&2
+  exit \$status
+esac
 exec '$work/side/qemu-img' "\$@"
 PROGRAM
   chmod 755 "$work" "$work/bin" "$work/bin/qemu-img"
