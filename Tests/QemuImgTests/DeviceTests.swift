@@ -61,7 +61,8 @@ import Testing
   }
 
   @Test func deviceIsShownAsWhatItIs() throws {
-    try withDevice { device, _ in
+    try withDevice { device, folder in
+      let plain = try folder.write([UInt8](repeating: 7, count: 4096), to: "plain")
       let info = try BuiltProduct.qemuImg.run(["info", "--output=json", device]).expecting().stdoutText
       #expect(info.contains("\"format\": \"host_device\"") && info.contains("\"virtual-size\": 8388608"))
       for (command, status, words) in [
@@ -73,6 +74,13 @@ import Testing
           "Unsupported preallocation mode"
         ),
         (["info", "--image-opts", "driver=file,filename=\(device)"], 1, "to be a regular file"),
+        (["info", "-f", "raw", "file:\(device)"], 1, "to be a regular file"),
+        (["create", "-q", "-f", "raw", "file:\(device)", "1M"], 1, "Could not resize file"),
+        (["convert", "-f", "raw", "-O", "raw", plain, "file:\(device)"], 1, "Could not resize file"),
+        (
+          ["create", "-q", "-f", "qcow2", "-b", "file:\(device)", "-F", "raw", folder.file("over")], 1,
+          "to be a regular file"
+        ),
       ] {
         let ours = try BuiltProduct.qemuImg.run(command).expecting(status)
         let judged = try ReferenceTool.qemuImg.run(command)

@@ -48,7 +48,9 @@ enum Aftermath {
   private static let script = """
     read -r ended && exit
     for round in 1 2 3 4 5 6 7 8 9; do
-      kill -KILL $(grep -lzxsF "IMGFS_TEST_PROCESS=$0" /proc/[0-9]*/environ | cut -d/ -f3) || break
+      found=$(grep -lzxsF "IMGFS_TEST_PROCESS=$0" /proc/[0-9]*/environ | cut -d/ -f3)
+      [ -n "$found" ] || break
+      kill -KILL $found
       sleep 0.05
     done
     awk -v start="$1" 'index($5, start) == 1 { print $5 }' /proc/self/mountinfo | sort -r | while read -r place; do

@@ -72,7 +72,7 @@ extension XMLElement {
     unsafe XML_SetCharacterDataHandler(parser) { user, bytes, count in
       guard let bytes = unsafe bytes else { return }
       let text = unsafe UnsafeRawBufferPointer(start: bytes, count: Int(count))
-      unsafe XMLBuilder.of(user)?.append(String(decoding: text, as: UTF8.self))
+      unsafe XMLBuilder.of(user)?.append(String(hostBytes: text))
     }
     unsafe XML_SetEntityDeclHandler(parser) { user, _, _, _, _, _, _, _, _ in
       unsafe XMLBuilder.of(user)?.stop(.corrupt("XML with entities of its own is not read"))

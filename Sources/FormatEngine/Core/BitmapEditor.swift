@@ -62,7 +62,7 @@ public struct BitmapEditor {
       .invalid("Can't make bitmap '\(name)' persistent: \(words)")
     }
     if let reason = rules.refusal { throw refusal(reason) }
-    guard name.utf8.count <= rules.maximumNameLength else {
+    guard name.hostBytes.count <= rules.maximumNameLength else {
       throw refusal("Name length exceeds maximum (\(rules.maximumNameLength) characters)")
     }
     guard image.virtualSize > 0 else { throw refusal("The disk has no bytes") }

@@ -35,6 +35,12 @@ extension String {
     self = String(scalars)
   }
 
+  /// Text that was decoded from something else than bytes of the host, such as UTF-16: a private scalar in it is a
+  /// character as any other, and no byte.
+  public init(characters text: String) {
+    self = text.utf8.contains(0xF4) ? String(hostBytes: text.utf8) : text
+  }
+
   /// The bytes that this text stands for.
   public var hostBytes: [UInt8] {
     guard utf8.contains(0xF4) else { return Array(utf8) }

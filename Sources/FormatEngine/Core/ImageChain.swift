@@ -62,6 +62,9 @@ public struct ChainMember: Sendable {
 extension ByteStore {
   /// The file of the host that it is, with or without rules for its failures.
   var hostFile: FileStore? { ((self as? DebugStore)?.below ?? self) as? FileStore }
+
+  /// Whether it is a device of the host, which has a size of its own.
+  public var isDevice: Bool { hostFile?.kind.isDevice ?? false }
 }
 
 /// Where guest bytes are: the depth of the layer that answers, 0 for the top, and its extent.

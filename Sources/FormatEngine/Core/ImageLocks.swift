@@ -95,22 +95,29 @@ final class LockedFiles: Sendable {
     let wanted: LockRequest
   }
 
-  private let entries = Mutex<[Entry]>([])
-
-  /// The first open of a file.
-  subscript(identity: HostFiles.Identity) -> FileStore? {
-    entries.withLock { entries in entries.first { $0.file.identity == identity }?.file }
+  private struct State {
+    var entries: [Entry] = []
+    /// The first open of each.
+    var first: [HostFiles.Identity: FileStore] = [:]
   }
 
+  private let state = Mutex(State())
+
+  /// The first open of a file.
+  subscript(identity: HostFiles.Identity) -> FileStore? { state.withLock { $0.first[identity] } }
+
   func insert(_ file: FileStore, wanted: LockRequest) {
-    entries.withLock { $0.append(Entry(file: file, wanted: wanted)) }
+    state.withLock { state in
+      state.entries.append(Entry(file: file, wanted: wanted))
+      if state.first[file.identity] == nil { state.first[file.identity] = file }
+    }
   }
 
   func complete() throws(EngineError) {
-    for entry in entries.withLock({ $0 }) { try entry.file.lock(entry.wanted) }
+    for entry in state.withLock({ $0.entries }) { try entry.file.lock(entry.wanted) }
   }
 
-  func unlock() { entries.withLock { entries in entries.forEach { $0.file.unlock() } } }
+  func unlock() { state.withLock { state in state.entries.forEach { $0.file.unlock() } } }
 }
 
 extension LockMode {

@@ -52,6 +52,9 @@ public enum ImageName {
     protocolPrefix(of: name) == "host_device" ? text(after: "host_device:", in: name) : nil
   }
 
+  /// Whether a name such as `file:/a` says that no device is meant.
+  static func asksForRegularFile(_ name: String) -> Bool { protocolPrefix(of: name) == "file" }
+
   /// What follows `json:` in a name that describes a tree of drivers.
   static func jsonText(of name: String) -> String? {
     protocolPrefix(of: name) == "json" ? text(after: "json:", in: name) : nil

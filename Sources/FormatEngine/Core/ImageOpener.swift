@@ -32,8 +32,8 @@ public struct OpenOptions: Sendable {
   public var layerOptions: [String: String] = [:]
   /// Passphrases that the options name.
   public var secrets = SecretStore()
-  /// As `LayerRequest.identities`.
-  public var identities = IdentitySource.unique
+  /// As `LayerRequest.identities`. Nil: nobody has said where they come from; then each is another.
+  public var identities: IdentitySource?
 
   public init(format: String? = nil, access: FileAccess = .readOnly) {
     self.format = format

@@ -53,14 +53,21 @@ public struct ReferencePolicy: Sendable {
     guard !candidate.utf8.contains(0) else {
       throw .corrupt("The image names a \(role.rawValue) with a NUL byte in its name")
     }
+    let place = try allowed(candidate, name, role, path)
     // To open one can already do something: set off a watchdog, wait for a terminal. `FileStore.open` looks once more.
-    guard HostFiles.kind(of: candidate) != .characterDevice else {
+    guard place.kind != .characterDevice else {
       throw refusal(name, role, path, "it is a character device")
     }
-    let place = FilePlace(named: candidate)
-    guard !ownImages.contains(Array(path.utf8)) else { return place }
+    return place
+  }
+
+  /// Nothing of the host is touched for a file that lies elsewhere.
+  private func allowed(_ candidate: String, _ name: String, _ role: Role, _ path: String) throws(EngineError)
+    -> FilePlace
+  {
+    guard !ownImages.contains(Array(path.utf8)) else { return FilePlace(named: candidate) }
     switch scope {
-    case .anywhere: return place
+    case .anywhere: return FilePlace(named: candidate)
     case .nowhere: throw refusal(name, role, path, "no file that an image names is to be opened")
     case .folders(let folders):
       let real = try HostFiles.realPath(candidate)

@@ -99,6 +99,9 @@ public enum ImageCreator {
     identities: IdentitySource = .unique, whileReading sources: [ImageChain] = []
   ) throws(EngineError) -> [String] {
     let plain = try ImageName.plainPath(path)
+    guard !ImageName.asksForRegularFile(path) || FilePlace(path: plain).kind?.isDevice != true else {
+      throw .invalid("Could not resize file: Invalid argument")
+    }
     let backing = backing(in: options)
     let recorded = options.isGiven("backing_fmt") ? options.text("backing_fmt") : nil
     if let recorded {

@@ -59,7 +59,7 @@ public struct ImageInfo: Sendable {
   private static func plainFile(_ file: any ByteStore, path: String) throws(EngineError) -> ImageInfo {
     var info = ImageInfo(
       filename: path, format: "file", virtualSize: try file.byteCount().aligned(upTo: 512))
-    if (file as? FileStore)?.kind.isDevice == true { info.format = "host_device" }
+    if file.isDevice { info.format = "host_device" }
     info.isProtocol = true
     info.actualSize = try? file.allocatedByteCount()
     if info.format == "file" { info.formatSpecific = [] }

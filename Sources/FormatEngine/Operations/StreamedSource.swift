@@ -88,7 +88,7 @@ final class StreamedSource: @unchecked Sendable {
     let end = (done ?? 0).aligned(upTo: 512)
     // A device is as long as it is.
     let isDevice =
-      (target.members[0].file as? FileStore)?.kind.isDevice == true && target.top.clusterSize == 0
+      target.members[0].file.isDevice && target.top.clusterSize == 0
     if fitsTarget, !isDevice, end != target.virtualSize, byteCount == nil { try target.resize(to: end) }
   }
 }

@@ -119,6 +119,9 @@ public struct FilePlace: Equatable, Sendable {
     return unsafe fstat(descriptor, &status) == 0 ? status : nil
   }
 
+  /// What is there, nil where nothing is.
+  var kind: HostFiles.Kind? { status().map { HostFiles.kind(ofMode: $0.st_mode) } }
+
   /// The file called `name` in this folder.
   func appending(_ name: String) -> FilePlace {
     let longer = path.utf8.last == UInt8(ascii: "/") ? path + name : "\(path)/\(name)"

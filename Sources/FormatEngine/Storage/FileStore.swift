@@ -297,7 +297,8 @@ public final class FileStore: ByteStore {
       let covered = changeCount.load(ordering: .acquiring)
       guard retrying({ fdatasync(descriptor.number) }) == 0 else {
         let failure = descriptor.failure("Could not flush")
-        synced.failure = failure
+        // Past the page cache nothing was lost.
+        if direct == nil || direct?.usesCache == true { synced.failure = failure }
         throw failure
       }
       synced.count = covered

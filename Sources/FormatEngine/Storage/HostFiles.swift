@@ -25,13 +25,6 @@ public enum HostFiles {
     return unsafe String(hostBytes: resolved)
   }
 
-  /// What is at the path, nil where nothing is.
-  static func kind(of path: String) -> Kind? {
-    var status = stat()
-    guard unsafe path.withHostBytes({ unsafe stat($0, &status) }) == 0 else { return nil }
-    return kind(ofMode: status.st_mode)
-  }
-
   /// Which file the path leads to, nil where it leads to none.
   public static func identity(of path: String) -> Identity? { identity(of: FilePlace(path: path)) }
 

@@ -82,8 +82,12 @@ final class HostPipe: Sendable {
   private func waitForBytes(_ proceed: () throws(EngineError) -> Void) throws(EngineError) {
     try proceed()
     var request = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
-    // Whatever else it may say, `read` tells.
-    while unsafe poll(&request, 1, Self.patience) == 0 { try proceed() }
+    while true {
+      let count = unsafe poll(&request, 1, Self.patience)
+      // Whatever else it may say, `read` tells. A signal is heard here: `read` would go on waiting.
+      guard count == 0 || (count < 0 && errno == EINTR) else { return }
+      try proceed()
+    }
   }
 
   /// Milliseconds.

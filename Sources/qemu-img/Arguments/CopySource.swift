@@ -105,7 +105,7 @@ extension ImageChain {
   /// Whether a new image reads as something else than zeros where nothing was written: without tables, its bytes are those
   /// of the device, or what zeros decrypt to.
   var hasOldBytes: Bool {
-    let isDevice = (members[0].file as? FileStore)?.kind.isDevice == true
+    let isDevice = members[0].file.isDevice
     return top.clusterSize == 0 && (isDevice || top.cipher != nil)
   }
 }

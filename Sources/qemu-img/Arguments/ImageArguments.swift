@@ -67,15 +67,9 @@ struct ImageArguments {
     if isOptions && options.sharing == .anybody && specification.refusesForcedSharing {
       throw VerbFailure("--force-share/-U conflicts with image options", exitStatus: exitStatus)
     }
-    var options = options
+    var options = try completed(options)
     options.format = format
-    options.secrets = secrets
-    // Unless the command has something to add to them.
-    if options.access == .readWrite, !options.identities.isDerived {
-      options.identities = try SourceDate.identities()
-    }
-    options.policy = isOwn ? policy.trusting((try? ImageName.plainPath(name)) ?? name) : policy
-    options.note = Console.note
+    if isOwn { options.policy = policy.trusting((try? ImageName.plainPath(name)) ?? name) }
     let chain = try attempt("Could not open '\(name)': ", exitStatus: exitStatus) { () throws(EngineError) in
       try ImageOpener.open(specification, options)
     }
@@ -83,6 +77,17 @@ struct ImageArguments {
       Self.warnOfGuess(chain.members[0].path)
     }
     return chain
+  }
+
+  /// With what holds for every image that the command opens.
+  func completed(_ options: OpenOptions) throws(VerbFailure) -> OpenOptions {
+    var options = options
+    (options.secrets, options.policy, options.note) = (secrets, policy, Console.note)
+    // Unless the command has said what they come from.
+    if options.access == .readWrite, options.identities == nil {
+      options.identities = try SourceDate.identities()
+    }
+    return options
   }
 
   /// A guest may have written what makes its raw disk look like another format, or like raw.

@@ -1,6 +1,7 @@
 import CLinux
 import FormatEngine
 import Glibc
+import Synchronization
 
 /// An option as it was given, or why the command line is wrong from there on.
 struct GivenOption {
@@ -16,6 +17,15 @@ enum OptionParser {
   /// the failure to throw.
   static func parse(
     _ arguments: [String], _ rules: [OptionRule], stoppingAtFirstOperand: Bool = false
+  ) -> (options: [GivenOption], operands: [String]) {
+    turn.withLock { _ in parsed(arguments, rules, stoppingAtFirstOperand: stoppingAtFirstOperand) }
+  }
+
+  /// getopt_long keeps its place in the line in globals.
+  private static let turn = Mutex(())
+
+  private static func parsed(
+    _ arguments: [String], _ rules: [OptionRule], stoppingAtFirstOperand: Bool
   ) -> (options: [GivenOption], operands: [String]) {
     var argv = unsafe copies(of: arguments)
     unsafe argv.append(nil)

@@ -45,8 +45,8 @@ enum CommitVerb {
     }
     guard parsed.operands.count == 1 else { throw .usage("Expecting one image file name") }
     options.cache = try CommonArguments.cacheMode(cache, what: "cache")
-    (options.secrets, options.policy, options.note) = (image.secrets, image.policy, Console.note)
     options.identities = try SourceDate.identities()
+    options = try image.completed(options)
     let name = parsed.operands[0]
     let chain = try image.open(name, options)
     let line = ProgressLine(isShown: showsProgress && !isQuiet, step: 1)

@@ -88,12 +88,13 @@ enum ConvertVerb {
     let format = arguments.targetFormat ?? (arguments.usesTargetOptions ? nil : "raw")
     var opening = OpenOptions(access: .readWrite)
     opening.cache = arguments.cache.target
-    opening.identities = try identities(arguments, format, source)
+    let identities = try identities(arguments, format, source)
+    opening.identities = identities
     if arguments.createsTarget {
       if ImageCreator.isPipe(name) {
-        return try createInPipe(arguments, format ?? "raw", source, byteCount, opening.identities)
+        return try createInPipe(arguments, format ?? "raw", source, byteCount, identities)
       }
-      opening.layerOptions = try create(arguments, format ?? "raw", source, byteCount, opening.identities)
+      opening.layerOptions = try create(arguments, format ?? "raw", source, byteCount, identities)
     }
     let target = try arguments.source.open(
       name, opening, format: format, isOptions: arguments.usesTargetOptions, isOwn: arguments.createsTarget)
@@ -112,9 +113,8 @@ enum ConvertVerb {
   private static func identities(
     _ arguments: ConvertArguments, _ format: String?, _ source: CopySource
   ) throws(VerbFailure) -> IdentitySource {
-    guard let format, ImageCreator.recordsIdentity(format) else {
-      return try SourceDate.identities()
-    }
+    // Of a target that is there its own file may have to tell its format.
+    guard format.map(ImageCreator.recordsIdentity) ?? true else { return try SourceDate.identities() }
     return try source.identities(skippingUnreadable: arguments.salvages)
   }
 

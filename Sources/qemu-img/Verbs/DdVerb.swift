@@ -117,9 +117,9 @@ enum DdVerb {
     var options = OptionValues(ImageCreator.options(of: format))
     options.set("size", to: .number(source.hasUnknownSize ? min(512, partByteCount) : partByteCount))
     var opening = OpenOptions(access: .readWrite)
-    opening.identities = try SourceDate.identities()
-    if format.recordsIdentity { opening.identities = try source.identities(of: part) }
-    let identities = opening.identities
+    let identities =
+      format.recordsIdentity ? try source.identities(of: part) : try SourceDate.identities()
+    opening.identities = identities
     if ImageCreator.isPipe(name) {
       return try attempt(words) { () throws(EngineError) in
         try ImageCreator.createInPipe(name, format: format, options: options, identities: identities)

@@ -52,7 +52,7 @@ enum InfoVerb {
     // Several disks may lie in one file, told apart by options.
     var layerOptions: [String: String] = [:]
     var seen: [HostFiles.Identity: [[String: String]]] = [:]
-    (options.secrets, options.policy, options.note) = (image.secrets, image.policy, Console.note)
+    options = try image.completed(options)
     while true {
       if let file = chain.members[0].file as? FileStore {
         guard seen[file.identity]?.contains(layerOptions) != true else {

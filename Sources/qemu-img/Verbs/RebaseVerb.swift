@@ -109,12 +109,10 @@ enum RebaseVerb {
     -> ImageChain?
   {
     guard let reference = request.reference else { return nil }
+    var options = try request.image.completed(OpenOptions())
     return try attempt("Could not open new backing file '\(reference.name)': ") { () throws(EngineError) in
       let specification = try ReferencePolicy.anywhere.specification(
         of: reference, namedBy: overlay.members[0].path)
-      var options = OpenOptions()
-      (options.secrets, options.policy, options.note) =
-        (request.image.secrets, request.image.policy, Console.note)
       options.sharing = request.sharing
       options.cache = request.backingCache
       let backing = try ImageOpener.open(specification, options)

@@ -20,7 +20,8 @@ enum ResizeVerb {
     ], run: run)
 
   static func run(_ arguments: [String]) throws(VerbFailure) -> CInt {
-    // The size comes last and may begin with a hyphen, so it is no option.
+    // The size comes last and may begin with a hyphen, so it is no option; a word alone is no size.
+    if arguments.count == 2, ["-h", "--help"].contains(arguments[1]) { return verb.showHelp() }
     guard arguments.count >= 3, let sizeText = arguments.last else { throw .usage("Not enough arguments") }
     let parsed = OptionParser.parse(Array(arguments.dropLast()), verb.options)
     var image = ImageArguments()

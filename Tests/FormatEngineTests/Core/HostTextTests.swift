@@ -39,4 +39,17 @@ import Testing
     #expect(JSONText.quoted(String(hostBytes: [0x61, 0xFF, 0xFE])) == "\"a\\uFFFD\\uFFFD\"")
     #expect(JSONText.quoted("\u{10FFFD}🂡") == "\"\\uDBFF\\uDFFD\\uD83C\\uDCA1\"")
   }
+
+  /// A private scalar that was decoded from something else is no byte: least of all the NUL at which a name ends.
+  @Test func charactersAreNoBytes() throws {
+    let character = "\u{10FE00}"
+    let text = String(characters: "a\(character)b")
+    #expect(text.hostBytes == Array("a\(character)b".utf8))
+    #expect(String(characters: "plain") == "plain")
+    guard case .text(let escaped) = try JSONParser.parse("\"a\\udbff\\ude00b\"") else {
+      Issue.record("no text")
+      return
+    }
+    #expect(escaped.hostBytes == text.hostBytes)
+  }
 }

@@ -1,5 +1,6 @@
-import FormatEngine
+@testable import FormatEngine
 import Glibc
+import Synchronization
 import TestSupport
 import Testing
 
@@ -169,5 +170,31 @@ import Testing
     #expect(
       EngineError.systemCall("Could not open 'x'", errno: ENOENT).message
         == "Could not open 'x': No such file or directory")
+  }
+
+  /// Zeros are written piece by piece, and whoever asks for the end gets the file as it was.
+  @Test func fullPreallocationCanBeCalledOff() throws {
+    try TemporaryFolder.with { folder in
+      let path = try folder.write([1, 2, 3, 4], to: "file")
+      let store = try FileStore.open(path, access: .readWrite)
+      let asked = Counter()
+      let progress = Progress(report: { _, _ in }, isCancelled: { asked.next() > 3 })
+      let error = #expect(throws: EngineError.self) {
+        try store.setByteCount(64 << 20, from: 4, .full, progress)
+      }
+      #expect(error?.code == .cancelled)
+      #expect(try Files.read(path) == [1, 2, 3, 4])
+    }
+  }
+
+  private final class Counter: Sendable {
+    private let count = Mutex(0)
+
+    func next() -> Int {
+      count.withLock { count in
+        count += 1
+        return count
+      }
+    }
   }
 }

@@ -1,3 +1,4 @@
+import TestSupport
 import Testing
 
 @testable import qemu_img
@@ -53,5 +54,21 @@ import Testing
     let parsed = OptionParser.parse(["tool", "-q", "verb", "-f"], rules, stoppingAtFirstOperand: true)
     #expect(parsed.options.map(\.key) == ["quiet"])
     #expect(parsed.operands == ["verb", "-f"])
+  }
+
+  /// glibc's getopt has one place in one line for the whole process.
+  @Test func linesAreReadByManyThreads() {
+    let rules = rules
+    let wrong = Threads.run(4) { thread in
+      for _ in 0..<500 {
+        let words = ["verb", "-f", "a\(thread)", "one", "--output", "b\(thread)", "-q", "two"]
+        let parsed = OptionParser.parse(words, rules)
+        let found = parsed.options.map { "\($0.key)=\($0.value)" } + parsed.operands
+        let expected = ["format=a\(thread)", "output=b\(thread)", "quiet=", "one", "two"]
+        if found != expected { return "\(found)" }
+      }
+      return nil
+    }
+    #expect(wrong.isEmpty)
   }
 }

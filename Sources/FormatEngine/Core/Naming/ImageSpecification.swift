@@ -15,6 +15,7 @@ public struct ImageSpecification: Sendable {
       node["file.driver"] = .text("host_device")
     } else {
       self.init(path: try ImageName.plainPath(name))
+      if ImageName.asksForRegularFile(name) { node["file.driver"] = .text("file") }
     }
   }
 
@@ -48,9 +49,6 @@ public struct ImageSpecification: Sendable {
     }
     return names.count == 1 ? names.first?.value.text : nil
   }
-
-  /// Whether something of the tree can hide where its bytes lie; a path has just one file.
-  public var isPath: Bool { node.values.count == 1 && node.hasText("file.filename") }
 }
 
 extension ReferencePolicy {
@@ -77,6 +75,9 @@ extension ReferencePolicy {
       node["file.driver"] = .text(driver)
     } else {
       node["file.filename"] = .file(try place(of: reference, namedBy: path))
+      if reference.candidates == nil, ImageName.asksForRegularFile(reference.name) {
+        node["file.driver"] = .text("file")
+      }
     }
     if let format = reference.format { node["driver"] = .text(format) }
     for (name, value) in reference.options { node[name] = .text(value) }

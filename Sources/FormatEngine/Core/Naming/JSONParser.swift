@@ -161,7 +161,7 @@ public struct JSONParser {
     case UInt8(ascii: "n"): content.append(0x0A)
     case UInt8(ascii: "r"): content.append(0x0D)
     case UInt8(ascii: "t"): content.append(0x09)
-    case UInt8(ascii: "u"): content.append(contentsOf: String(try scalar()).utf8)
+    case UInt8(ascii: "u"): content.append(contentsOf: String(characters: String(try scalar())).utf8)
     default: throw failure("invalid escape sequence")
     }
   }

@@ -207,7 +207,7 @@ struct NodeOpener {
     var request = LayerRequest(
       path: path, access: use.access, references: references, isForInspection: options.isForInspection)
     request.secrets = options.secrets
-    request.identities = options.identities.mixing(ImageName.lastComponent(of: path))
+    request.identities = (options.identities ?? .unique).mixing(ImageName.lastComponent(of: path))
     request.note = options.note
     return request
   }

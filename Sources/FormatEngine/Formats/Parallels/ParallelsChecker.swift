@@ -131,7 +131,7 @@ struct ParallelsChecker {
       fileEnd = end
     }
     // A device has the size that it has.
-    guard fileEnd > end, (file as? FileStore)?.kind.isDevice != true else { return }
+    guard fileEnd > end, !file.isDevice else { return }
     let byteCount = fileEnd - end
     let count = byteCount.dividedRoundingUp(by: geometry.clusterSize)
     report.findings.append(

@@ -69,7 +69,7 @@ extension ParallelsState {
   mutating func close() throws(EngineError) {
     try flush()
     guard isInUse, let end = used?.end else { return }
-    if (file as? FileStore)?.kind.isDevice != true, try file.byteCount() > end {
+    if !file.isDevice, try file.byteCount() > end {
       try file.resize(to: end)
       try file.flush()
     }

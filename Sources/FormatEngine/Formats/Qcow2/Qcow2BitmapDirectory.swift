@@ -278,7 +278,7 @@ struct Qcow2BitmapDirectory: Equatable, Sendable {
       let bits = UInt64(bitmap.granularity.trailingZeroBitCount)
       let parts = Qcow2Bitmap.tableCount(virtualSize, granularityBits: bits, geometry)
       clusters += parts + (parts * 8).dividedRoundingUp(by: geometry.clusterSize)
-      listLength += (Qcow2Bitmap.fixedLength + bitmap.name.utf8.count + 7) & ~7
+      listLength += (Qcow2Bitmap.fixedLength + bitmap.name.hostBytes.count + 7) & ~7
     }
     clusters += UInt64(listLength).dividedRoundingUp(by: geometry.clusterSize)
     return clusters * geometry.clusterSize

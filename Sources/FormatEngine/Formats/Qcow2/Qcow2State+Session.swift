@@ -65,7 +65,7 @@ extension Qcow2State {
     let end = try file.byteCount()
     let whole = end.aligned(upTo: mapping.geometry.clusterSize)
     // A device cannot grow, and need not.
-    if end < whole, (file as? FileStore)?.kind.isDevice != true { try file.resize(to: whole) }
+    if end < whole, !file.isDevice { try file.resize(to: whole) }
   }
 
   private func metadataMap() throws(EngineError) -> Qcow2MetadataMap {

@@ -55,7 +55,7 @@ public enum RawFormat: CreatableFormat {
     guard let preallocation = Preallocation(rawValue: mode), preallocation != .metadata else {
       throw .invalid("invalid parameter value: \(mode)")
     }
-    let isDevice = (file as? FileStore)?.kind.isDevice ?? false
+    let isDevice = file.isDevice
     guard preallocation == .off || !isDevice else {
       throw .unsupported("Unsupported preallocation mode '\(mode)'")
     }

@@ -75,10 +75,10 @@ extension RawLayer: Resizable {
     guard !overflow, end <= maximumFileOffset else {
       throw EngineError(.tooLarge, "Disk size too large for the chosen offset")
     }
-    let isDevice = (file as? FileStore)?.kind.isDevice ?? false
+    let isDevice = file.isDevice
     let old = try file.byteCount()
     guard !isDevice || end == old else { throw .unsupported("Cannot resize device files") }
-    try file.setByteCount(end, from: old, preallocation)
+    try file.setByteCount(end, from: old, preallocation, progress)
     size.store(virtualSize.aligned(upTo: 512), ordering: .relaxed)
     try file.flush()
   }

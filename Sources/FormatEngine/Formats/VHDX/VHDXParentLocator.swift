@@ -72,7 +72,7 @@ struct VHDXParentLocator: Equatable, Sendable {
     let units = stride(from: 0, to: bytes.count - 1, by: 2).map {
       UInt16(bytes[$0]) | UInt16(bytes[$0 + 1]) << 8
     }
-    return String(decoding: units, as: UTF16.self)
+    return String(characters: String(decoding: units, as: UTF16.self))
   }
 
   func serialised() -> [UInt8] {

@@ -23,7 +23,7 @@ extension VMDKFormat: CreatableFormat {
       try layout.write(to: file, descriptor: text)
       return
     }
-    guard text.utf8.count <= VMDKDescriptor.maximumByteCount else { throw Self.tooLarge }
+    guard text.hostBytes.count <= VMDKDescriptor.maximumByteCount else { throw Self.tooLarge }
     for line in descriptor.extents {
       let store = try request.references.create(line.fileName, for: .extent, namedBy: request.path)
       if options.subformat.isFlat {

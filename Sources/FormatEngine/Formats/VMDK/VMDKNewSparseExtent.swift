@@ -38,7 +38,7 @@ struct VMDKNewSparseExtent {
   func write(to file: any ByteStore, descriptor: String?) throws(EngineError) {
     let sector = VMDKExtentLine.sectorByteCount
     if let descriptor {
-      guard UInt64(descriptor.utf8.count) <= Self.descriptorSectors * sector else {
+      guard UInt64(descriptor.hostBytes.count) <= Self.descriptorSectors * sector else {
         throw .invalid("The descriptor of the image is too long for its file")
       }
     }

@@ -40,7 +40,7 @@ struct VMDKNewStream {
   /// What stands before the grains, and a writer for them and what follows.
   func begin(on file: any ByteStore, descriptor: String) throws(EngineError) -> VMDKStreamWriter {
     let sector = VMDKExtentLine.sectorByteCount
-    guard UInt64(descriptor.utf8.count) <= Self.descriptorSectors * sector else {
+    guard UInt64(descriptor.hostBytes.count) <= Self.descriptorSectors * sector else {
       throw .invalid("The descriptor of the image is too long for its file")
     }
     var head = header.serialised() + descriptor.hostBytes

@@ -11,7 +11,7 @@ extension VPCFixedLayer: Resizable {
     let (old, oldEnd) = end.withLock { $0 }
     let oldSize = virtualSize
     guard newSize != oldSize else { return }
-    if newSize > oldSize, preallocation != .off { try reserve(oldSize..<newSize, preallocation) }
+    if newSize > oldSize, preallocation != .off { try reserve(oldSize..<newSize, preallocation, progress) }
     var footer = old
     footer.setVirtualSize(newSize)
     try file.write(bytes: footer.bytes, at: newSize)
@@ -30,14 +30,16 @@ extension VPCFixedLayer: Resizable {
   }
 
   /// Room for what a disk grows by, before anything says that it has grown; without it the file stays as it is.
-  private func reserve(_ range: Range<UInt64>, _ preallocation: Preallocation) throws(EngineError) {
+  private func reserve(_ range: Range<UInt64>, _ preallocation: Preallocation, _ progress: Progress)
+    throws(EngineError)
+  {
     let byteCount = try file.byteCount()
     do throws(EngineError) {
       try file.setAside(at: range.lowerBound, count: range.upperBound - range.lowerBound, .falloc)
       // The old footer stays until there is a new one.
       let start = max(range.lowerBound, byteCount)
-      if start < range.upperBound {
-        try file.setAside(at: start, count: range.upperBound - start, preallocation)
+      if preallocation == .full, start < range.upperBound {
+        try file.writeZeroBytes(at: start, count: range.upperBound - start, progress)
       }
     } catch {
       if try file.byteCount() > byteCount { try? file.resize(to: byteCount) }

@@ -9,7 +9,9 @@ struct VPCParentPaths: Equatable {
   /// Locators that cannot be read are passed over: each is one of several ways to the same file.
   init(_ header: VPCDynamicHeader, in file: any ByteStore) throws(EngineError) {
     let fileByteCount = try file.byteCount()
-    if !header.parentName.isEmpty { name = String(decoding: header.parentName, as: UTF16.self) }
+    if !header.parentName.isEmpty {
+      name = String(characters: String(decoding: header.parentName, as: UTF16.self))
+    }
     for locator in header.locators {
       guard let range = locator.range(inFileOf: fileByteCount) else { continue }
       let bytes = try file.bytes(at: range.lowerBound, count: range.count)
@@ -38,7 +40,7 @@ struct VPCParentPaths: Equatable {
       if unit == 0 { break }
       units.append(unit)
     }
-    return units.isEmpty ? nil : String(decoding: units, as: UTF16.self)
+    return units.isEmpty ? nil : String(characters: String(decoding: units, as: UTF16.self))
   }
 
   private static func narrowText(_ bytes: [UInt8]) -> String? {
