@@ -6,6 +6,13 @@ enum Mount {
   /// Returns when the tree is unmounted: in the background process, or in the one that was started where
   /// it stays in front.
   static func run(_ options: MountOptions) throws(EngineError) {
+    if let namespace = options.namespace { try MountNamespace.enter(namespace) }
+    // What comes through a descriptor is gone afterwards.
+    let secrets = try SecretArguments.read(options)
+    if options.isRehearsal {
+      _ = try open(options, secrets)
+      return
+    }
     try MountPoint.requireDevice()
     let mountPoint = try MountPoint(options.mountPoint)
     // Found now: the background process is in another folder when it removes the file.
@@ -13,7 +20,13 @@ enum Mount {
     let background = options.isForeground ? nil : try Background.enter(mountPoint: mountPoint.path)
     SignalWatch.blockSignals()
 
-    let chain = try open(options)
+    let chain = try WaitingLine.during("Opening '\(options.sourceName)'") { () throws(EngineError) in
+      try open(options, secrets)
+    }
+    if options.forcesSharing {
+      Terminal.complain(
+        "warning: '\(options.sourceName)' may be changing: what is seen may be stale or not fit together")
+    }
     guard let process = ServingProcess(id: getpid()) else {
       throw EngineError(.system(errno: ENOENT), "Could not read '/proc/self/stat': is /proc mounted?")
     }
@@ -29,22 +42,13 @@ enum Mount {
     }
   }
 
-  private static func open(_ options: MountOptions) throws(EngineError) -> ImageChain {
-    var opening = OpenOptions(format: options.format, access: .readOnly)
-    // The kernel keeps what was read of the files: it must stay true.
-    opening.sharing = .readersOnly
-    opening.backing = options.followsBacking ? .follow : .ignore
-    do throws(EngineError) {
-      let chain = try ImageOpener.open(options.image, opening)
-      // Only raw takes a file without a byte, and then there is nothing to mount. With `--format raw` it is meant.
-      if options.format == nil, try chain.members[0].file.byteCount() == 0 {
-        throw .invalid("The file is empty")
-      }
-      return chain
-    } catch {
-      let prefix = "Could not open '\(options.image)'"
-      throw error.message.hasPrefix(prefix) ? error : error.whileTrying(prefix)
+  private static func open(_ options: MountOptions, _ secrets: SecretStore) throws(EngineError) -> ImageChain
+  {
+    guard options.images.count == 1 else {
+      throw .unsupported("Several images at once are not supported yet")
     }
+    guard !options.takesWrites else { throw .unsupported("Writing is not supported yet") }
+    return try Opening(options, secrets).open(options.images[0])
   }
 
   private static func write(_ text: String, to path: String) throws(EngineError) {

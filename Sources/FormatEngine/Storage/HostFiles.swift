@@ -33,6 +33,9 @@ public enum HostFiles {
     return Identity(device: UInt64(status.st_dev), inode: UInt64(status.st_ino))
   }
 
+  /// Whether the path leads to a regular file.
+  public static func isRegularFile(_ path: String) -> Bool { FilePlace(path: path).kind == .regular }
+
   /// Whether there is nothing at the path.
   static func isMissing(_ path: String) -> Bool {
     !path.isEmpty && !path.utf8.contains(0) && identity(of: path) == nil
@@ -154,6 +157,7 @@ extension EngineError {
     case .system(let number): number
     case .notFound: ENOENT
     case .permissionDenied: EACCES
+    case .missingKey: ENOKEY
     case .readOnly: EROFS
     case .noSpace: ENOSPC
     case .tooLarge: EFBIG

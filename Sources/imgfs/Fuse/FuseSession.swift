@@ -67,7 +67,7 @@ import Glibc
   private static func arguments(for options: MountOptions) -> [String] {
     var items = ["ro", "default_permissions", "subtype=imgfs"]
     if !options.passedOn.contains(where: { $0.hasPrefix("fsname=") }) {
-      items.append("fsname=\(options.image)")
+      items.append("fsname=\(options.sourceName)")
     }
     items += options.passedOn
     var arguments = ["imgfs"]
