@@ -36,6 +36,11 @@ final class FileSystem: Sendable {
     }
   }
 
+  /// The tree of several images.
+  convenience init(_ shelf: ImageShelf) {
+    self.init(root: ShelfTree(shelf).makeRoot(), commit: nil) { shelf.capacity }
+  }
+
   var capacity: UInt64 { countCapacity() }
 
   // MARK: Names
@@ -182,6 +187,9 @@ final class FileSystem: Sendable {
           ? .system(EACCES) : EngineError(.readOnly, "The image is mounted read-only")
       }
       let opened = try disk.opened()
+      if forWriting && !opened.isWritable {
+        throw EngineError(.readOnly, "The image could only be opened for reading")
+      }
       return Opened(
         handle: openFiles.insert(.disk(opened)), keepsCache: disk.keepsCache(), bypassesCache: false)
     case .text(let text):

@@ -64,6 +64,20 @@ extension ImageChain {
     }
   }
 
+  /// `count` guest bytes as an array: for a look at what lies there, not for the data path.
+  public func bytes(at offset: UInt64, count: Int) throws(EngineError) -> [UInt8] {
+    var failure: EngineError?
+    let result = unsafe [UInt8](unsafeUninitializedCapacity: count) { buffer, initialized in
+      do throws(EngineError) {
+        // SAFETY: read(into:) fills the whole buffer or throws.
+        unsafe try read(into: UnsafeMutableRawBufferPointer(buffer), at: offset)
+        initialized = count
+      } catch { failure = error }
+    }
+    if let failure { throw failure }
+    return result
+  }
+
   /// Fills `buffer` from one extent that starts at `offset` and is at least as long.
   public func read(
     _ found: LocatedExtent, at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer

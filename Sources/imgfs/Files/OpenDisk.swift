@@ -37,6 +37,9 @@ final class OpenDisk: Sendable {
     }
   }
 
+  /// Whether its bytes can be changed.
+  var isWritable: Bool { file.view.isWritable && use.chain.isWritable }
+
   /// Whether it goes on when the session's chain is replaced.
   var followsReplacement: Bool { chain == nil }
 

@@ -11,6 +11,9 @@ struct FileStamp: Equatable, Sendable {
   var byteCount: UInt64 = 0
   var modified = FileTime(seconds: 0, nanoseconds: 0)
 
+  /// Whether it is the same file, whatever was written to it.
+  func isSameFile(as other: FileStamp) -> Bool { device == other.device && inode == other.inode }
+
   /// Of the first file of a member. All zeros where it is not a file of the host.
   init(_ member: ChainMember) {
     guard let file = member.hostFiles.first else { return }

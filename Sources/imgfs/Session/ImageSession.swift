@@ -21,7 +21,7 @@ final class ImageSession: Sendable {
     var useCount = 0
     /// When the last of them went, in seconds of the monotonic clock.
     var idleSince = 0.0
-    /// The files of the chain when it was last closed: they must still be the same when it is opened again.
+    /// The files of the chain when it was last opened or closed: they must still be the same when it is opened again.
     var stamps: [FileStamp]?
   }
 
@@ -107,6 +107,10 @@ final class ImageSession: Sendable {
   /// How many need the chain as it is.
   var useCount: Int { state.withLock { $0.useCount } }
   var isOpen: Bool { state.withLock { $0.chain != nil } }
+  /// Guest bytes of the disk, 0 where it is not open.
+  var openByteCount: UInt64 { state.withLock { $0.chain?.virtualSize ?? 0 } }
+  /// The image's first file when it was last opened or closed; nil: it never was.
+  var lastStamp: FileStamp? { state.withLock { $0.stamps?.first } }
 
   /// Puts another chain in the place of this one. Called with `gate` held alone.
   func replaceChain(_ body: (ImageChain) throws(EngineError) -> ImageChain) throws(EngineError) {
@@ -131,11 +135,13 @@ final class ImageSession: Sendable {
     }
   }
 
-  /// How long nobody has used it; nil while somebody does, or where it is not open.
-  var idleSeconds: Double? {
-    state.withLock { state in
+  /// How long nobody has used it; nil while somebody does, where it is not open, and where that cannot be said without
+  /// waiting.
+  var idleSecondsIfFree: Double? {
+    let idle = state.withLockIfAvailable { state in
       state.chain == nil || state.useCount > 0 ? nil : MonotonicClock.seconds - state.idleSince
     }
+    return idle ?? nil
   }
 
   /// Closes the image for good: all that was written is on disk when it returns.

@@ -1,4 +1,5 @@
 import FormatEngine
+import Synchronization
 
 /// Builds the tree of one image: its disk, its partitions, its internal snapshots, the files that it is made of.
 ///
@@ -10,10 +11,15 @@ import FormatEngine
 final class ImageTree: Sendable {
   let session: ImageSession
   private let numbers: NodeNumbers
+  /// Whether the image may be one that cannot be opened: its folder then says why.
+  private let mayFail: Bool
+  /// Seconds of the monotonic clock when opening it failed last.
+  private let failedAt = Mutex<Double?>(nil)
 
-  init(_ session: ImageSession, _ numbers: NodeNumbers) {
+  init(_ session: ImageSession, _ numbers: NodeNumbers, mayFail: Bool = false) {
     self.session = session
     self.numbers = numbers
+    self.mayFail = mayFail
   }
 
   var isWritable: Bool { session.access.isWritable }
@@ -25,25 +31,41 @@ final class ImageTree: Sendable {
     id: UInt64 = NodeNumbers.root, parentID: UInt64 = NodeNumbers.root, name: [UInt8] = [],
     token: String = "", time: FileTime? = nil
   ) -> Node {
-    let session = session
-    let whenMade = (try? session.withChain { (chain) throws(EngineError) in Self.time(of: chain.members[0]) })
-    let time = time ?? whenMade ?? FileTime(seconds: 0, nanoseconds: 0)
-    let folder = Folder(version: version(followsChanges: true)) { (previous) throws(EngineError) in
-      try self.nodes(in: id, time, previous)
+    let time = time ?? timeOfImage
+    let folder = Folder(version: mayFail ? version : version(followsChanges: true)) {
+      (previous) throws(EngineError) in
+      let place = Place(in: id, time: time, previous: previous)
+      do throws(EngineError) {
+        let nodes = try self.nodes(place)
+        self.failedAt.withLock { $0 = nil }
+        return nodes
+      } catch {
+        guard self.mayFail else { throw error }
+        self.failedAt.withLock { $0 = MonotonicClock.seconds }
+        return [self.errorNode(error, place)]
+      }
     }
     return Node(
       id: id, parentID: parentID, name: name, time: time, token: token, extended: attributes(ofLayerAt: 0),
       content: .folder(folder))
   }
 
-  private func nodes(in id: UInt64, _ time: FileTime, _ previous: Folder.Listing?) throws(EngineError)
-    -> [Node]
-  {
+  private var timeOfImage: FileTime {
+    let time = try? session.withChain { (chain) throws(EngineError) in Self.time(of: chain.members[0]) }
+    return time ?? FileTime(seconds: 0, nanoseconds: 0)
+  }
+
+  /// Of a folder whose image may not open: that is tried again, once a second.
+  private func version() throws(EngineError) -> UInt64 {
+    guard let failedAt = failedAt.withLock({ $0 }) else { return isWritable ? session.changes : 0 }
+    return .max - UInt64(max(0, failedAt)) - (MonotonicClock.seconds - failedAt >= 1 ? 1 : 0)
+  }
+
+  private func nodes(_ place: Place) throws(EngineError) -> [Node] {
     let (size, snapshots) = try session.withChain { (chain) throws(EngineError) in
       (chain.virtualSize, chain.top is any SnapshotChanging)
     }
     let view = DiskView(session: session, source: .live, listedByteCount: size)
-    let place = Place(in: id, time: time, previous: previous)
     return [
       diskNode("disk.raw", view, place, attributes(ofLayerAt: 0)),
       textNode("info.json", place, isLive: isWritable) { (chain) throws(EngineError) in
@@ -55,6 +77,14 @@ final class ImageTree: Sendable {
       snapshotsNode(ofLayerAt: 0, place, mayChange: isWritable && snapshots),
       folderNode("layers", place) { (place) throws(EngineError) in try self.layerNodes(place) },
     ]
+  }
+
+  /// Says in words why something cannot be shown.
+  func errorNode(_ error: EngineError, _ place: Place) -> Node {
+    let text = Array((error.message + "\n").hostBytes)
+    return node(Array("error.txt".utf8), token: error.message, place) { _ in
+      .text(TextFile(isLive: true) { () throws(EngineError) in text })
+    }
   }
 
   // MARK: Nodes
