@@ -22,13 +22,12 @@ static inline struct fuse_session *imgfs_session_new(
   return fuse_session_new(arguments, callbacks, callbacksSize, userData);
 }
 
-/// <fcntl.h> would clash with the Glibc module, which leaves these out.
-enum { IMGFS_FALLOC_KEEP_SIZE = 1, IMGFS_FALLOC_PUNCH_HOLE = 2, IMGFS_FALLOC_ZERO_RANGE = 16 };
-int syncfs(int descriptor);
-
 // <sched.h> hides it behind _GNU_SOURCE.
 int setns(int descriptor, int kind);
 enum { IMGFS_CLONE_NEWNS = 0x20000 };
+/// <fcntl.h> would clash with the Glibc module, which leaves these out.
+enum { IMGFS_FALLOC_KEEP_SIZE = 1, IMGFS_FALLOC_PUNCH_HOLE = 2, IMGFS_FALLOC_ZERO_RANGE = 16 };
+int syncfs(int descriptor);
 
 enum { IMGFS_SEEK_DATA = 3, IMGFS_SEEK_HOLE = 4 };
 

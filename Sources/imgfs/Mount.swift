@@ -5,12 +5,13 @@ import Glibc
 enum Mount {
   /// Returns when the tree is unmounted: in the background process, or in the one that was started where
   /// it stays in front.
-  static func run(_ options: MountOptions) throws(EngineError) {
+  static func run(_ given: MountOptions) throws(EngineError) {
+    var options = given
     if let namespace = options.namespace { try MountNamespace.enter(namespace) }
     // What comes through a descriptor is gone afterwards.
     let secrets = try SecretArguments.read(options)
     if options.isRehearsal {
-      try MountContent.open(options, Opening(options, secrets), at: options.mountPoint).close()
+      try MountContent.open(&options, secrets, at: options.mountPoint).close()
       return
     }
     try MountPoint.requireDevice()
@@ -21,13 +22,9 @@ enum Mount {
     SignalWatch.blockSignals()
 
     let content = try WaitingLine.during("Opening '\(options.sourceName)'") { () throws(EngineError) in
-      try MountContent.open(options, Opening(options, secrets), at: mountPoint.path)
+      try MountContent.open(&options, secrets, at: mountPoint.path)
     }
     defer { content.close() }
-    if options.forcesSharing {
-      Terminal.complain(
-        "warning: '\(options.sourceName)' may be changing: what is seen may be stale or not fit together")
-    }
     guard let process = ServingProcess(id: getpid()) else {
       throw EngineError(.system(errno: ENOENT), "Could not read '/proc/self/stat': is /proc mounted?")
     }

@@ -1,5 +1,6 @@
 import CommandLine
 import FormatEngine
+import Glibc
 
 /// Opens the images of a mount in the way that its options ask for.
 struct Opening: Sendable {
@@ -90,6 +91,17 @@ struct Opening: Sendable {
         + " then may be stale or not fit together."
     case .missingKey where !options.usesImageOptions: "\n--passphrase-file FILE gives its passphrase."
     default: ""
+    }
+  }
+}
+
+extension EngineError {
+  /// Whether what could not be opened for writing may be there to be read.
+  var meansOnlyReading: Bool {
+    switch code {
+    case .readOnly, .unsupported, .permissionDenied: true
+    case .system(let number): [EACCES, EPERM, EROFS].contains(number)
+    default: false
     }
   }
 }
