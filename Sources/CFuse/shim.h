@@ -23,6 +23,10 @@ static inline struct fuse_session *imgfs_session_new(
   return fuse_session_new(arguments, callbacks, callbacksSize, userData);
 }
 
+/// <fcntl.h> would clash with the Glibc module, which leaves these out.
+enum { IMGFS_FALLOC_KEEP_SIZE = 1, IMGFS_FALLOC_PUNCH_HOLE = 2, IMGFS_FALLOC_ZERO_RANGE = 16 };
+int syncfs(int descriptor);
+
 enum { IMGFS_SEEK_DATA = 3, IMGFS_SEEK_HOLE = 4 };
 
 /// getopt's state is in global variables, which Swift takes for shared between threads. Option parsing

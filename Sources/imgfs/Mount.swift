@@ -13,24 +13,34 @@ enum Mount {
     let background = options.isForeground ? nil : try Background.enter(mountPoint: mountPoint.path)
     SignalWatch.blockSignals()
 
-    let chain = try open(options)
+    let session = try open(options)
+    defer { closeImage(session, options) }
     guard let process = ServingProcess(id: getpid()) else {
       throw EngineError(.system(errno: ENOENT), "Could not read '/proc/self/stat': is /proc mounted?")
     }
-    let context = FuseContext(FileSystem(chain), options, mountPoint: mountPoint.path, process: process) {
+    let context = FuseContext(FileSystem(session), options, mountPoint: mountPoint.path, process: process) {
       background?.mountIsReady()
     }
-    let session = try FuseSession(context, options, at: mountPoint.path)
-    defer { session.close() }
+    let fuse = try FuseSession(context, options, at: mountPoint.path)
+    defer { fuse.close() }
     if let pidFile { try write("\(process.id)\n", to: pidFile) }
     defer { if let pidFile { _ = unsafe pidFile.withHostBytes { unsafe unlink($0) } } }
-    guard session.run(isSingleThreaded: options.isSingleThreaded) else {
+    guard fuse.run(isSingleThreaded: options.isSingleThreaded) else {
       throw EngineError(.system(errno: EIO), "Serving '\(options.mountPoint)' ended with an error")
     }
   }
 
-  private static func open(_ options: MountOptions) throws(EngineError) -> ImageChain {
-    var opening = OpenOptions(format: options.format, access: .readOnly)
+  /// When nothing can be written any more.
+  private static func closeImage(_ session: ImageSession, _ options: MountOptions) {
+    do throws(EngineError) {
+      try session.close()
+    } catch {
+      Terminal.complain("Could not close '\(options.image)': \(error.message)")
+    }
+  }
+
+  private static func open(_ options: MountOptions) throws(EngineError) -> ImageSession {
+    var opening = OpenOptions(format: options.format, access: options.isWritable ? .readWrite : .readOnly)
     // The kernel keeps what was read of the files: it must stay true.
     opening.sharing = .readersOnly
     opening.backing = options.followsBacking ? .follow : .ignore
@@ -40,7 +50,8 @@ enum Mount {
       if options.format == nil, try chain.members[0].file.byteCount() == 0 {
         throw .invalid("The file is empty")
       }
-      return chain
+      let access = ImageSession.Access(isWritable: chain.isWritable, mayShrink: options.mayShrink)
+      return ImageSession(chain, access: access)
     } catch {
       let prefix = "Could not open '\(options.image)'"
       throw error.message.hasPrefix(prefix) ? error : error.whileTrying(prefix)

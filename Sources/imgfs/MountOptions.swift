@@ -22,6 +22,9 @@ struct MountOptions: Equatable {
   /// As `-F` takes it; nil probes.
   var format: String?
   var followsBacking = true
+  var isWritable = false
+  /// Whether a disk may be made smaller.
+  var mayShrink = false
   var isForeground = false
   var isDebugging = false
   var isSingleThreaded = false
@@ -158,8 +161,9 @@ struct MountOptions: Equatable {
       case ("umask", let value?): umask = try Self.number(value, name, radix: 8) & 0o777
       case ("fsname", _?), ("context", _?), ("fscontext", _?), ("rootcontext", _?), ("defcontext", _?):
         passedOn.append(item)
-      case ("rw", nil):
-        throw UsageError(sentence: "The mount option 'rw' is not supported: the tree is read-only")
+      case ("rw", nil): isWritable = true
+      case ("ro", nil): isWritable = false
+      case ("shrink", nil): mayShrink = true
       case (_, nil) where Self.kernelOptions.contains(name): passedOn.append(name)
       case (_, nil) where Self.optionsWithoutEffect.contains(name): break
       case _ where name.hasPrefix("x-"): break

@@ -54,8 +54,6 @@ import Testing
     #expect(complaint("-o", "allow_other=1", "a", "b") == "Unknown mount option 'allow_other=1'")
     #expect(complaint("-o", "uid=me", "a", "b") == "The mount option 'uid' takes a number, not 'me'")
     #expect(complaint("-o", "umask=9", "a", "b") == "The mount option 'umask' takes a number, not '9'")
-    #expect(
-      complaint("-o", "rw", "a", "b") == "The mount option 'rw' is not supported: the tree is read-only")
     #expect(complaint("--backing", "some", "a", "b") == "--backing is 'follow' or 'none', not 'some'")
     #expect(complaint("a") == "Expecting an image and a mount point")
     #expect(complaint("a", "b", "c") == "Expecting an image and a mount point")

@@ -33,13 +33,20 @@ extension ImageChain {
     return found
   }
 
+  /// Runs `body` while nobody changes these guest bytes or where they lie. It may read the disk, but not write it.
+  public func whileUnchanged<T>(
+    at offset: UInt64, count: UInt64, _ body: () throws(EngineError) -> T
+  ) throws(EngineError) -> T {
+    guard writer != nil, count > 0 else { return try body() }
+    try check(offset, count)
+    return try ranges.withRange(offset..<offset + count, exclusive: false, body)
+  }
+
   /// Fills all of `buffer` with the guest bytes from `offset` on.
   public func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(EngineError) {
     guard buffer.count > 0 else { return }
     try check(offset, UInt64(buffer.count))
-    guard writer != nil else { return unsafe try readUnlocked(into: buffer, at: offset) }
-    let range = offset..<offset + UInt64(buffer.count)
-    try ranges.withRange(range, exclusive: false) { () throws(EngineError) in
+    try whileUnchanged(at: offset, count: UInt64(buffer.count)) { () throws(EngineError) in
       unsafe try readUnlocked(into: buffer, at: offset)
     }
   }
