@@ -37,7 +37,7 @@ extension ImageChain {
   public func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(EngineError) {
     guard buffer.count > 0 else { return }
     try check(offset, UInt64(buffer.count))
-    guard writer != nil else { return unsafe try readUnlocked(into: buffer, at: offset) }
+    guard isChanging else { return unsafe try readUnlocked(into: buffer, at: offset) }
     let range = offset..<offset + UInt64(buffer.count)
     try ranges.withRange(range, exclusive: false) { () throws(EngineError) in
       unsafe try readUnlocked(into: buffer, at: offset)
