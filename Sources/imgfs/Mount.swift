@@ -28,8 +28,10 @@ enum Mount {
     guard let process = ServingProcess(id: getpid()) else {
       throw EngineError(.system(errno: ENOENT), "Could not read '/proc/self/stat': is /proc mounted?")
     }
+    let keepsFolder = options.overlay != nil
     let context = FuseContext(content.fileSystem, options, mountPoint: mountPoint.path, process: process) {
-      background?.mountIsReady()
+      // The image below an overlay is opened again when that is folded in.
+      background?.mountIsReady(keepingFolder: keepsFolder)
     }
     let fuse = try FuseSession(context, options, at: mountPoint.path)
     defer { fuse.close() }

@@ -25,19 +25,21 @@ struct MountContent {
   private static func one(_ options: inout MountOptions, _ secrets: SecretStore) throws(EngineError)
     -> MountContent
   {
-    let chain = try open(options.images[0], options, secrets)
+    let opened = try open(options.images[0], options, secrets)
+    let chain = opened.chain
     var access = access(options)
     access.isWritable = chain.isWritable
     if !chain.isWritable && options.access == .readWrite { options.givenAccess = .readOnly }
-    let session = ImageSession(chain, access: access)
-    return MountContent(fileSystem: FileSystem(session)) {
+    let session = ImageSession(chain, access: access, replacesChain: opened.overlay != nil)
+    let commit = opened.overlay.map { OverlayCommit($0, of: session) }
+    return MountContent(fileSystem: FileSystem(session, commit: commit)) {
       complaining { () throws(EngineError) in try session.close() }
     }
   }
 
   /// An image as the options have it, or only for reading where it cannot be written.
   private static func open(_ image: String, _ options: MountOptions, _ secrets: SecretStore)
-    throws(EngineError) -> ImageChain
+    throws(EngineError) -> OpenedImage
   {
     do throws(EngineError) {
       return try Opening(options, secrets).open(image)
@@ -45,9 +47,9 @@ struct MountContent {
       guard options.access == .readWrite, error.meansOnlyReading else { throw error }
       var options = options
       options.givenAccess = .readOnly
-      let chain = try Opening(options, secrets).open(image)
+      let opened = try Opening(options, secrets).open(image)
       Terminal.complain("warning: '\(image)' is mounted read-only: \(error.message)")
-      return chain
+      return opened
     }
   }
 
@@ -59,8 +61,10 @@ struct MountContent {
       access: access(options), idleSeconds: Double(options.idleSeconds), format: options.format)
     settings.access.isWritable = options.isWritable
     settings.mountPoint = mountPoint
+    // What an overlay without a name holds is lost when it is closed.
+    if options.overlay != nil { settings.idleSeconds = .infinity }
     let shelf = try ImageShelf(options.images, settings) { (path) throws(EngineError) in
-      try open(path, options, secrets)
+      try open(path, options, secrets).chain
     }
     let closer = IdleCloser(shelf)
     return MountContent(fileSystem: FileSystem(shelf)) {

@@ -1,6 +1,13 @@
 import CommandLine
 import FormatEngine
 import Glibc
+import Glibc
+
+/// An image that is open, and the overlay that takes its writes, if there is one: it is on top of the chain then.
+struct OpenedImage {
+  var chain: ImageChain
+  var overlay: Overlay?
+}
 
 /// Opens the images of a mount in the way that its options ask for.
 struct Opening: Sendable {
@@ -23,17 +30,22 @@ struct Opening: Sendable {
     allowedFolders = folders
   }
 
-  /// One of the images, or the snapshot of it that is asked for.
-  func open(_ image: String) throws(EngineError) -> ImageChain {
+  /// One of the images, or the snapshot of it that is asked for, with the overlay over it.
+  func open(_ image: String) throws(EngineError) -> OpenedImage {
     do throws(EngineError) {
       let specification =
         try options.usesImageOptions ? ImageSpecification(options: image) : ImageSpecification(name: image)
-      let chain = try ImageOpener.open(specification, try openOptions(for: specification))
-      // Only raw takes a file without a byte, and then there is nothing to mount. With `--format raw` it is meant.
-      if options.format == nil, try chain.members[0].file.byteCount() == 0 {
-        throw .invalid("The file is empty")
+      let opening = try openOptions(for: specification)
+      let chain = try chain(specification, opening)
+      warnOfMissing(chain)
+      let place: Overlay.Place
+      switch options.overlay {
+      case nil: return OpenedImage(chain: chain, overlay: nil)
+      case .temporary?: place = .temporary(inFolder: Self.temporaryFolder)
+      case .file(let path)?: place = .kept(ImageName.join(path, toFolderOf: HostFiles.currentFolder))
       }
-      return try options.snapshot.map { (name) throws(EngineError) in try snapshot(name, of: chain) } ?? chain
+      let overlay = try Overlay(over: chain, opening, at: place)
+      return OpenedImage(chain: overlay.chain, overlay: overlay)
     } catch {
       let prefix = "Could not open '\(image)'"
       var error = error.message.hasPrefix(prefix) ? error : error.whileTrying(prefix)
@@ -42,9 +54,33 @@ struct Opening: Sendable {
     }
   }
 
+  private func chain(_ image: ImageSpecification, _ opening: OpenOptions) throws(EngineError) -> ImageChain {
+    let chain = try ImageOpener.open(image, opening)
+    // Only raw takes a file without a byte, and then there is nothing to mount. With `--format raw` it is meant.
+    if options.format == nil, try chain.members[0].file.byteCount() == 0 {
+      throw .invalid("The file is empty")
+    }
+    return try options.snapshot.map { (name) throws(EngineError) in try snapshot(name, of: chain) } ?? chain
+  }
+
+  private func warnOfMissing(_ chain: ImageChain) {
+    guard let missing = chain.members.last?.missing else { return }
+    Terminal.complain(
+      "warning: \(missing.reason.message)\nWhat '\(chain.members[0].path)' itself does not store cannot be read."
+    )
+  }
+
+  /// Where what is too large for the memory may lie until the next start of the machine.
+  private static var temporaryFolder: String {
+    guard let named = unsafe getenv("TMPDIR") else { return "/var/tmp" }
+    return unsafe String(hostBytes: named)
+  }
+
   private func openOptions(for image: ImageSpecification) throws(EngineError) -> OpenOptions {
-    var opening = OpenOptions(
-      format: options.format, access: options.access == .readWrite ? .readWrite : .readOnly)
+    let isWritten = options.access == .readWrite && options.overlay == nil
+    var opening = OpenOptions(format: options.format, access: isWritten ? .readWrite : .readOnly)
+    // A disk that cannot be read as a whole is not to be written.
+    if !options.isWritable { opening.missing = .kept }
     // The kernel keeps what was read of the files: it must stay true.
     opening.sharing = options.forcesSharing ? .anybody : .readersOnly
     if options.forcesSharing && image.refusesForcedSharing {

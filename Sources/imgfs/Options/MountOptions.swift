@@ -72,10 +72,13 @@ struct MountOptions: Equatable {
     if givenAccess == .readOnly && overlay != nil {
       return "--overlay is there to be written: it cannot stand beside the mount option 'ro'"
     }
-    if let reading = whatOnlyReads, isWritable {
-      return overlay == nil
-        ? "\(reading) can only be mounted with 'ro', not 'rw' (which mount(8) adds where 'ro' is not given)"
-        : "\(reading) cannot have an --overlay"
+    if forcesSharing && overlay != nil {
+      return "What another program may be changing (--force-share) cannot have an --overlay"
+    }
+    if let reading = whatOnlyReads, isWritable, overlay == nil {
+      return
+        "\(reading) can only be mounted with 'ro', not 'rw' (which mount(8) adds where 'ro' is not given),"
+        + " or with an --overlay"
     }
     if mayShrink && !isWritable {
       return "The mount option 'shrink' needs 'rw' or --overlay beside it"
