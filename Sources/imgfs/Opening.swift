@@ -23,12 +23,24 @@ struct Opening: Sendable {
     allowedFolders = folders
   }
 
-  /// One of the images, or the snapshot of it that is asked for.
+  /// One of the images, or the snapshot of it that is asked for. Where it is to be written and cannot be, that is said,
+  /// and it is opened to be read: mount(8) asks for `rw` wherever a user does not ask for `ro`.
   func open(_ image: String) throws(EngineError) -> ImageChain {
+    do throws(EngineError) {
+      return try open(image, options.access == .readWrite ? .readWrite : .readOnly)
+    } catch {
+      guard options.access == .readWrite, error.meansOnlyReading else { throw error }
+      let chain = try open(image, .readOnly)
+      Terminal.complain("warning: '\(image)' is mounted read-only: \(error.message)")
+      return chain
+    }
+  }
+
+  private func open(_ image: String, _ access: FileAccess) throws(EngineError) -> ImageChain {
     do throws(EngineError) {
       let specification =
         try options.usesImageOptions ? ImageSpecification(options: image) : ImageSpecification(name: image)
-      let chain = try ImageOpener.open(specification, try openOptions(for: specification))
+      let chain = try ImageOpener.open(specification, try openOptions(for: specification, access))
       // Only raw takes a file without a byte, and then there is nothing to mount. With `--format raw` it is meant.
       if options.format == nil, try chain.members[0].file.byteCount() == 0 {
         throw .invalid("The file is empty")
@@ -42,9 +54,10 @@ struct Opening: Sendable {
     }
   }
 
-  private func openOptions(for image: ImageSpecification) throws(EngineError) -> OpenOptions {
-    var opening = OpenOptions(
-      format: options.format, access: options.access == .readWrite ? .readWrite : .readOnly)
+  private func openOptions(for image: ImageSpecification, _ access: FileAccess) throws(EngineError)
+    -> OpenOptions
+  {
+    var opening = OpenOptions(format: options.format, access: access)
     // The kernel keeps what was read of the files: it must stay true.
     opening.sharing = options.forcesSharing ? .anybody : .readersOnly
     if options.forcesSharing && image.refusesForcedSharing {
