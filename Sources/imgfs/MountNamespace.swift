@@ -10,7 +10,7 @@ enum MountNamespace {
     let descriptor = unsafe path.withHostBytes { unsafe open($0, O_RDONLY | O_CLOEXEC) }
     guard descriptor >= 0 else { throw .systemCall("Could not open '\(path)'", errno: errno, path: path) }
     defer { close(descriptor) }
-    let folder = WorkingFolder.path
+    let folder = HostFiles.currentFolder
     guard setns(descriptor, CInt(IMGFS_CLONE_NEWNS)) == 0 else {
       throw .systemCall("Could not enter the mount namespace '\(path)'", errno: errno, path: path)
     }

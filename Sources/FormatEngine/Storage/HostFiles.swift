@@ -25,6 +25,13 @@ public enum HostFiles {
     return unsafe String(hostBytes: resolved)
   }
 
+  /// The folder that the process is in, with a slash at its end.
+  public static var currentFolder: String {
+    guard let path = unsafe getcwd(nil, 0) else { return "/" }
+    defer { unsafe free(path) }
+    return unsafe String(hostBytes: path) + "/"
+  }
+
   /// Which file the path leads to, nil where it leads to none.
   public static func identity(of path: String) -> Identity? { identity(of: FilePlace(path: path)) }
 
