@@ -43,7 +43,7 @@ let package = Package(
     .executableTarget(
       name: "qemu-img", dependencies: ["CommandLine", "FormatEngine"], swiftSettings: strict),
     .executableTarget(
-      name: "imgfs", dependencies: ["CFuse", "CommandLine", "FormatEngine"], swiftSettings: strict),
+      name: "imgfs", dependencies: ["CFuse", "CLinux", "CommandLine", "FormatEngine"], swiftSettings: strict),
 
     .target(
       name: "TestSupport", dependencies: ["FormatEngine"], path: "Tests/TestSupport", swiftSettings: strict),

@@ -1,5 +1,4 @@
 # Completions of qemu-img for bash. Made from its table of commands: scripts/docs.
-
 # Words that begin like the current one.
 _qemu_img_words() {
     local word

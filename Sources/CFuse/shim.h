@@ -4,6 +4,9 @@
 #ifndef IMGFS_CFUSE_SHIM_H
 #define IMGFS_CFUSE_SHIM_H
 
+// The C library's types belong to the Glibc module, also where this one is read first.
+#pragma clang module import SwiftGlibc
+
 #define FUSE_USE_VERSION 314
 #include <fuse_lowlevel.h>
 #include <sys/mount.h>
@@ -22,9 +25,6 @@ static inline struct fuse_session *imgfs_session_new(
   return fuse_session_new(arguments, callbacks, callbacksSize, userData);
 }
 
-// <sched.h> hides it behind _GNU_SOURCE.
-int setns(int descriptor, int kind);
-enum { IMGFS_CLONE_NEWNS = 0x20000 };
 /// <fcntl.h> would clash with the Glibc module, which leaves these out.
 enum { IMGFS_FALLOC_KEEP_SIZE = 1, IMGFS_FALLOC_PUNCH_HOLE = 2, IMGFS_FALLOC_ZERO_RANGE = 16 };
 int syncfs(int descriptor);

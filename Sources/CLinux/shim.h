@@ -17,6 +17,10 @@ long syscall(long number, ...);
 int fallocate(int descriptor, int mode, off_t offset, off_t byte_count);
 ssize_t copy_file_range(int in, off_t *in_offset, int out, off_t *out_offset, size_t byte_count, unsigned flags);
 
+// <sched.h> would bring types of the Glibc module's, too.
+int setns(int descriptor, int kind);
+enum { IMGFS_CLONE_NEWNS = 0x20000 };
+
 /// Starts a new command line.
 static inline void imgfs_getopt_restart(void) { optind = 0; }
 /// The argument that the next call looks at.

@@ -1,4 +1,4 @@
-internal import CFuse
+internal import CLinux
 import FormatEngine
 import Glibc
 

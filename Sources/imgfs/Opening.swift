@@ -30,12 +30,24 @@ struct Opening: Sendable {
     allowedFolders = folders
   }
 
-  /// One of the images, or the snapshot of it that is asked for, with the overlay over it.
+  /// One of the images, or the snapshot of it that is asked for, with the overlay over it. Where it is to be written and
+  /// cannot be, that is said, and it is opened to be read: mount(8) asks for `rw` wherever a user does not ask for `ro`.
   func open(_ image: String) throws(EngineError) -> OpenedImage {
+    do throws(EngineError) {
+      return try open(image, isWritten ? .readWrite : .readOnly)
+    } catch {
+      guard isWritten, error.meansOnlyReading else { throw error }
+      let opened = try open(image, .readOnly)
+      Terminal.complain("warning: '\(image)' is mounted read-only: \(error.message)")
+      return opened
+    }
+  }
+
+  private func open(_ image: String, _ access: FileAccess) throws(EngineError) -> OpenedImage {
     do throws(EngineError) {
       let specification =
         try options.usesImageOptions ? ImageSpecification(options: image) : ImageSpecification(name: image)
-      let opening = try openOptions(for: specification)
+      let opening = try openOptions(for: specification, access)
       let chain = try chain(specification, opening)
       warnOfMissing(chain)
       let place: Overlay.Place
@@ -54,12 +66,17 @@ struct Opening: Sendable {
     }
   }
 
+  /// Whether writes go into the image itself.
+  private var isWritten: Bool { options.access == .readWrite && options.overlay == nil }
+
   private func chain(_ image: ImageSpecification, _ opening: OpenOptions) throws(EngineError) -> ImageChain {
     let chain = try ImageOpener.open(image, opening)
     // Only raw takes a file without a byte, and then there is nothing to mount. With `--format raw` it is meant.
     if options.format == nil, try chain.members[0].file.byteCount() == 0 {
       throw .invalid("The file is empty")
     }
+    // What may not be opened is no accident: whoever mounts has to say what he wants.
+    if let reason = chain.members.last?.missing?.reason, reason.code == .permissionDenied { throw reason }
     return try options.snapshot.map { (name) throws(EngineError) in try snapshot(name, of: chain) } ?? chain
   }
 
@@ -76,11 +93,12 @@ struct Opening: Sendable {
     return unsafe String(hostBytes: named)
   }
 
-  private func openOptions(for image: ImageSpecification) throws(EngineError) -> OpenOptions {
-    let isWritten = options.access == .readWrite && options.overlay == nil
-    var opening = OpenOptions(format: options.format, access: isWritten ? .readWrite : .readOnly)
+  private func openOptions(for image: ImageSpecification, _ access: FileAccess) throws(EngineError)
+    -> OpenOptions
+  {
+    var opening = OpenOptions(format: options.format, access: access)
     // A disk that cannot be read as a whole is not to be written.
-    if !options.isWritable { opening.missing = .kept }
+    if !options.takesWrites { opening.missing = .kept }
     // The kernel keeps what was read of the files: it must stay true.
     opening.sharing = options.forcesSharing ? .anybody : .readersOnly
     if options.forcesSharing && image.refusesForcedSharing {

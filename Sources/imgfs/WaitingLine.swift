@@ -4,8 +4,10 @@ import Glibc
 /// second second on, counts them, and is wiped away in the end. Where standard error is no terminal there is none.
 enum WaitingLine {
   /// The line's thread has ended when this returns.
-  static func during<T, E: Error>(_ text: String, _ body: () throws(E) -> T) throws(E) -> T {
-    guard isatty(STDERR_FILENO) == 1, let ticker = Ticker(text) else { return try body() }
+  static func during<T, E: Error>(
+    _ text: String, on terminal: CInt = STDERR_FILENO, _ body: () throws(E) -> T
+  ) throws(E) -> T {
+    guard isatty(terminal) == 1, let ticker = Ticker(text, on: terminal) else { return try body() }
     defer { ticker.finish() }
     return try body()
   }
@@ -17,11 +19,11 @@ enum WaitingLine {
     private let end: CInt
 
     /// Nil where there can be no thread.
-    init?(_ text: String) {
+    init?(_ text: String, on terminal: CInt) {
       var ends: [CInt] = [0, 0]
       guard unsafe pipe(&ends) == 0 else { return nil }
       for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
-      let argument = unsafe Unmanaged.passRetained(Work(text, end: ends[0])).toOpaque()
+      let argument = unsafe Unmanaged.passRetained(Work(text, on: terminal, end: ends[0])).toOpaque()
       var thread = pthread_t()
       guard unsafe pthread_create(&thread, nil, { unsafe Work.run(unsafe $0) }, argument) == 0 else {
         unsafe Unmanaged<Work>.fromOpaque(argument).release()
@@ -39,11 +41,13 @@ enum WaitingLine {
 
   private final class Work: Sendable {
     private let text: String
+    private let terminal: CInt
     /// Hangs up when the other end is closed.
     private let end: CInt
 
-    init(_ text: String, end: CInt) {
+    init(_ text: String, on terminal: CInt, end: CInt) {
       self.text = text
+      self.terminal = terminal
       self.end = end
     }
 
@@ -66,10 +70,10 @@ enum WaitingLine {
         if result < 0 && errno != EINTR { break }
         isShown = true
         let seconds = (ContinuousClock.now - start).components.seconds
-        Terminal.write("\rimgfs: \(text)... \(seconds) s", to: STDERR_FILENO)
+        Terminal.write("\rimgfs: \(text)... \(seconds) s", to: terminal)
       }
       // Back to the beginning of the line, and wiped to its end.
-      if isShown { Terminal.write("\r\u{1B}[K", to: STDERR_FILENO) }
+      if isShown { Terminal.write("\r\u{1B}[K", to: terminal) }
     }
   }
 }

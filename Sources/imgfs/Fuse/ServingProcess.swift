@@ -30,13 +30,23 @@ struct ServingProcess: Equatable, Sendable, CustomStringConvertible {
   var description: String { "\(id) \(startTime)" }
   var isRunning: Bool { Self.startTime(of: id) == startTime }
 
-  /// Field 22 of /proc/PID/stat (proc(5)). The command's name before it is in parentheses and may hold
-  /// anything, so it is the last one that counts.
+  /// What it has read and written until now, and the processor time it took: as long as this changes, it works.
+  var activity: [String] {
+    let counts = SystemFile.text("/proc/\(id)/io").map { [$0] } ?? []
+    return counts + Self.fields(of: id).dropFirst(11).prefix(2).map(String.init)
+  }
+
   private static func startTime(of id: pid_t) -> UInt64? {
-    guard let text = SystemFile.text("/proc/\(id)/stat") else { return nil }
-    guard let end = text.utf8.lastIndex(of: UInt8(ascii: ")")) else { return nil }
-    let fields = text[text.utf8.index(after: end)...].split(separator: " ")
+    let fields = fields(of: id)
     return fields.count > 19 ? UInt64(fields[19]) : nil
+  }
+
+  /// /proc/PID/stat (proc(5)) from field 3 on. The command's name before it is in parentheses and may hold anything, so
+  /// it is the last one that counts. Empty where there is no such process.
+  private static func fields(of id: pid_t) -> [Substring] {
+    guard let text = SystemFile.text("/proc/\(id)/stat") else { return [] }
+    guard let end = text.utf8.lastIndex(of: UInt8(ascii: ")")) else { return [] }
+    return text[text.utf8.index(after: end)...].split(separator: " ")
   }
 }
 

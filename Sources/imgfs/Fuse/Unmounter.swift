@@ -4,8 +4,11 @@ import Glibc
 
 /// Takes a tree away and waits until the process that served it has ended.
 enum Unmounter {
-  /// A process that has nothing to write ends at once; longer means that its storage hangs.
-  private static let patienceMilliseconds: CInt = 60_000
+  /// A process that has nothing to write ends at once, and one that has much to write goes on for as long as it takes.
+  /// One that reads, writes and counts nothing for ten minutes waits for storage that hangs.
+  private static let patienceSeconds = 600.0
+  /// How often that is looked at.
+  private static let lookMilliseconds: CInt = 1000
   /// For a second, at 20 ms each: a loop device lets go of its file only a moment after the file system on
   /// it is unmounted.
   private static let busyAttempts = 50
@@ -19,16 +22,31 @@ enum Unmounter {
     let process = servingProcess(of: path)
     let handle = process.map { pidfd_open($0.id, 0) } ?? -1
     defer { if handle >= 0 { close(handle) } }
-    try detach(path, given)
-    // The number may have been given to another process between the question and pidfd_open.
-    guard let process, handle >= 0, process.isRunning else { return }
-    var waiting = pollfd(fd: handle, events: Int16(POLLIN), revents: 0)
-    var result: CInt = 0
-    repeat { result = unsafe poll(&waiting, 1, patienceMilliseconds) } while result < 0 && errno == EINTR
-    guard result > 0 else {
-      throw EngineError(
-        .system(errno: ETIMEDOUT), "'\(given)' is unmounted, but process \(process.id) still runs",
-        path: given)
+    try WaitingLine.during("Waiting until all of '\(given)' is written") { () throws(EngineError) in
+      try detach(path, given)
+      // The number may have been given to another process between the question and pidfd_open.
+      guard let process, handle >= 0, process.isRunning else { return }
+      try waitForEnd(of: process, handle, given)
+    }
+  }
+
+  private static func waitForEnd(of process: ServingProcess, _ handle: CInt, _ given: String)
+    throws(EngineError)
+  {
+    var seen = process.activity
+    var seenAt = MonotonicClock.seconds
+    while true {
+      var waiting = pollfd(fd: handle, events: Int16(POLLIN), revents: 0)
+      if unsafe poll(&waiting, 1, lookMilliseconds) > 0 { return }
+      let now = process.activity
+      if now != seen { (seen, seenAt) = (now, MonotonicClock.seconds) }
+      guard MonotonicClock.seconds - seenAt < patienceSeconds else {
+        throw EngineError(
+          .system(errno: ETIMEDOUT),
+          "'\(given)' is unmounted, but process \(process.id) still runs, and has done nothing for"
+            + " \(Int(patienceSeconds / 60)) minutes",
+          path: given)
+      }
     }
   }
 

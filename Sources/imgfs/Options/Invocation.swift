@@ -26,6 +26,11 @@ enum Invocation: Equatable {
     "generate", takes: ArgumentValue("KIND", .words(["man", "bash", "zsh", "fish"])),
     help: "print the manual page, or what a shell needs to complete command lines")
 
+  /// All options that the help, the manual page and shells show.
+  static var shownOptions: [OptionRule] {
+    SettingTable.all.compactMap(\.option) + [mountOptionList] + actions
+  }
+
   /// Understands a command line, without the program's name.
   static func parse(_ arguments: [String]) throws(UsageError) -> Invocation {
     let settings = SettingTable.all.compactMap { setting in setting.option.map { ($0, setting) } }

@@ -25,19 +25,16 @@ struct Setting: Sendable {
   let value: ArgumentValue?
   /// What it does, as a phrase for the help.
   let meaning: String
-  /// Whether each time that it is given adds to the others.
-  let isRepeated: Bool
   let apply: Effect
 
   init(
     _ key: String, _ letter: Character? = nil, as place: Place, takes value: ArgumentValue? = nil,
-    isRepeated: Bool = false, _ meaning: String, apply: @escaping Effect
+    _ meaning: String, apply: @escaping Effect
   ) {
     self.key = key
     self.letter = letter
     self.place = place
     self.value = value
-    self.isRepeated = isRepeated
     self.meaning = meaning
     self.apply = apply
   }

@@ -45,15 +45,15 @@ enum SettingTable {
       }
     },
     Setting(
-      "allow-path", as: .both, takes: ArgumentValue("DIR", .file), isRepeated: true,
-      "images may name files in DIR, too, besides their own folder"
+      "allow-path", as: .both, takes: ArgumentValue("DIR", .file),
+      "images may name files in DIR, too, besides their own folder; may be repeated"
     ) { $0.allowedFolders.append($1.value) },
     Setting(
       "force-share", "U", as: .both, "read an image that a running machine may be changing; it may be stale"
     ) { options, _ in options.forcesSharing = true },
     Setting(
-      "object", as: .both, takes: ArgumentValue("DEF"), isRepeated: true,
-      "secret,id=ID,file=FILE: a secret that --image-opts names"
+      "object", as: .both, takes: ArgumentValue("DEF"),
+      "secret,id=ID,file=FILE: a secret that --image-opts names; may be repeated"
     ) { $0.objects.append($1.value) },
     Setting(
       "passphrase-file", as: .both, takes: ArgumentValue("FILE", .file),
@@ -84,7 +84,7 @@ enum SettingTable {
       options.givenAccess = .readWrite
     },
     Setting("shrink", as: .mountOption, "truncating a disk may make it smaller, too") { options, _ in
-      options.mayShrink = true
+      options.allowsShrinking = true
     },
     Setting(
       "idle", as: .mountOption, takes: ArgumentValue("SECONDS"),

@@ -1,4 +1,3 @@
-internal import CFuse
 import FormatEngine
 import Glibc
 

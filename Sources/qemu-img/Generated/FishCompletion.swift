@@ -9,36 +9,19 @@ enum FishCompletion {
       complete -c qemu-img -n __fish_use_subcommand -f
 
       """
-    text += VerbTable.globalOptions.map { line("__fish_use_subcommand", $0) }.joined()
+    text += VerbTable.globalOptions.map { FishText.line("qemu-img", "__fish_use_subcommand", $0) }.joined()
     for verb in VerbTable.all {
-      text += "complete -c qemu-img -n __fish_use_subcommand -a \(verb.name) -d \(quoted(verb.summary))\n"
+      text +=
+        "complete -c qemu-img -n __fish_use_subcommand -a \(verb.name) -d \(FishText.quoted(verb.summary))\n"
     }
     for verb in VerbTable.all {
-      let condition = quoted("__fish_seen_subcommand_from \(verb.name)")
-      text += "\n" + verb.options.map { line(condition, $0) }.joined()
+      let condition = FishText.quoted("__fish_seen_subcommand_from \(verb.name)")
+      text += "\n" + verb.options.map { FishText.line("qemu-img", condition, $0) }.joined()
       for operand in verb.operands where !operand.prefix.isEmpty {
-        text += "complete -c qemu-img -n \(condition) -a \(operand.prefix) -d \(quoted(operand.help ?? ""))\n"
+        text +=
+          "complete -c qemu-img -n \(condition) -a \(operand.prefix) -d \(FishText.quoted(operand.help ?? ""))\n"
       }
     }
     return text
-  }
-
-  private static func line(_ condition: String, _ option: OptionRule) -> String {
-    var text = "complete -c qemu-img -n \(condition)"
-    if let letter = option.letter { text += " -s \(letter)" }
-    text += " -l \(option.key)"
-    if let value = option.value {
-      switch value.choice {
-      case .anything: text += " -x"
-      case .file: text += " -r -F"
-      default: text += " -x -a \(quoted(value.words.joined(separator: " ")))"
-      }
-    }
-    return text + " -d \(quoted(option.meaning))\n"
-  }
-
-  /// Between single quotes only these two mean anything to fish.
-  private static func quoted(_ text: String) -> String {
-    "'" + text.map { "\\'".contains($0) ? "\\\($0)" : String($0) }.joined() + "'"
   }
 }

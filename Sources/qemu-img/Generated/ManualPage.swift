@@ -4,9 +4,9 @@ import CommandLine
 enum ManualPage {
   static var text: String {
     ".TH QEMU-IMG 1 \"2026-11-21\" \"\(HelpText.ownVersion)\" \"User commands\"\n" + introduction
-      + ".SH STANDARD OPTIONS\n" + VerbTable.globalOptions.map(entry).joined()
+      + ".SH STANDARD OPTIONS\n" + VerbTable.globalOptions.map(RoffText.entry).joined()
       + ".SH COMMANDS\n" + VerbTable.all.map(section).joined()
-      + ".SH VALUES\n" + ArgumentValue.explained.map { entry($0.name, $0.meaning ?? "") }.joined()
+      + ".SH VALUES\n" + ArgumentValue.explained.map { RoffText.entry($0.name, $0.meaning ?? "") }.joined()
       + conclusion
   }
 
@@ -67,41 +67,15 @@ enum ManualPage {
     """#
 
   private static func section(_ verb: Verb) -> String {
-    let syntax = paragraph(verb.syntax.map(\.text).joined(separator: " "))
+    let syntax = RoffText.paragraph(verb.syntax.map(\.text).joined(separator: " "))
     let summary = (verb.summary.first.map { $0.uppercased() } ?? "") + verb.summary.dropFirst() + "."
-    let text = ([summary] + verb.details).map(paragraph).joined(separator: ".PP\n")
+    let text = ([summary] + verb.details).map(RoffText.paragraph).joined(separator: ".PP\n")
     return ".SS \(verb.name)\n.B qemu\\-img \(verb.name)\n\(syntax).PP\n\(text)"
-      + verb.options.map(entry).joined()
+      + verb.options.map(RoffText.entry).joined()
       + verb.operands.compactMap { operand in
-        (operand.help ?? operand.value.ownMeaning).map { entry(operand.prefix + operand.value.name, $0) }
+        (operand.help ?? operand.value.ownMeaning).map {
+          RoffText.entry(operand.prefix + operand.value.name, $0)
+        }
       }.joined()
-  }
-
-  private static func entry(_ option: OptionRule) -> String {
-    let names = option.spellings.map { "\\fB\(escaped($0))\\fR" }.joined(separator: ", ")
-    let value = option.value.map { " \\fI\(escaped($0.name))\\fR" } ?? ""
-    return ".TP\n\(names)\(value)\n\(paragraph(option.meaning))"
-  }
-
-  private static func entry(_ name: String, _ text: String) -> String {
-    ".TP\n\\fI\(escaped(name))\\fR\n\(paragraph(text))"
-  }
-
-  /// Text in short lines, in which nothing means anything to roff.
-  private static func paragraph(_ text: String) -> String {
-    TextColumns.wrapped(escaped(text), first: "", indent: 0).split(separator: "\n").map { line in
-      (line.hasPrefix(".") ? "\\&" : "") + line + "\n"
-    }.joined()
-  }
-
-  private static func escaped(_ text: String) -> String {
-    text.map { character in
-      switch character {
-      case "\\": "\\e"
-      case "-": "\\-"
-      case "'": "\\(aq"
-      default: String(character)
-      }
-    }.joined()
   }
 }

@@ -12,7 +12,7 @@ enum ZshCompletion {
         commands=(
 
       """
-    text += VerbTable.all.map { "    \(quoted("\($0.name):\($0.summary)"))\n" }.joined()
+    text += VerbTable.all.map { "    \(ZshText.quoted("\($0.name):\($0.summary)"))\n" }.joined()
     text += """
         )
         _describe -t commands command commands
@@ -27,7 +27,7 @@ enum ZshCompletion {
         _arguments -C -S \\
 
       """
-    text += VerbTable.globalOptions.map { "    \(specification($0)) \\\n" }.joined()
+    text += VerbTable.globalOptions.map { "    \(ZshText.specification($0)) \\\n" }.joined()
     text += """
           '1: :_qemu_img_command' '*:: :->arguments' && return
         [[ $state == arguments ]] || return
@@ -36,7 +36,7 @@ enum ZshCompletion {
       """
     for verb in VerbTable.all {
       text += "    \(verb.name))\n      _arguments -S \\\n"
-      text += verb.options.map { "        \(specification($0)) \\\n" }.joined()
+      text += verb.options.map { "        \(ZshText.specification($0)) \\\n" }.joined()
       text += "        '*: :\(verb.hasPrefixedOperands ? "_qemu_img_\(verb.name)" : "_files")' ;;\n"
     }
     return text + """
@@ -52,42 +52,10 @@ enum ZshCompletion {
   private static func operandFunction(_ verb: Verb) -> String {
     var text = "_qemu_img_\(verb.name)() {\n  case $PREFIX in\n"
     for operand in verb.operands where !operand.prefix.isEmpty {
-      let offer = operand.value.choice == .file ? "_files" : "_message \(quoted(operand.value.name))"
+      let offer = operand.value.choice == .file ? "_files" : "_message \(ZshText.quoted(operand.value.name))"
       text += "    \(operand.prefix)*) compset -P '*='; \(offer) ;;\n"
     }
     let words = verb.operands.map(\.prefix).filter { !$0.isEmpty }
     return text + "    *) compadd -S '' -- \(words.joined(separator: " ")) ;;\n  esac\n}\n\n"
-  }
-
-  /// What `_arguments` takes: `'(-f --format)'{-f+,--format=}'[help]:value:action'`.
-  private static func specification(_ option: OptionRule) -> String {
-    let repeats = option.meaning.contains("may be repeated")
-    let spellings = option.spellings.map { name in
-      option.value == nil ? name : name + (name.hasPrefix("--") ? "=" : "+")
-    }
-    let exclusion = repeats ? "'*'" : quoted("(\(option.spellings.joined(separator: " ")))")
-    let names = spellings.count == 1 ? spellings[0] : "{\(spellings.joined(separator: ","))}"
-    let value = option.value.map { ":\(colonless($0.name)):\(action($0))" } ?? ""
-    return exclusion + names + quoted("[\(bracketless(option.meaning))]\(value)")
-  }
-
-  private static func action(_ value: ArgumentValue) -> String {
-    switch value.choice {
-    case .anything: ""
-    case .file: "_files"
-    default: "(\(value.words.joined(separator: " ")))"
-    }
-  }
-
-  private static func quoted(_ text: String) -> String {
-    "'" + text.split(separator: "'", omittingEmptySubsequences: false).joined(separator: "'\\''") + "'"
-  }
-
-  private static func bracketless(_ text: String) -> String {
-    text.map { "[]:\\".contains($0) ? "\\\($0)" : String($0) }.joined()
-  }
-
-  private static func colonless(_ text: String) -> String {
-    text.map { $0 == ":" ? "\\:" : String($0) }.joined()
   }
 }

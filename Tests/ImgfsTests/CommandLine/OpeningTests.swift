@@ -176,7 +176,7 @@ struct OpeningTests {
           let result = try BuiltProduct.imgfs.run(option + [image, mountPoint]).expecting(0)
           #expect(
             result.stderrText
-              == "imgfs: warning: '\(image)' may be changing: what is seen may be stale, or not fit together\n"
+              == "imgfs: warning: '\(image)' may be changing: what is seen may be stale or not fit together\n"
           )
           #expect(try Files.read(mountPoint + "/disk.raw").allSatisfy { $0 == 4 })
           let write = try TestProcess.run(["/bin/sh", "-c", "echo >>\(mountPoint)/disk.raw"])
