@@ -40,7 +40,7 @@ public final class Overlay: Sendable {
   /// is kept as it was, over an image that may hold a part of it already.
   public func commit(progress: Progress = .none) throws(EngineError) {
     let old = chain
-    guard !old.members[1].isMissing else { throw old.members[1].missing?.reason ?? .unsupported("") }
+    if let missing = old.members[1].missing { throw missing.reason }
     let base = try ImageOpener.reopenForWriting(old, from: 1, options)
     guard base.isWritable else {
       throw .unsupported("The format '\(old.members[1].formatName)' cannot be written")

@@ -287,6 +287,51 @@ import Testing
     }
   }
 
+  @Test func aBaseThatMayNotBeWrittenStaysAsItIs() throws {
+    try withBase { folder, options, model in
+      var options = options
+      options.layerOptions = ["read-only": "on"]
+      let base = folder.file("base.img")
+      let before = try Files.read(base)
+      let overlay = try Overlay(
+        over: try ImageOpener.open(base, options), options, at: .temporary(inFolder: folder.path))
+      try overlay.chain.writeBytes(Self.bytes, at: 100)
+      let chain = overlay.chain
+      let error = #expect(throws: EngineError.self) { try overlay.commit() }
+      #expect(error?.code == .readOnly && overlay.chain === chain)
+      #expect(try Files.read(base) == before)
+      #expect(try overlay.chain.readBytes(at: 100, count: 70_000) == Self.bytes)
+    }
+  }
+
+  /// What is written is read again, what is not there stays an error, also once the overlay is folded in.
+  @Test func overlaysWorkOverAChainWithAMissingMember() throws {
+    try withBase { folder, options, _ in
+      try ReferenceTool.qemuImg(
+        "create", "-q", "-f", "qcow2", "-b", "base.img", "-F", "qcow2", "top", folder: folder.path)
+      unsafe unlink(folder.file("base.img"))
+      var options = options
+      options.missing = .kept
+      let overlay = try Overlay(
+        over: try ImageOpener.open(folder.file("top"), options), options, at: .kept(folder.file("over")))
+      let cluster = [UInt8](repeating: 3, count: 65_536)
+      try overlay.chain.writeBytes(cluster, at: 131_072)
+      for _ in 0..<2 {
+        #expect(try overlay.chain.readBytes(at: 131_072, count: 65_536) == cluster)
+        for offset in [UInt64(0), 131_071, 196_608] {
+          let error = #expect(throws: EngineError.self) {
+            try overlay.chain.readBytes(at: offset, count: 1)
+          }
+          #expect(error?.errno == EIO)
+        }
+        let error = #expect(throws: EngineError.self) { try overlay.chain.writeBytes([1], at: 0) }
+        #expect(error?.errno == EIO)
+        try overlay.commit()
+      }
+      try overlay.chain.close()
+    }
+  }
+
   // MARK: Files
 
   @Test func temporaryFilesAreNobodyElsesAndHaveNoName() throws {
