@@ -71,7 +71,7 @@ import Glibc
   private static func arguments(for options: MountOptions) -> [String] {
     var items = [options.isWritable ? "rw" : "ro", "default_permissions", "subtype=imgfs"]
     if !options.passedOn.contains(where: { $0.hasPrefix("fsname=") }) {
-      items.append("fsname=\(options.image)")
+      items.append("fsname=\(options.sourceName)")
     }
     items += options.passedOn
     var arguments = ["imgfs"]

@@ -34,6 +34,8 @@ final class ImageShelf: Sendable {
     var maximumIdleCount = 64
     /// The format that all images have; nil: each is probed.
     var format: String?
+    /// Where the shelf is mounted, without links.
+    var mountPoint = ""
   }
 
   private struct State {
@@ -53,8 +55,22 @@ final class ImageShelf: Sendable {
   /// Held while the folders are looked through. Before the sessions' locks.
   private let state = Mutex(State())
 
-  init(_ paths: [String], _ settings: Settings, _ opening: @escaping Opening) {
-    (self.paths, self.settings, self.opening) = (paths, settings, opening)
+  /// Throws where one of the paths leads nowhere.
+  init(_ paths: [String], _ settings: Settings, _ opening: @escaping Opening) throws(EngineError) {
+    var found: [String] = []
+    for path in paths {
+      do throws(EngineError) {
+        let real = try HostFiles.realPath(path)
+        // Images go on being called what they were called.
+        found.append(
+          ShelfScanner.isFolderOfImages(path)
+            ? real : ImageName.join(path, toFolderOf: HostFiles.currentFolder))
+      } catch {
+        throw EngineError(
+          error.code, "Could not open '\(path)': \(EngineError.systemErrorText(error.errno))", path: path)
+      }
+    }
+    (self.paths, self.settings, self.opening) = (found, settings, opening)
   }
 
   /// The images that are there now, in the order of the command line and of their names, and a number that is
@@ -71,7 +87,7 @@ final class ImageShelf: Sendable {
 
   private func scan(_ state: inout State) {
     let old = Dictionary(state.items.map { ($0.path, $0) }, uniquingKeysWith: { first, _ in first })
-    let scanner = ShelfScanner(format: settings.format)
+    let scanner = ShelfScanner(format: settings.format, mountPoint: settings.mountPoint)
     var items: [Item] = []
     var isImage: [String: (stamp: FileStamp, answer: Bool)] = [:]
     for path in paths {

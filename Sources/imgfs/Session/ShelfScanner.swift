@@ -1,3 +1,4 @@
+internal import CFuse
 import FormatEngine
 import Glibc
 
@@ -13,25 +14,45 @@ struct ShelfScanner {
 
   /// The format that all images have; nil: each is probed.
   let format: String?
+  /// Where the shelf itself is mounted: looking into it would be waiting for oneself.
+  let mountPoint: String
 
   /// Raw disks look like any other file: these are what their names end with.
   private static let rawEndings: Set<String> = ["raw", "img", "iso", "dd", "ima", "vfd"]
   /// Files that are parts of an image, and no image by themselves, though they may look like one.
   private static let partEndings = ["-flat.vmdk", "-delta.vmdk", "-ctk.vmdk", "-sesparse.vmdk", "-rdm.vmdk"]
 
+  /// Whether `path` is a folder, and not one that is an image itself.
+  static func isFolderOfImages(_ path: String) -> Bool {
+    guard let status = status(path) else { return false }
+    return status.st_mode & S_IFMT == S_IFDIR && !isBundle(path)
+  }
+
   /// The file at `path`, or, where that is a folder and no image, the files in it, by name.
   func files(at path: String) -> [Found] {
     guard let status = Self.status(path) else { return [] }
-    guard status.st_mode & S_IFMT == S_IFDIR, !Self.isBundle(path) else {
+    guard Self.isFolderOfImages(path) else {
       return [Found(path: path, stamp: FileStamp(status), isInFolder: false)]
     }
     return Self.names(in: path).compactMap { name in
       let path = ImageName.join(name, toFolderOf: path + "/")
-      guard let status = Self.status(path) else { return nil }
+      guard !leadsToMount(path), let status = Self.status(path) else { return nil }
       let kind = status.st_mode & S_IFMT
       guard kind == S_IFREG || (kind == S_IFDIR && Self.isBundle(path)) else { return nil }
       return Found(path: path, stamp: FileStamp(status), isInFolder: true)
     }
+  }
+
+  /// Told by names alone.
+  private func leadsToMount(_ path: String) -> Bool {
+    // The path of a shelf's folder has no links in it; what lies in the folder may be one.
+    if path == mountPoint { return true }
+    var target = [CChar](repeating: 0, count: Int(PATH_MAX))
+    let count = unsafe path.withHostBytes { unsafe readlink($0, &target, target.count) }
+    guard count > 0 else { return false }
+    let named = String(hostBytes: target.prefix(count).map { UInt8(bitPattern: $0) })
+    let joined = ImageName.join(named, toFolderOf: path)
+    return joined == mountPoint || joined.hasPrefix(mountPoint + "/")
   }
 
   /// Whether a file of a folder is an image.

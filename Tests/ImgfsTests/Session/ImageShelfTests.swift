@@ -9,11 +9,11 @@ import Testing
   /// A shelf whose images are opened as the mount does it.
   private func shelf(
     _ paths: [String], isWritable: Bool = false, maximumIdleCount: Int = 64, format: String? = nil
-  ) -> ImageShelf {
+  ) throws -> ImageShelf {
     let settings = ImageShelf.Settings(
       access: ImageSession.Access(isWritable: isWritable), idleSeconds: 0, maximumIdleCount: maximumIdleCount,
       format: format)
-    return ImageShelf(paths, settings) { (path) throws(EngineError) in
+    return try ImageShelf(paths, settings) { (path) throws(EngineError) in
       try ImageOpener.open(path, OpenOptions(format: format, access: isWritable ? .readWrite : .readOnly))
     }
   }
@@ -43,14 +43,14 @@ import Testing
       _ = try folder.makeFolder("folder.raw")
       try ReferenceTool.qemuImg(
         "create", "-f", "vmdk", "-o", "subformat=twoGbMaxExtentSparse", folder.file("split.vmdk"), "3G")
-      let system = FileSystem(shelf([folder.path]))
+      let system = FileSystem(try shelf([folder.path]))
       #expect(try system.names(in: NodeNumbers.root) == ["0000.qcow2", "disk.raw", "split.vmdk"])
       let disk = try #require(try system.find("0000.qcow2", "disk.raw"))
       let handle = try system.open(disk.id, forWriting: false).handle
       #expect(try system.bytes(handle, at: 65_535, count: 2) == [7, 0])
       system.close(handle)
       // With a format that the user gave, every file is an image.
-      let all = FileSystem(shelf([folder.path], format: "raw"))
+      let all = FileSystem(try shelf([folder.path], format: "raw"))
       #expect(try all.names(in: NodeNumbers.root).contains("notes.txt"))
     }
   }
@@ -59,7 +59,7 @@ import Testing
     try TemporaryFolder.with { folder in
       for name in ["a", "b"] { try makeImages(1, in: try folder.makeFolder(name)) }
       let paths = ["a", "b"].map { folder.file("\($0)/0000.qcow2") }
-      let system = FileSystem(shelf(paths))
+      let system = FileSystem(try shelf(paths))
       #expect(try system.names(in: NodeNumbers.root) == ["0000.qcow2", "0000.qcow2~2"])
     }
   }
@@ -67,7 +67,7 @@ import Testing
   @Test func holdsFewFilesOpen() throws {
     try TemporaryFolder.with { folder in
       try makeImages(300, in: folder.path)
-      let shelf = shelf([folder.path], maximumIdleCount: 8)
+      let shelf = try shelf([folder.path], maximumIdleCount: 8)
       let system = FileSystem(shelf)
       let before = descriptorCount
       #expect(try system.names(in: NodeNumbers.root).count == 300)
@@ -93,7 +93,7 @@ import Testing
   @Test func keepsWhatIsUsedOpen() throws {
     try TemporaryFolder.with { folder in
       try makeImages(1, in: folder.path)
-      let shelf = shelf([folder.path])
+      let shelf = try shelf([folder.path])
       let system = FileSystem(shelf)
       let disk = try #require(try system.find("0000.qcow2", "disk.raw"))
       let handle = try system.open(disk.id, forWriting: false).handle
@@ -118,7 +118,7 @@ import Testing
   @Test func noticesWhatAppearsAndGoes() throws {
     try TemporaryFolder.with { folder in
       try makeImages(1, in: folder.path)
-      let system = FileSystem(shelf([folder.path]))
+      let system = FileSystem(try shelf([folder.path]))
       let first = try #require(try system.find("0000.qcow2"))
       try Data(try Files.read(folder.file("0000.qcow2"))).write(
         to: URL(fileURLWithPath: folder.file("new.qcow2")))
@@ -132,7 +132,7 @@ import Testing
   @Test func takesAnotherFileForAnotherImage() throws {
     try TemporaryFolder.with { folder in
       try makeImages(2, in: folder.path)
-      let shelf = shelf([folder.file("0000.qcow2")])
+      let shelf = try shelf([folder.file("0000.qcow2")])
       let system = FileSystem(shelf)
       let old = try #require(try system.find("0000.qcow2", "disk.raw"))
       shelf.closeIdle()
@@ -159,7 +159,7 @@ import Testing
       var bytes = try Files.read(path)
       bytes[7] = 99
       try Data(bytes).write(to: URL(fileURLWithPath: path))
-      let system = FileSystem(shelf([folder.path]))
+      let system = FileSystem(try shelf([folder.path]))
       #expect(try system.names(in: try #require(try system.find("0000.qcow2")).id) == ["error.txt"])
       let text = try #require(try system.find("0000.qcow2", "error.txt"))
       let handle = try system.open(text.id, forWriting: false).handle
@@ -174,7 +174,7 @@ import Testing
   @Test func keepsWhatWasWrittenWhenItCloses() throws {
     try TemporaryFolder.with { folder in
       try makeImages(1, in: folder.path)
-      let shelf = shelf([folder.path], isWritable: true)
+      let shelf = try shelf([folder.path], isWritable: true)
       let system = FileSystem(shelf)
       let disk = try #require(try system.find("0000.qcow2", "disk.raw"))
       for round in 1...3 {
