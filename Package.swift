@@ -39,9 +39,11 @@ let package = Package(
         "CZstd",
       ],
       swiftSettings: strict),
+    .target(name: "CommandLine", dependencies: ["CLinux", "FormatEngine"], swiftSettings: strict),
     .executableTarget(
-      name: "qemu-img", dependencies: ["CLinux", "FormatEngine"], swiftSettings: strict),
-    .executableTarget(name: "imgfs", dependencies: ["FormatEngine", "CFuse"], swiftSettings: strict),
+      name: "qemu-img", dependencies: ["CommandLine", "FormatEngine"], swiftSettings: strict),
+    .executableTarget(
+      name: "imgfs", dependencies: ["CFuse", "CommandLine", "FormatEngine"], swiftSettings: strict),
 
     .target(
       name: "TestSupport", dependencies: ["FormatEngine"], path: "Tests/TestSupport", swiftSettings: strict),
@@ -51,9 +53,10 @@ let package = Package(
       dependencies: ["CAllocationCounter", "CBzip2", "CLzma", "FormatEngine", "TestSupport"],
       swiftSettings: strict),
     .testTarget(
-      name: "QemuImgTests", dependencies: ["FormatEngine", "qemu-img", "TestSupport"],
+      name: "QemuImgTests", dependencies: ["CommandLine", "FormatEngine", "qemu-img", "TestSupport"],
       exclude: ["Golden"], swiftSettings: strict),
     .testTarget(
-      name: "ImgfsTests", dependencies: ["FormatEngine", "imgfs", "TestSupport"], swiftSettings: strict),
+      name: "ImgfsTests", dependencies: ["CommandLine", "FormatEngine", "imgfs", "TestSupport"],
+      swiftSettings: strict),
   ]
 )

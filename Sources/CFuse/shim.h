@@ -6,7 +6,6 @@
 
 #define FUSE_USE_VERSION 314
 #include <fuse_lowlevel.h>
-#include <getopt.h>
 #include <sys/mount.h>
 #include <sys/pidfd.h>
 #include <sys/xattr.h>
@@ -23,12 +22,13 @@ static inline struct fuse_session *imgfs_session_new(
   return fuse_session_new(arguments, callbacks, callbacksSize, userData);
 }
 
-enum { IMGFS_SEEK_DATA = 3, IMGFS_SEEK_HOLE = 4 };
+// <sched.h> hides it behind _GNU_SOURCE.
+int setns(int descriptor, int kind);
+enum { IMGFS_CLONE_NEWNS = 0x20000 };
+/// <fcntl.h> would clash with the Glibc module, which leaves these out.
+enum { IMGFS_FALLOC_KEEP_SIZE = 1, IMGFS_FALLOC_PUNCH_HOLE = 2, IMGFS_FALLOC_ZERO_RANGE = 16 };
+int syncfs(int descriptor);
 
-/// getopt's state is in global variables, which Swift takes for shared between threads. Option parsing
-/// belongs to one thread.
-static inline void imgfs_start_options(void) { optind = 0; opterr = 1; }
-static inline const char *imgfs_option_argument(void) { return optarg; }
-static inline int imgfs_first_operand(void) { return optind; }
+enum { IMGFS_SEEK_DATA = 3, IMGFS_SEEK_HOLE = 4 };
 
 #endif

@@ -23,6 +23,8 @@ static inline void imgfs_getopt_restart(void) { optind = 0; }
 static inline int imgfs_getopt_next(void) { return optind; }
 /// The value of the last option.
 static inline const char *imgfs_getopt_value(void) { return optarg; }
+/// The letter that is no option, 0 where a long name was wrong.
+static inline int imgfs_getopt_letter(void) { return optopt; }
 
 /// Sets the flag that turns off copy-on-write. ioctl takes variable arguments, which Swift does not call.
 static inline int imgfs_set_nocow(int descriptor) {

@@ -1,3 +1,4 @@
+internal import CFuse
 import FormatEngine
 import Glibc
 

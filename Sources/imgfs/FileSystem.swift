@@ -1,89 +1,76 @@
 import FormatEngine
 import Glibc
 
-/// What `stat` shows of a file or folder, less its owner.
-struct Attributes: Equatable, Sendable {
-  var id: UInt64
-  var isFolder: Bool
-  var byteCount: UInt64
-  /// Bytes that take room: what is not known to be zeros.
-  var allocatedByteCount: UInt64
-  var time: FileTime
-  /// False: size and room are first guesses, since finding them out takes reading; ask `attributes`.
-  var isExact: Bool
-}
-
 /// The mounted tree as file system calls see it, in Swift terms: FUSE's callbacks translate to and from
 /// here, and tests call it without a mount. Any thread may call any method at any time.
 ///
-/// Lock order: a folder's, a disk's or a text's own lock -> the engine's locks. The tables' locks are
+/// Lock order: a folder's, a disk's or a text's own lock -> a session's -> the engine's locks. The tables' locks are
 /// held for a lookup only, and no other lock is taken meanwhile.
 final class FileSystem: Sendable {
-  private let root: Node
+  let root: Node
   private let nodes: NodeTable
   private let openFiles = OpenTable()
-  private let diskByteCount: UInt64
+  /// Bytes of all disks together, for `statfs`.
+  private let countCapacity: @Sendable () -> UInt64
+  /// Folds the overlay of a mount that has one into the image below.
+  let commit: (@Sendable () throws(EngineError) -> Void)?
 
-  init(_ chain: ImageChain) {
-    root = ImageTree(chain).makeRoot()
+  init(
+    root: Node, commit: (@Sendable () throws(EngineError) -> Void)? = nil,
+    capacity: @escaping @Sendable () -> UInt64 = { 0 }
+  ) {
+    self.root = root
+    self.commit = commit
     nodes = NodeTable(root: root)
-    diskByteCount = chain.virtualSize
+    countCapacity = capacity
   }
 
+  /// The tree of one image.
+  convenience init(
+    _ session: ImageSession, commit: (@Sendable () throws(EngineError) -> Void)? = nil
+  ) {
+    let tree = ImageTree(session, NodeNumbers())
+    self.init(root: tree.makeFolder(), commit: commit) {
+      let size = try? session.withChain { (chain) throws(EngineError) in chain.virtualSize }
+      return size ?? 0
+    }
+  }
+
+  /// The tree of several images.
+  convenience init(_ shelf: ImageShelf) {
+    self.init(root: ShelfTree(shelf).makeRoot(), commit: nil) { shelf.capacity }
+  }
+
+  var capacity: UInt64 { countCapacity() }
+
+  // MARK: Names
+
   /// The node called `name` in a folder, nil where there is none. It is remembered once more.
-  func lookUp(_ name: [UInt8], in folderID: UInt64) throws(EngineError) -> Attributes? {
-    guard let node = try folder(folderID).1.listing().node(named: name) else { return nil }
+  func lookUp(_ name: [UInt8], in folderID: UInt64) throws(EngineError) -> Lookup {
+    let folder = try folder(folderID).1
+    guard let node = try folder.listing().node(named: name) else {
+      return Lookup(found: nil, hasLastingName: folder.isFixed)
+    }
     nodes.remember(node)
-    return firstAttributes(of: node)
+    var attributes = firstAttributes(of: node)
+    if !attributes.hasSize { try findSize(of: node, &attributes) }
+    attributes.hasLastingName = folder.isFixed
+    return Lookup(found: attributes, hasLastingName: folder.isFixed)
+  }
+
+  /// What a name was found to mean; also that there is no such name may last.
+  struct Lookup {
+    var found: Attributes?
+    var hasLastingName: Bool
   }
 
   func forget(_ id: UInt64, count: UInt64) {
     if case .text(let text)? = nodes.forget(id, count: count)?.content { text.release() }
   }
 
-  /// All that `stat` shows, found out where it was not known before.
-  func attributes(of id: UInt64) throws(EngineError) -> Attributes {
-    let node = try node(id)
-    var attributes = firstAttributes(of: node)
-    if attributes.isExact { return attributes }
-    // What is damaged has attributes too, if only guessed ones; it is `open` that says what is wrong.
-    do throws(EngineError) {
-      switch node.content {
-      case .folder: break
-      case .disk(let disk):
-        attributes.byteCount = try disk.opened().byteCount
-        attributes.allocatedByteCount = try disk.allocatedByteCount()
-      case .text(let text):
-        attributes.byteCount = try text.byteCount()
-        attributes.allocatedByteCount = attributes.byteCount
-      }
-      attributes.isExact = true
-    } catch {}
-    return attributes
-  }
-
-  /// What is known without reading anything.
-  private func firstAttributes(of node: Node) -> Attributes {
-    var attributes = Attributes(
-      id: node.id, isFolder: node.isFolder, byteCount: 0, allocatedByteCount: 0, time: node.time,
-      isExact: true)
-    switch node.content {
-    case .folder: break
-    case .disk(let disk):
-      attributes.byteCount = min(disk.listedByteCount, maximumFileOffset)
-      attributes.allocatedByteCount = disk.knownAllocatedByteCount ?? attributes.byteCount
-      attributes.isExact = disk.knownAllocatedByteCount != nil
-    case .text(let text):
-      attributes.byteCount = text.knownByteCount ?? 0
-      attributes.allocatedByteCount = attributes.byteCount
-      attributes.isExact = text.knownByteCount != nil
-    }
-    return attributes
-  }
-
   /// Calls `body` with each entry of a folder from `position` on, "." and ".." first, until it returns
   /// false. `next` is the position to go on from. With `remembering`, every entry that `body` takes
-  /// counts as a lookup, except "." and "..".
+  /// counts as a lookup, except "." and ".." and those without a size.
   func entries(
     of folderID: UInt64, from position: UInt64, remembering: Bool,
     _ body: (_ name: [UInt8], _ attributes: Attributes, _ next: UInt64) -> Bool
@@ -99,29 +86,132 @@ final class FileSystem: Sendable {
         guard body(name, attributes, index + 1) else { return }
       } else {
         let entry = listing.nodes[Int(index) - 2]
-        guard body(entry.name, firstAttributes(of: entry), index + 1) else { return }
-        if remembering { nodes.remember(entry) }
+        var attributes = firstAttributes(of: entry)
+        attributes.hasLastingName = folder.isFixed
+        guard body(entry.name, attributes, index + 1) else { return }
+        if remembering && attributes.hasSize { nodes.remember(entry) }
       }
       index += 1
     }
   }
 
-  /// Opens a file for reading and gives its handle.
-  func open(_ id: UInt64, forWriting: Bool) throws(EngineError) -> UInt64 {
-    let node = try node(id)
-    if forWriting { throw EngineError(.readOnly, "The tree is read-only") }
+  /// Whether what a folder holds stays the same for as long as the tree is mounted.
+  func isFixed(_ folderID: UInt64) throws(EngineError) -> Bool { try folder(folderID).1.isFixed }
+
+  /// What a symbolic link leads to.
+  func target(of id: UInt64) throws(EngineError) -> [UInt8] {
+    guard case .link(let target) = try node(id).content else { throw .system(EINVAL) }
+    return target
+  }
+
+  // MARK: Attributes
+
+  /// All that `stat` shows, found out where it was not known before.
+  func attributes(of id: UInt64) throws(EngineError) -> Attributes { exactAttributes(of: try node(id)) }
+
+  /// What is damaged has attributes too, if only guessed ones; it is `open` that says what is wrong.
+  private func exactAttributes(of node: Node) -> Attributes {
+    var attributes = firstAttributes(of: node)
+    if attributes.isExact { return attributes }
+    do throws(EngineError) {
+      switch node.content {
+      case .folder, .link: break
+      case .disk(let disk):
+        attributes.byteCount = try disk.opened().byteCount
+        attributes.allocatedByteCount = try disk.allocatedByteCount()
+      case .text(let text):
+        attributes.byteCount = try text.byteCount()
+        attributes.allocatedByteCount = attributes.byteCount
+      }
+      attributes.isExact = true
+    } catch {}
+    attributes.hasSize = true
+    return attributes
+  }
+
+  private func findSize(of node: Node, _ attributes: inout Attributes) throws(EngineError) {
     switch node.content {
-    case .folder: throw Self.systemError(EISDIR)
-    case .disk(let disk): return openFiles.insert(.disk(try disk.opened()))
-    case .text(let text): return openFiles.insert(.text(try text.content()))
+    case .folder, .link: break
+    case .disk(let disk): attributes.byteCount = try disk.opened().byteCount
+    // What cannot be written has no size; `open` says why.
+    case .text(let text): attributes.byteCount = (try? text.byteCount()) ?? 0
     }
+    attributes.hasSize = true
+  }
+
+  /// What is known without reading anything.
+  private func firstAttributes(of node: Node) -> Attributes {
+    var attributes = Attributes(
+      id: node.id, kind: .file, byteCount: 0, allocatedByteCount: 0, time: node.time, isWritable: false,
+      isExact: true, isLasting: true, hasLastingName: true)
+    switch node.content {
+    case .folder(let folder):
+      attributes.kind = .folder
+      attributes.isWritable = folder.changes != nil
+    case .link(let target):
+      attributes.kind = .link
+      attributes.byteCount = UInt64(target.count)
+    case .disk(let disk):
+      let known = disk.knownAllocatedByteCount
+      attributes.byteCount = disk.view.byteCount
+      attributes.allocatedByteCount = known ?? attributes.byteCount
+      attributes.isExact = known != nil
+      attributes.isWritable = disk.view.isWritable
+      attributes.isLasting = !(disk.view.follows && disk.view.session.access.isWritable)
+      attributes.time = disk.time(node.time)
+      // What is true of a disk that changes is asked for when it is wanted.
+      if !attributes.isLasting {
+        attributes.isExact = false
+        attributes.hasSize = disk.view.window != nil
+      }
+    case .text(let text):
+      attributes.byteCount = text.knownByteCount ?? 0
+      attributes.allocatedByteCount = attributes.byteCount
+      attributes.isExact = text.knownByteCount != nil
+      attributes.hasSize = attributes.isExact || !text.isLive
+    }
+    return attributes
+  }
+
+  // MARK: Open files
+
+  /// Opens a file and gives its handle, and what the kernel has to know of it.
+  func open(_ id: UInt64, forWriting: Bool) throws(EngineError) -> Opened {
+    let node = try node(id)
+    switch node.content {
+    case .folder: throw .system(EISDIR)
+    case .link: throw .system(ELOOP)
+    case .disk(let disk):
+      if forWriting && !disk.view.isWritable {
+        throw disk.view.session.access.isWritable
+          ? .system(EACCES) : EngineError(.readOnly, "The image is mounted read-only")
+      }
+      let opened = try disk.opened()
+      if forWriting && !opened.isWritable {
+        throw EngineError(.readOnly, "The image could only be opened for reading")
+      }
+      return Opened(
+        handle: openFiles.insert(.disk(opened)), keepsCache: disk.keepsCache(), bypassesCache: false)
+    case .text(let text):
+      if forWriting { throw .system(text.isLive ? EACCES : EROFS) }
+      let handle = openFiles.insert(.text(try text.content()))
+      return Opened(handle: handle, keepsCache: !text.isLive, bypassesCache: text.isLive)
+    }
+  }
+
+  struct Opened {
+    var handle: UInt64
+    /// Whether what the kernel keeps of the file's bytes is still true.
+    var keepsCache: Bool
+    /// Whether the kernel is to ask for the bytes each time, whatever size it thinks the file has.
+    var bypassesCache: Bool
   }
 
   func close(_ handle: UInt64) { openFiles.remove(handle) }
 
   /// The file that a handle stands for.
   func file(_ handle: UInt64) throws(EngineError) -> OpenFile {
-    guard let file = openFiles[handle] else { throw Self.systemError(EBADF) }
+    guard let file = openFiles[handle] else { throw .system(EBADF) }
     return file
   }
 
@@ -133,26 +223,19 @@ final class FileSystem: Sendable {
     case .text(let text):
       if offset < UInt64(text.count) { found = toData ? offset : UInt64(text.count) }
     }
-    guard let found else { throw Self.systemError(ENXIO) }
+    guard let found else { throw .system(ENXIO) }
     return found
   }
 
-  /// Bytes that the disk has, for `statfs`.
-  var capacity: UInt64 { diskByteCount }
-
-  private func node(_ id: UInt64) throws(EngineError) -> Node {
-    guard let node = nodes.node(id) else { throw Self.systemError(ESTALE) }
+  func node(_ id: UInt64) throws(EngineError) -> Node {
+    guard let node = nodes.node(id) else { throw .system(ESTALE) }
     return node
   }
 
-  private func folder(_ id: UInt64) throws(EngineError) -> (Node, Folder) {
+  func folder(_ id: UInt64) throws(EngineError) -> (Node, Folder) {
     let node = try node(id)
-    guard case .folder(let folder) = node.content else { throw Self.systemError(ENOTDIR) }
+    guard case .folder(let folder) = node.content else { throw .system(ENOTDIR) }
     return (node, folder)
-  }
-
-  private static func systemError(_ number: CInt) -> EngineError {
-    EngineError(.system(errno: number), EngineError.systemErrorText(number))
   }
 }
 

@@ -1,3 +1,4 @@
+import CommandLine
 import FormatEngine
 import Glibc
 
@@ -7,29 +8,37 @@ enum Main {
 
   static func main() {
     DescriptorLimit.raise()
-    let arguments = unsafe String.hostWords(CommandLine.unsafeArgv, count: CommandLine.argc).dropFirst()
+    let words = unsafe String.hostWords(CommandLine.unsafeArgv, count: CommandLine.argc)
+    let isHelper = MountHelperLine.isName(words.first ?? "")
     do throws(UsageError) {
-      exit(run(try MountOptions.parse(Array(arguments))))
+      let arguments = Array(words.dropFirst())
+      let invocation =
+        try isHelper ? .mount(MountHelperLine.parse(arguments)) : Invocation.parse(arguments)
+      let succeeded = run(invocation)
+      exit(succeeded ? 0 : isHelper ? MountHelperLine.failureStatus : 1)
     } catch {
-      if let sentence = error.sentence { Terminal.complain(sentence) }
+      Terminal.complain(error.sentence)
       Terminal.write("Try 'imgfs --help' for more information.\n", to: STDERR_FILENO)
-      exit(2)
+      exit(isHelper ? MountHelperLine.usageStatus : 2)
     }
   }
 
-  /// The exit status.
-  private static func run(_ invocation: Invocation) -> CInt {
+  /// False where it failed, which has been said then.
+  private static func run(_ invocation: Invocation) -> Bool {
     do throws(EngineError) {
       switch invocation {
-      case .help: Terminal.print(MountOptions.help)
+      case .help: Terminal.print(HelpText.text)
       case .version: Terminal.print("imgfs \(version)\n")
+      case .text(let text): Terminal.print(text)
+      case .generate(let kind): Terminal.print(try GeneratedText.text(kind))
       case .unmount(let mountPoint): try Unmounter.unmount(mountPoint)
+      case .commit(let mountPoint): try Committing.commit(mountPoint)
       case .mount(let options): try Mount.run(options)
       }
-      return 0
+      return true
     } catch {
       Terminal.complain(error.message)
-      return 1
+      return false
     }
   }
 }

@@ -5,45 +5,38 @@ import Glibc
 enum Mount {
   /// Returns when the tree is unmounted: in the background process, or in the one that was started where
   /// it stays in front.
-  static func run(_ options: MountOptions) throws(EngineError) {
+  static func run(_ given: MountOptions) throws(EngineError) {
+    var options = given
+    if let namespace = options.namespace { try MountNamespace.enter(namespace) }
+    // What comes through a descriptor is gone afterwards.
+    let secrets = try SecretArguments.read(options)
+    if options.isRehearsal {
+      try MountContent.open(&options, secrets, at: options.mountPoint).close()
+      return
+    }
     try MountPoint.requireDevice()
     let mountPoint = try MountPoint(options.mountPoint)
     // Found now: the background process is in another folder when it removes the file.
-    let pidFile = options.pidFile.map { ImageName.join($0, toFolderOf: currentFolder) }
+    let pidFile = options.pidFile.map { ImageName.join($0, toFolderOf: HostFiles.currentFolder) }
     let background = options.isForeground ? nil : try Background.enter(mountPoint: mountPoint.path)
     SignalWatch.blockSignals()
 
-    let chain = try open(options)
+    let content = try WaitingLine.during("Opening '\(options.sourceName)'") { () throws(EngineError) in
+      try MountContent.open(&options, secrets, at: mountPoint.path)
+    }
+    defer { content.close() }
     guard let process = ServingProcess(id: getpid()) else {
       throw EngineError(.system(errno: ENOENT), "Could not read '/proc/self/stat': is /proc mounted?")
     }
-    let context = FuseContext(FileSystem(chain), options, mountPoint: mountPoint.path, process: process) {
+    let context = FuseContext(content.fileSystem, options, mountPoint: mountPoint.path, process: process) {
       background?.mountIsReady()
     }
-    let session = try FuseSession(context, options, at: mountPoint.path)
-    defer { session.close() }
+    let fuse = try FuseSession(context, options, at: mountPoint.path)
+    defer { fuse.close() }
     if let pidFile { try write("\(process.id)\n", to: pidFile) }
     defer { if let pidFile { _ = unsafe pidFile.withHostBytes { unsafe unlink($0) } } }
-    guard session.run(isSingleThreaded: options.isSingleThreaded) else {
+    guard fuse.run(isSingleThreaded: options.isSingleThreaded) else {
       throw EngineError(.system(errno: EIO), "Serving '\(options.mountPoint)' ended with an error")
-    }
-  }
-
-  private static func open(_ options: MountOptions) throws(EngineError) -> ImageChain {
-    var opening = OpenOptions(format: options.format, access: .readOnly)
-    // The kernel keeps what was read of the files: it must stay true.
-    opening.sharing = .readersOnly
-    opening.backing = options.followsBacking ? .follow : .ignore
-    do throws(EngineError) {
-      let chain = try ImageOpener.open(options.image, opening)
-      // Only raw takes a file without a byte, and then there is nothing to mount. With `--format raw` it is meant.
-      if options.format == nil, try chain.members[0].file.byteCount() == 0 {
-        throw .invalid("The file is empty")
-      }
-      return chain
-    } catch {
-      let prefix = "Could not open '\(options.image)'"
-      throw error.message.hasPrefix(prefix) ? error : error.whileTrying(prefix)
     }
   }
 
@@ -54,12 +47,5 @@ enum Mount {
     guard descriptor >= 0 else { throw .systemCall("Could not create '\(path)'", errno: errno, path: path) }
     Terminal.write(text, to: descriptor)
     close(descriptor)
-  }
-
-  /// With a slash at its end.
-  private static var currentFolder: String {
-    guard let path = unsafe getcwd(nil, 0) else { return "/" }
-    defer { unsafe free(path) }
-    return unsafe String(hostBytes: path) + "/"
   }
 }

@@ -1,3 +1,4 @@
+import CommandLine
 import FormatEngine
 import Glibc
 
@@ -9,16 +10,6 @@ enum Terminal {
   static func complain(_ sentence: String) { write("imgfs: \(sentence)\n", to: STDERR_FILENO) }
 
   static func write(_ text: String, to descriptor: CInt) {
-    let bytes = text.hostBytes
-    var done = 0
-    while done < bytes.count {
-      let count = unsafe bytes.withUnsafeBytes { raw in
-        // SAFETY: `done` stays below the array's count.
-        unsafe Glibc.write(descriptor, raw.baseAddress.map { unsafe $0 + done }, raw.count - done)
-      }
-      if count < 0 && errno == EINTR { continue }
-      guard count > 0 else { return }
-      done += count
-    }
+    _ = Descriptor.write(text.hostBytes, to: descriptor)
   }
 }

@@ -1,3 +1,4 @@
+import CommandLine
 import FormatEngine
 import Glibc
 

@@ -18,9 +18,9 @@ extension FileSystem {
 
   /// Follows names from the root; nil where one is not there.
   func find(_ path: String...) throws(EngineError) -> Attributes? {
-    var found = try attributes(of: ImageTree.rootID)
+    var found = try attributes(of: NodeNumbers.root)
     for name in path {
-      guard let next = try lookUp(Array(name.utf8), in: found.id) else { return nil }
+      guard let next = try lookUp(Array(name.utf8), in: found.id).found else { return nil }
       found = next
     }
     return found
@@ -35,7 +35,10 @@ extension FileSystem {
     case .text(let text): return Array(text[Int(offset)..<Int(offset) + count])
     case .disk(let disk):
       let buffer = AlignedBuffer(byteCount: count)
-      unsafe try disk.read(disk.source(at: offset, count: count), at: offset, into: buffer.prefix(count))
+      try disk.reading(at: offset, count: count) { (chain) throws(EngineError) in
+        let source = try disk.source(at: offset, count: count, in: chain)
+        unsafe try disk.read(source, at: offset, in: chain, into: buffer.prefix(count))
+      }
       return unsafe Array(buffer.prefix(count))
     }
   }
@@ -48,7 +51,7 @@ extension FileSystem {
   }
 
   @Test func showsTheTree() throws {
-    let system = FileSystem(SnapshotfulLayer(["one", "two"]).chain())
+    let system = FileSystem(ImageSession(SnapshotfulLayer(["one", "two"]).chain()))
     #expect(Set(try system.names(in: 1)).isSuperset(of: ["disk.raw", "snapshots", "layers"]))
     let snapshots = try #require(try system.find("snapshots"))
     #expect(try system.names(in: snapshots.id) == ["one", "two"])
@@ -59,24 +62,24 @@ extension FileSystem {
   }
 
   @Test func readsTheDiskAndEachSnapshot() throws {
-    let system = FileSystem(SnapshotfulLayer(["zero", "one", "two"]).chain())
+    let system = FileSystem(ImageSession(SnapshotfulLayer(["zero", "one", "two"]).chain()))
     for (path, value, size) in [("zero", 0, 4096), ("one", 1, 4608), ("two", 2, 5120)] {
       let disk = try #require(try system.find("snapshots", path, "disk.raw"))
-      let handle = try system.open(disk.id, forWriting: false)
+      let handle = try system.open(disk.id, forWriting: false).handle
       #expect(
         try system.bytes(handle, at: 0, count: 100_000) == [UInt8](repeating: UInt8(value), count: size))
       #expect(try system.attributes(of: disk.id).byteCount == UInt64(size))
       system.close(handle)
     }
     let disk = try #require(try system.find("disk.raw"))
-    let handle = try system.open(disk.id, forWriting: false)
+    let handle = try system.open(disk.id, forWriting: false).handle
     #expect(try system.bytes(handle, at: 8000, count: 4096) == [UInt8](repeating: 255, count: 192))
     #expect(try system.bytes(handle, at: 8192, count: 1) == [])
     #expect(try system.bytes(handle, at: .max, count: 1) == [])
   }
 
   @Test func givesSnapshotsTheirDates() throws {
-    let system = FileSystem(SnapshotfulLayer(["zero", "one"]).chain())
+    let system = FileSystem(ImageSession(SnapshotfulLayer(["zero", "one"]).chain()))
     let folder = try #require(try system.find("snapshots", "one"))
     #expect(folder.time == FileTime(seconds: 1001, nanoseconds: 7))
     #expect(try system.find("snapshots", "one", "disk.raw")?.time == folder.time)
@@ -86,19 +89,19 @@ extension FileSystem {
     let names = [
       "../../etc", "..", "", "a\0b", "\n", "same", "same", String(repeating: "ä", count: 32_768), "\u{202E}",
     ]
-    let system = FileSystem(SnapshotfulLayer(names).chain())
+    let system = FileSystem(ImageSession(SnapshotfulLayer(names).chain()))
     let snapshots = try #require(try system.find("snapshots"))
     let listed = try system.names(in: snapshots.id)
     #expect(listed.count == names.count && Set(listed).count == names.count)
     for (index, name) in listed.enumerated() {
       let disk = try #require(try system.find("snapshots", name, "disk.raw"))
-      let handle = try system.open(disk.id, forWriting: false)
+      let handle = try system.open(disk.id, forWriting: false).handle
       #expect(try system.bytes(handle, at: 0, count: 1) == [UInt8(index)])
     }
   }
 
   @Test func saysWhatIsNotThere() throws {
-    let system = FileSystem(SnapshotfulLayer([]).chain())
+    let system = FileSystem(ImageSession(SnapshotfulLayer([]).chain()))
     #expect(try system.find("nothing") == nil)
     #expect(try system.find("snapshots", "nothing") == nil)
     let disk = try #require(try system.find("disk.raw"))
@@ -108,19 +111,19 @@ extension FileSystem {
   }
 
   @Test func refusesWritingAndOpeningFolders() throws {
-    let system = FileSystem(SnapshotfulLayer([]).chain())
+    let system = FileSystem(ImageSession(SnapshotfulLayer([]).chain()))
     let disk = try #require(try system.find("disk.raw"))
     #expect(errorNumber { () throws(EngineError) in _ = try system.open(disk.id, forWriting: true) } == EROFS)
     #expect(errorNumber { () throws(EngineError) in _ = try system.open(1, forWriting: false) } == EISDIR)
   }
 
   @Test func forgetsWhatItWasToldToForget() throws {
-    let system = FileSystem(SnapshotfulLayer([]).chain())
+    let system = FileSystem(ImageSession(SnapshotfulLayer([]).chain()))
     let disk = try #require(try system.find("disk.raw"))
     _ = try system.find("disk.raw")
     system.forget(disk.id, count: 1)
     #expect(try system.attributes(of: disk.id).id == disk.id)
-    let handle = try system.open(disk.id, forWriting: false)
+    let handle = try system.open(disk.id, forWriting: false).handle
     system.forget(disk.id, count: 1)
     #expect(errorNumber { () throws(EngineError) in _ = try system.attributes(of: disk.id) } == ESTALE)
     // What is open stays readable, and the number is the same when it is looked up again.
@@ -130,7 +133,7 @@ extension FileSystem {
 
   @Test func staysQuickWithThousandsOfSnapshots() throws {
     try Deadline.within(seconds: 60, "65,536 snapshots") {
-      let system = FileSystem(SnapshotfulLayer([String](repeating: "s", count: 65_536)).chain())
+      let system = FileSystem(ImageSession(SnapshotfulLayer([String](repeating: "s", count: 65_536)).chain()))
       let folder = try #require(try system.find("snapshots"))
       var count = 0
       try system.entries(of: folder.id, from: 0, remembering: true) { _, _, _ in
@@ -145,7 +148,7 @@ extension FileSystem {
 
   @Test func listsAFolderInPieces() throws {
     let names = (0..<500).map { "snapshot \($0)" }
-    let system = FileSystem(SnapshotfulLayer(names).chain())
+    let system = FileSystem(ImageSession(SnapshotfulLayer(names).chain()))
     let folder = try #require(try system.find("snapshots"))
     var found: [String] = []
     var position: UInt64 = 0
@@ -157,7 +160,7 @@ extension FileSystem {
         position = next
         found.append(String(decoding: name, as: UTF8.self))
         if found.count == 1 { #expect(attributes.id == folder.id) }
-        if found.count == 2 { #expect(attributes.id == ImageTree.rootID) }
+        if found.count == 2 { #expect(attributes.id == NodeNumbers.root) }
         return true
       }
       if taken == 0 { break }
@@ -166,7 +169,7 @@ extension FileSystem {
   }
 
   @Test func countsListedEntriesAsLookupsWhereAsked() throws {
-    let system = FileSystem(SnapshotfulLayer(["one"]).chain())
+    let system = FileSystem(ImageSession(SnapshotfulLayer(["one"]).chain()))
     var ids: [UInt64] = []
     try system.entries(of: 1, from: 0, remembering: true) { name, attributes, _ in
       if name.first != UInt8(ascii: ".") { ids.append(attributes.id) }
@@ -180,13 +183,13 @@ extension FileSystem {
   }
 
   @Test func staysUsableWhereTheSnapshotListIsDamaged() throws {
-    let system = FileSystem(SnapshotfulLayer([], failure: .corrupt("broken")).chain())
+    let system = FileSystem(ImageSession(SnapshotfulLayer([], failure: .corrupt("broken")).chain()))
     let folder = try #require(try system.find("snapshots"))
     #expect(errorNumber { () throws(EngineError) in _ = try system.names(in: folder.id) } == EIO)
     // Tables that cannot be read: the disk has its size and opens, and reading says what is wrong.
     let disk = try #require(try system.find("disk.raw"))
     #expect(try system.attributes(of: disk.id).allocatedByteCount == 8192)
-    let handle = try system.open(disk.id, forWriting: false)
+    let handle = try system.open(disk.id, forWriting: false).handle
     #expect(errorNumber { () throws(EngineError) in _ = try system.bytes(handle, at: 0, count: 1) } == EIO)
     #expect(try system.seek(handle, from: 0, toData: true) == 0)
     #expect(try system.seek(handle, from: 0, toData: false) == 8192)

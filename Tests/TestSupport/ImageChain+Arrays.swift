@@ -23,15 +23,7 @@ extension OpenOptions {
 extension ImageChain {
   /// Guest bytes as an array.
   public func readBytes(at offset: UInt64, count: Int) throws(EngineError) -> [UInt8] {
-    var failure: EngineError?
-    let result = unsafe [UInt8](unsafeUninitializedCapacity: count) { buffer, initialized in
-      do throws(EngineError) {
-        unsafe try read(into: UnsafeMutableRawBufferPointer(buffer), at: offset)
-        initialized = count
-      } catch { failure = error }
-    }
-    if let failure { throw failure }
-    return result
+    try bytes(at: offset, count: count)
   }
 
   /// The whole disk; only for small ones.

@@ -6,6 +6,14 @@ struct CRC32: Equatable, Sendable {
   /// Of no bytes: 0.
   private(set) var value: UInt32 = 0
 
+  /// `register`: what the checksum starts from; some formats have a number of their own there.
+  static func checksum(of bytes: [UInt8], from register: UInt32 = ~0) -> UInt32 {
+    var sum = CRC32()
+    sum.value = ~register
+    unsafe bytes.withUnsafeBytes { unsafe sum.append($0) }
+    return sum.value
+  }
+
   mutating func append(_ bytes: UnsafeRawBufferPointer) {
     value = unsafe libdeflate_crc32(value, bytes.baseAddress, bytes.count)
   }

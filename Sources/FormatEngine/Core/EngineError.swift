@@ -13,6 +13,8 @@ public struct EngineError: Error, Sendable, Equatable {
     case notFound
     case permissionDenied
     case locked
+    /// The image is encrypted, and nobody gave its passphrase.
+    case missingKey
     case tooLarge
     case cancelled
     /// A system call failed with this `errno`.

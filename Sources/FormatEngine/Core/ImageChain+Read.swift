@@ -33,13 +33,20 @@ extension ImageChain {
     return found
   }
 
+  /// Runs `body` while nobody changes these guest bytes or where they lie. It may read the disk, but not write it.
+  public func whileUnchanged<T>(
+    at offset: UInt64, count: UInt64, _ body: () throws(EngineError) -> T
+  ) throws(EngineError) -> T {
+    guard isChanging, count > 0 else { return try body() }
+    try check(offset, count)
+    return try ranges.withRange(offset..<offset + count, exclusive: false, body)
+  }
+
   /// Fills all of `buffer` with the guest bytes from `offset` on.
   public func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(EngineError) {
     guard buffer.count > 0 else { return }
     try check(offset, UInt64(buffer.count))
-    guard isChanging else { return unsafe try readUnlocked(into: buffer, at: offset) }
-    let range = offset..<offset + UInt64(buffer.count)
-    try ranges.withRange(range, exclusive: false) { () throws(EngineError) in
+    try whileUnchanged(at: offset, count: UInt64(buffer.count)) { () throws(EngineError) in
       unsafe try readUnlocked(into: buffer, at: offset)
     }
   }
@@ -55,6 +62,20 @@ extension ImageChain {
       unsafe try read(found, at: position, into: piece)
       done += piece.count
     }
+  }
+
+  /// `count` guest bytes as an array: for a look at what lies there, not for the data path.
+  public func bytes(at offset: UInt64, count: Int) throws(EngineError) -> [UInt8] {
+    var failure: EngineError?
+    let result = unsafe [UInt8](unsafeUninitializedCapacity: count) { buffer, initialized in
+      do throws(EngineError) {
+        // SAFETY: read(into:) fills the whole buffer or throws.
+        unsafe try read(into: UnsafeMutableRawBufferPointer(buffer), at: offset)
+        initialized = count
+      } catch { failure = error }
+    }
+    if let failure { throw failure }
+    return result
   }
 
   /// Fills `buffer` from one extent that starts at `offset` and is at least as long.

@@ -168,13 +168,13 @@ public enum FormatCatalog {
   ]
 
   /// The format of plain bytes, which every file has.
-  static let plain: any ImageFormat.Type = RawFormat.self
+  public static let plain: any ImageFormat.Type = RawFormat.self
 
   /// What takes the writes to images that themselves stay as they are.
   static let overlay: any CreatableFormat.Type = Qcow2Format.self
 
   /// Files by which a folder is known to be an image: the one to open where the folder is named.
-  static let bundleDescriptors = ["DiskDescriptor.xml"]
+  public static let bundleDescriptors = ["DiskDescriptor.xml"]
 
   public static func format(named name: String) -> (any ImageFormat.Type)? {
     all.first { $0.name == name }

@@ -44,7 +44,7 @@ extension ImageLayer {
 extension EngineError {
   /// Encrypted bytes are asked for and nobody gave the key.
   static func missingKey(option: String) -> EngineError {
-    .invalid("Parameter '\(option)' is required for cipher")
+    EngineError(.missingKey, "Parameter '\(option)' is required for cipher")
   }
 
   /// The same for a format that says so with options of its own, as qcow2 does.

@@ -19,6 +19,8 @@ public struct ReferencePolicy: Sendable {
   }
 
   public var scope: Scope
+  /// Why a file outside of the folders is refused: it names the option of the program that gives more of them.
+  public var reasonOutside = "it lies outside of the folders that --allow-path gives"
   /// Images, by the bytes of their paths, that are made by the one who asks: what they name he has named himself.
   private var ownImages: Set<[UInt8]> = []
 
@@ -74,7 +76,7 @@ public struct ReferencePolicy: Sendable {
       for folder in folders {
         if let inside = folder.place(ofRealPath: real) { return FilePlace(named: candidate, in: inside) }
       }
-      throw refusal(name, role, path, "it lies outside of the folders that --allow-path gives")
+      throw refusal(name, role, path, reasonOutside)
     }
   }
 

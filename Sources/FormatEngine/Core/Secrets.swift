@@ -1,6 +1,8 @@
 /// Passphrases by the ids that command lines give them (`--object secret,id=...`).
 public struct SecretStore: Sendable {
   private var secrets: [String: Secret] = [:]
+  /// Opens encrypted images whose options name no secret.
+  public var unnamed: Secret?
 
   public init() {}
 
@@ -19,5 +21,13 @@ public struct SecretStore: Sendable {
     let secret = try secret(id)
     guard secret.isText else { throw .invalid("Data from secret \(id) is not valid UTF-8") }
     return secret
+  }
+
+  /// The passphrase of an image that is opened: that of the option called `option`, or the one for all that have none.
+  func passphrase(for option: String, in options: [String: String]) throws(EngineError) -> Secret {
+    if let id = options[option] { return try passphrase(id) }
+    guard let unnamed else { throw .missingKey(option: option) }
+    guard unnamed.isText else { throw .invalid("The passphrase is not valid UTF-8") }
+    return unnamed
   }
 }

@@ -25,6 +25,13 @@ public enum HostFiles {
     return unsafe String(hostBytes: resolved)
   }
 
+  /// The folder that the process is in, with a slash at its end.
+  public static var currentFolder: String {
+    guard let path = unsafe getcwd(nil, 0) else { return "/" }
+    defer { unsafe free(path) }
+    return unsafe String(hostBytes: path) + "/"
+  }
+
   /// Which file the path leads to, nil where it leads to none.
   public static func identity(of path: String) -> Identity? { identity(of: FilePlace(path: path)) }
 
@@ -32,6 +39,9 @@ public enum HostFiles {
     guard let status = place.status() else { return nil }
     return Identity(device: UInt64(status.st_dev), inode: UInt64(status.st_ino))
   }
+
+  /// Whether the path leads to a regular file.
+  public static func isRegularFile(_ path: String) -> Bool { FilePlace(path: path).kind == .regular }
 
   /// Whether there is nothing at the path.
   static func isMissing(_ path: String) -> Bool {
@@ -162,6 +172,7 @@ extension EngineError {
     case .system(let number): number
     case .notFound: ENOENT
     case .permissionDenied: EACCES
+    case .missingKey: ENOKEY
     case .readOnly: EROFS
     case .noSpace: ENOSPC
     case .tooLarge: EFBIG

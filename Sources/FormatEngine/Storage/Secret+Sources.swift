@@ -21,6 +21,19 @@ extension Secret {
     try decoded(try content(of: path), encoding)
   }
 
+  /// A secret that comes out of an open file or pipe, up to its end. The descriptor stays open.
+  public static func descriptor(_ number: CInt, _ encoding: Encoding = .raw) throws(EngineError) -> Secret {
+    try decoded(try content(of: number, called: "descriptor \(number)"), encoding)
+  }
+
+  /// Without a line feed at its end, as people write passphrases into files.
+  public var withoutLineEnd: Secret {
+    unsafe withBytes { bytes in
+      let hasLineEnd = unsafe bytes.last == UInt8(ascii: "\n")
+      return unsafe Secret(UnsafeRawBufferPointer(rebasing: bytes.dropLast(hasLineEnd ? 1 : 0)))
+    }
+  }
+
   private static func decoded(_ secret: Secret, _ encoding: Encoding) throws(EngineError) -> Secret {
     guard encoding == .base64 else { return secret }
     guard let decoded = decodedBase64(secret) else {
@@ -29,13 +42,17 @@ extension Secret {
     return decoded
   }
 
-  /// The bytes pass through no memory but such as is wiped.
   private static func content(of path: String) throws(EngineError) -> Secret {
     let descriptor = unsafe path.withHostBytes { unsafe open($0, O_RDONLY | O_CLOEXEC) }
     guard descriptor >= 0 else {
       throw .systemCall("Unable to read \(path): Failed to open file “\(path)”", errno: errno, path: path)
     }
     defer { close(descriptor) }
+    return try content(of: descriptor, called: path)
+  }
+
+  /// The bytes pass through no memory but such as is wiped.
+  private static func content(of descriptor: CInt, called path: String) throws(EngineError) -> Secret {
     // Room for the largest, and one byte to see that there is more; untouched pages cost nothing.
     let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: maximumByteCount + 1, alignment: 1)
     var done = 0

@@ -27,16 +27,21 @@ enum Description {
 /// What is told of the snapshots of one image file: the file's own description, with the snapshot's size,
 /// and with that snapshot alone in its list.
 final class SnapshotDescriptions: Sendable {
-  private let member: ChainMember
-  /// The file's description, gathered once for all of its snapshots. Before every lock of the engine.
+  private let depth: Int
+  private let isKept: Bool
+  /// The file's description, gathered once for all of its snapshots where it stays true. Before every lock of the
+  /// engine.
   private let gathered = Mutex<ImageInfo?>(nil)
 
-  init(_ member: ChainMember) { self.member = member }
+  init(_ session: ImageSession, depth: Int) {
+    self.depth = depth
+    isKept = !session.access.isWritable
+  }
 
-  func info(of record: SnapshotRecord) throws(EngineError) -> [UInt8] {
+  func info(of record: SnapshotRecord, _ chain: ImageChain) throws(EngineError) -> [UInt8] {
     var info = try gathered.withLock { (gathered) throws(EngineError) in
-      if let gathered { return gathered }
-      var info = try ImageInfo.of(member)
+      if isKept, let gathered { return gathered }
+      var info = try ImageInfo.of(chain.members[depth])
       info.snapshots = []
       gathered = info
       return info

@@ -1,54 +1,6 @@
 import FormatEngine
-import Synchronization
 
-/// A disk as a file of the tree, opened when somebody first wants to read it, and let go of when nobody
-/// reads it any more: an image may have thousands of snapshots.
-final class DiskFile: Sendable {
-  private struct State {
-    weak var opened: OpenDisk?
-    var allocatedByteCount: UInt64?
-  }
-
-  /// Bytes of the disk as the image's list has them.
-  let listedByteCount: UInt64
-  private let open: @Sendable () throws(EngineError) -> ImageChain
-  /// Held while the disk is opened or walked, so that it happens once. Before every lock of the engine.
-  private let state = Mutex(State())
-
-  init(listedByteCount: UInt64, open: @escaping @Sendable () throws(EngineError) -> ImageChain) {
-    self.listedByteCount = listedByteCount
-    self.open = open
-  }
-
-  /// The opened disk, the same for all who have it open at one time.
-  func opened() throws(EngineError) -> OpenDisk {
-    try state.withLock { (state) throws(EngineError) in try Self.opened(&state, open) }
-  }
-
-  private static func opened(
-    _ state: inout State, _ open: () throws(EngineError) -> ImageChain
-  ) throws(EngineError) -> OpenDisk {
-    if let disk = state.opened { return disk }
-    let disk = OpenDisk(try open())
-    state.opened = disk
-    return disk
-  }
-
-  /// Bytes that are not known to be zeros, if they were counted before.
-  var knownAllocatedByteCount: UInt64? { state.withLock { $0.allocatedByteCount } }
-
-  /// Bytes that are not known to be zeros, counted once.
-  func allocatedByteCount() throws(EngineError) -> UInt64 {
-    try state.withLock { (state) throws(EngineError) in
-      if let known = state.allocatedByteCount { return known }
-      let count = try Self.opened(&state, open).allocatedByteCount()
-      state.allocatedByteCount = count
-      return count
-    }
-  }
-}
-
-/// A disk that somebody reads.
+/// A disk that somebody reads or writes.
 final class OpenDisk: Sendable {
   /// How a request is answered.
   enum Source {
@@ -66,15 +18,59 @@ final class OpenDisk: Sendable {
   /// be like what was counted, so that no `stat` takes minutes.
   static let maximumCountedExtents = 4_000_000
 
-  let chain: ImageChain
+  let file: DiskFile
+  private let use: ImageUse
+  private let hold: SnapshotHolds.Hold?
+  /// What the bytes are read from; nil where that is the session's chain at the moment of each request.
+  private let chain: ImageChain?
+  private let start: UInt64
 
-  init(_ chain: ImageChain) { self.chain = chain }
+  init(_ file: DiskFile) throws(EngineError) {
+    self.file = file
+    hold = try file.view.hold()
+    use = try file.view.session.use()
+    start = file.view.window?.lowerBound ?? 0
+    if case .live = file.view.source, use.session.gate != nil {
+      chain = nil
+    } else {
+      chain = try file.view.chain(of: use.chain)
+    }
+  }
 
-  var byteCount: UInt64 { min(chain.virtualSize, maximumFileOffset) }
+  /// Whether its bytes can be changed.
+  var isWritable: Bool { file.view.isWritable && use.chain.isWritable }
 
-  /// Where `count` bytes at `offset` are; the request must lie inside the disk and not be empty.
-  func source(at offset: UInt64, count: Int) throws(EngineError) -> Source {
-    let found = try chain.locate(at: offset, limit: UInt64(count))
+  /// Whether it goes on when the session's chain is replaced.
+  var followsReplacement: Bool { chain == nil }
+
+  /// Runs `body` with the chain that has the bytes.
+  func withChain<T>(_ body: (ImageChain) throws(EngineError) -> T) throws(EngineError) -> T {
+    if let chain { return try body(chain) }
+    return try use.session.withChain(body)
+  }
+
+  /// Runs `body` while nobody changes the bytes of a request, which must lie inside the disk.
+  func reading<T>(
+    at offset: UInt64, count: Int, _ body: (ImageChain) throws(EngineError) -> T
+  ) throws(EngineError) -> T {
+    guard file.view.follows, use.session.access.isWritable else { return try withChain(body) }
+    return try use.session.withChain { (live) throws(EngineError) in
+      try live.whileUnchanged(at: start + offset, count: UInt64(count)) { () throws(EngineError) in
+        try body(chain ?? live)
+      }
+    }
+  }
+
+  var byteCount: UInt64 {
+    if let window = file.view.window { return window.upperBound - window.lowerBound }
+    let size = try? withChain { (chain) throws(EngineError) in chain.virtualSize }
+    return min(size ?? file.view.listedByteCount, maximumFileOffset)
+  }
+
+  /// Where `count` bytes at `offset` are, in a chain that `reading` gave; the request must lie inside the disk and not
+  /// be empty.
+  func source(at offset: UInt64, count: Int, in chain: ImageChain) throws(EngineError) -> Source {
+    let found = try chain.locate(at: start + offset, limit: UInt64(count))
     guard found.extent.length == UInt64(count) else { return .severalExtents }
     guard count >= Self.spliceByteCount, found.extent.source == .stored, !found.extent.isEncrypted,
       let host = found.extent.hostOffset
@@ -89,21 +85,83 @@ final class OpenDisk: Sendable {
 
   /// Fills all of `buffer` with the bytes that `source` was found for.
   func read(
-    _ source: Source, at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer
+    _ source: Source, at offset: UInt64, in chain: ImageChain, into buffer: UnsafeMutableRawBufferPointer
   ) throws(EngineError) {
     if case .extent(let found) = source {
-      unsafe try chain.read(found, at: offset, into: buffer)
+      unsafe try chain.read(found, at: start + offset, into: buffer)
     } else {
-      unsafe try chain.read(into: buffer, at: offset)
+      unsafe try chain.read(into: buffer, at: start + offset)
     }
   }
 
+  // MARK: Changing
+
+  /// Writes at `offset`. A disk has an end: what would lie past it is refused as a whole.
+  func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(EngineError) {
+    try changing(offset, UInt64(bytes.count)) { (chain, position) throws(EngineError) in
+      unsafe try chain.write(bytes, at: position)
+    }
+  }
+
+  /// Makes bytes read as zeros; what they take is let go of, unless `keepingRoom`.
+  func writeZeros(at offset: UInt64, count: UInt64, keepingRoom: Bool) throws(EngineError) {
+    try changing(offset, count) { (chain, position) throws(EngineError) in
+      try chain.writeZeros(at: position, count: count, keepingRoom: keepingRoom)
+    }
+  }
+
+  private func changing(
+    _ offset: UInt64, _ count: UInt64, _ body: (ImageChain, UInt64) throws(EngineError) -> Void
+  ) throws(EngineError) {
+    let end = byteCount
+    guard offset <= end, count <= end - offset else {
+      throw EngineError(.noSpace, "The disk ends at \(end)", offset: offset)
+    }
+    // Counted before and after: whoever opens another file of the same bytes in between must not keep old ones.
+    noteChange()
+    defer { noteChange() }
+    try withChain { (chain) throws(EngineError) in try body(chain, start + offset) }
+  }
+
+  private func noteChange() {
+    file.noteOwnChange()
+    use.session.noteChange()
+  }
+
+  /// All that was written before is on disk when it returns.
+  func flush() throws(EngineError) {
+    guard file.view.isWritable else { return }
+    try withChain { (chain) throws(EngineError) in try chain.flush() }
+  }
+
+  /// Gives the disk another size, rounded up to whole sectors.
+  func resize(to byteCount: UInt64) throws(EngineError) {
+    let old = self.byteCount
+    guard byteCount <= maximumFileOffset - 511 else {
+      throw EngineError(.tooLarge, "A file has no more than \(maximumFileOffset) bytes")
+    }
+    let wanted = byteCount.aligned(upTo: 512)
+    if wanted == old { return }
+    guard file.view.window == nil else {
+      throw .notPermitted("The size of a partition is in the partition table")
+    }
+    guard wanted > old || use.session.access.mayShrink else {
+      throw .notPermitted("The disk gets smaller only with '-o shrink'")
+    }
+    try withChain { (chain) throws(EngineError) in try chain.resize(to: wanted) }
+    file.noteOwnChange()
+    use.session.noteShape()
+  }
+
+  // MARK: Data and holes
+
   /// The first offset from `offset` on that holds data, or that holds none; nil past the last one.
   func seek(from offset: UInt64, toData: Bool) -> UInt64? {
+    let byteCount = byteCount
     guard offset < byteCount else { return nil }
     var position = offset
     while position < byteCount {
-      let run = run(at: position)
+      let run = run(at: position, byteCount)
       if run.isData == toData { return position }
       position += run.length
     }
@@ -113,11 +171,12 @@ final class OpenDisk: Sendable {
 
   /// Bytes that are not known to be zeros.
   func allocatedByteCount() -> UInt64 {
+    let byteCount = byteCount
     var position: UInt64 = 0
     var allocated: UInt64 = 0
     for _ in 0..<Self.maximumCountedExtents {
       guard position < byteCount else { return allocated }
-      let run = run(at: position)
+      let run = run(at: position, byteCount)
       if run.isData { allocated += run.length }
       position += run.length
     }
@@ -127,14 +186,17 @@ final class OpenDisk: Sendable {
 
   /// The run of data or of zeros that starts at `position`, which lies inside the disk. Where the
   /// image's tables are damaged there is data: whoever reads it gets the error.
-  private func run(at position: UInt64) -> StoredRun {
+  private func run(at position: UInt64, _ byteCount: UInt64) -> StoredRun {
     let rest = byteCount - position
     do throws(EngineError) {
-      let found = try chain.extent(at: position, limit: rest)
-      return StoredRun(isData: !found.readsAsZeros, length: found.extent.length)
+      return try withChain { (chain) throws(EngineError) in
+        let found = try chain.extent(at: start + position, limit: rest)
+        return StoredRun(isData: !found.readsAsZeros, length: found.extent.length)
+      }
     } catch {
-      let unit = max(chain.top.clusterSize, 4096)
-      return StoredRun(isData: true, length: min(rest, unit - position % unit))
+      let clusterSize = try? withChain { (chain) throws(EngineError) in chain.top.clusterSize }
+      let unit = max(clusterSize ?? 0, 4096)
+      return StoredRun(isData: true, length: min(rest, unit - (start + position) % unit))
     }
   }
 }

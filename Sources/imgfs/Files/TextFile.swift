@@ -15,7 +15,14 @@ final class TextFile: Sendable {
   /// Held while the text is written, so that it is written once. Before every lock of the engine.
   private let state = Mutex(State())
 
-  init(_ write: @escaping @Sendable () throws(EngineError) -> [UInt8]) { self.write = write }
+  /// Whether the tree around it may change: its size must then be true whenever it is looked up, since the kernel
+  /// keeps the first size that it is told of a file in a tree that can be written.
+  let isLive: Bool
+
+  init(isLive: Bool = false, _ write: @escaping @Sendable () throws(EngineError) -> [UInt8]) {
+    self.isLive = isLive
+    self.write = write
+  }
 
   /// The size in bytes, if it is known without writing the text.
   var knownByteCount: UInt64? { state.withLock { $0.byteCount } }

@@ -14,6 +14,8 @@ enum FuseCallbacks {
     addNames(to: &table)
     addFiles(to: &table)
     addFolders(to: &table)
+    addChanges(to: &table)
+    addExtendedAttributes(to: &table)
     addRefusals(to: &table)
     return table
   }
@@ -40,7 +42,7 @@ enum FuseCallbacks {
       guard let request = unsafe request.map({ unsafe FuseRequest($0) }) else { return }
       let name = unsafe FuseCallbacks.bytes(of: name)
       request.answer { () throws(EngineError) in
-        request.reply(entry: try request.fileSystem.lookUp(name, in: parent))
+        request.reply(try request.fileSystem.lookUp(name, in: parent))
       }
     }
     unsafe table.forget = { request, id, count in
@@ -61,19 +63,10 @@ enum FuseCallbacks {
       guard let request = unsafe request.map({ unsafe FuseRequest($0) }) else { return }
       request.answer { () throws(EngineError) in request.reply(try request.fileSystem.attributes(of: id)) }
     }
-    unsafe table.getxattr = { request, id, name, room in
+    unsafe table.readlink = { request, id in
       guard let request = unsafe request.map({ unsafe FuseRequest($0) }) else { return }
-      if id == ImageTree.rootID,
-        unsafe FuseCallbacks.bytes(of: name) == Array(ServingProcess.attributeName.utf8)
-      {
-        request.reply(attribute: Array(request.context.process.description.utf8), room: room)
-      } else {
-        request.fail(ENODATA)
+      request.answer { () throws(EngineError) in request.reply(target: try request.fileSystem.target(of: id))
       }
-    }
-    unsafe table.listxattr = { request, _, room in
-      guard let request = unsafe request.map({ unsafe FuseRequest($0) }) else { return }
-      request.reply(attribute: [], room: room)
     }
   }
 
@@ -85,8 +78,10 @@ enum FuseCallbacks {
       request.answer { () throws(EngineError) in
         let forWriting = info.flags & O_ACCMODE != O_RDONLY || info.flags & O_TRUNC != 0
         request.context.setReadAhead()
-        info.fh = try request.fileSystem.open(id, forWriting: forWriting)
-        info.keep_cache = 1
+        let opened = try request.fileSystem.open(id, forWriting: forWriting)
+        info.fh = opened.handle
+        info.keep_cache = opened.keepsCache ? 1 : 0
+        info.direct_io = opened.bypassesCache ? 1 : 0
         info.noflush = 1
         request.reply(opened: info)
       }
@@ -130,28 +125,39 @@ enum FuseCallbacks {
         unsafe request.reply(UnsafeRawBufferPointer(rebasing: raw[Int(offset)..<Int(offset) + count]))
       }
     case .disk(let disk):
-      let source = try disk.source(at: offset, count: count)
-      if case .file(let descriptor, let hostOffset) = source {
-        return request.reply(descriptor: descriptor, offset: hostOffset, count: count)
+      try disk.reading(at: offset, count: count) { (chain) throws(EngineError) in
+        try read(request, disk, at: offset, count: count, in: chain)
       }
-      let pool = request.context.buffers
-      let isPooled = count <= pool.bufferByteCount
-      let buffer = isPooled ? pool.take() : AlignedBuffer(byteCount: count)
-      defer { if isPooled { pool.give(buffer) } }
-      let bytes = unsafe buffer.prefix(count)
-      unsafe try disk.read(source, at: offset, into: bytes)
-      unsafe request.reply(UnsafeRawBufferPointer(bytes))
     }
   }
 
+  private static func read(
+    _ request: FuseRequest, _ disk: OpenDisk, at offset: UInt64, count: Int, in chain: ImageChain
+  ) throws(EngineError) {
+    let source = try disk.source(at: offset, count: count, in: chain)
+    if case .file(let descriptor, let hostOffset) = source {
+      return request.reply(descriptor: descriptor, offset: hostOffset, count: count)
+    }
+    let pool = request.context.buffers
+    let isPooled = count <= pool.bufferByteCount
+    let buffer = isPooled ? pool.take() : AlignedBuffer(byteCount: count)
+    defer { if isPooled { pool.give(buffer) } }
+    let bytes = unsafe buffer.prefix(count)
+    unsafe try disk.read(source, at: offset, in: chain, into: bytes)
+    unsafe request.reply(UnsafeRawBufferPointer(bytes))
+  }
+
   private static func addFolders(to table: inout fuse_lowlevel_ops) {
-    unsafe table.opendir = { request, _, info in
+    unsafe table.opendir = { request, id, info in
       guard let request = unsafe request.map({ unsafe FuseRequest($0) }),
         var info = unsafe info?.pointee
       else { return }
-      info.cache_readdir = 1
-      info.keep_cache = 1
-      request.reply(opened: info)
+      request.answer { () throws(EngineError) in
+        let isFixed = try request.fileSystem.isFixed(id)
+        info.cache_readdir = isFixed ? 1 : 0
+        info.keep_cache = isFixed ? 1 : 0
+        request.reply(opened: info)
+      }
     }
     unsafe table.readdir = { request, id, room, offset, _ in
       guard let request = unsafe request.map({ unsafe FuseRequest($0) }) else { return }
@@ -186,28 +192,7 @@ enum FuseCallbacks {
     }
   }
 
-  /// Everything that would change the tree. The kernel itself refuses it unless somebody remounts.
-  private static func addRefusals(to table: inout fuse_lowlevel_ops) {
-    unsafe table.setattr = { request, _, _, _, _ in unsafe FuseCallbacks.refuse(unsafe request) }
-    unsafe table.mknod = { request, _, _, _, _ in unsafe FuseCallbacks.refuse(unsafe request) }
-    unsafe table.mkdir = { request, _, _, _ in unsafe FuseCallbacks.refuse(unsafe request) }
-    unsafe table.unlink = { request, _, _ in unsafe FuseCallbacks.refuse(unsafe request) }
-    unsafe table.rmdir = { request, _, _ in unsafe FuseCallbacks.refuse(unsafe request) }
-    unsafe table.symlink = { request, _, _, _ in unsafe FuseCallbacks.refuse(unsafe request) }
-    unsafe table.rename = { request, _, _, _, _, _ in unsafe FuseCallbacks.refuse(unsafe request) }
-    unsafe table.link = { request, _, _, _ in unsafe FuseCallbacks.refuse(unsafe request) }
-    unsafe table.create = { request, _, _, _, _ in unsafe FuseCallbacks.refuse(unsafe request) }
-    unsafe table.write = { request, _, _, _, _, _ in unsafe FuseCallbacks.refuse(unsafe request) }
-    unsafe table.setxattr = { request, _, _, _, _, _ in unsafe FuseCallbacks.refuse(unsafe request) }
-    unsafe table.removexattr = { request, _, _ in unsafe FuseCallbacks.refuse(unsafe request) }
-    unsafe table.fallocate = { request, _, _, _, _, _ in unsafe FuseCallbacks.refuse(unsafe request) }
-  }
-
-  private static func refuse(_ request: fuse_req_t?) {
-    if let request = unsafe request { unsafe FuseRequest(request).fail(EROFS) }
-  }
-
-  private static func bytes(of name: UnsafePointer<CChar>?) -> [UInt8] {
+  static func bytes(of name: UnsafePointer<CChar>?) -> [UInt8] {
     guard let name = unsafe name else { return [] }
     // SAFETY: libfuse ends names with a NUL.
     return unsafe [UInt8](UnsafeRawBufferPointer(start: name, count: strlen(name)))

@@ -11,13 +11,19 @@ final class FuseContext: Sendable {
   static let maximumRequestByteCount = 256 * Int(KiB)
   /// Bytes that the kernel reads ahead, where we may say so: four requests.
   static let readAheadByteCount = MiB
-  /// Nothing changes while the tree is mounted, so the kernel may keep what it knows for a day.
+  /// What does not change while the tree is mounted the kernel may keep for a day.
   static let cacheSeconds = 86_400.0
+  /// How long it may keep the size and room of a disk that is being written.
+  static let briefSeconds = 1.0
+  /// Requests that the kernel has under way beside those that somebody waits for: writes out of the page cache and
+  /// O_DIRECT ones. Its own limit is 12.
+  static let maximumBackgroundCount: UInt32 = 64
 
   let fileSystem: FileSystem
   let userID: uid_t
   let groupID: gid_t
   let umask: mode_t
+  let isWritable: Bool
   let buffers = BufferPool(bufferByteCount: maximumRequestByteCount)
   /// What the root's extended attribute says: the process that serves the tree.
   let process: ServingProcess
@@ -37,6 +43,7 @@ final class FuseContext: Sendable {
     userID = options.userID ?? getuid()
     groupID = options.groupID ?? getgid()
     umask = options.umask
+    isWritable = options.isWritable
   }
 
   /// Agrees with the kernel on what both can do.
@@ -45,8 +52,13 @@ final class FuseContext: Sendable {
       FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_SPLICE_WRITE
       | FUSE_CAP_READDIRPLUS | FUSE_CAP_READDIRPLUS_AUTO | FUSE_CAP_EXPLICIT_INVAL_DATA
     connection.want |= UInt32(wanted) & connection.capable
-    // Requests come by read(2): a pipe in between only pays for large writes, which there are none of.
-    connection.want &= ~UInt32(FUSE_CAP_SPLICE_READ | FUSE_CAP_AUTO_INVAL_DATA)
+    // Requests come by read(2): a pipe in between only pays for large writes, which are copied once as it is.
+    connection.want &= ~UInt32(FUSE_CAP_SPLICE_READ | FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_ATOMIC_O_TRUNC)
+    if isWritable {
+      connection.want |= UInt32(FUSE_CAP_WRITEBACK_CACHE) & connection.capable
+      connection.max_background = Self.maximumBackgroundCount
+      connection.congestion_threshold = Self.maximumBackgroundCount * 3 / 4
+    }
     // It also bounds reads.
     connection.max_write = UInt32(Self.maximumRequestByteCount)
     whenReady()
@@ -65,10 +77,18 @@ final class FuseContext: Sendable {
     close(setting)
   }
 
+  /// Has the kernel write what it keeps of the mounted files. Other threads must be answering its requests.
+  func writeOutCache() {
+    let folder = unsafe mountPoint.withHostBytes { unsafe open($0, O_RDONLY | O_DIRECTORY | O_CLOEXEC) }
+    guard folder >= 0 else { return }
+    syncfs(folder)
+    close(folder)
+  }
+
   func status(of attributes: Attributes) -> stat {
     var status = stat()
     status.st_ino = ino_t(attributes.id)
-    status.st_mode = (attributes.isFolder ? S_IFDIR | 0o555 : S_IFREG | 0o444) & ~umask
+    status.st_mode = mode(of: attributes)
     status.st_nlink = 1
     status.st_uid = userID
     status.st_gid = groupID
@@ -82,13 +102,27 @@ final class FuseContext: Sendable {
     return status
   }
 
-  /// An answer to a lookup. Sizes that are guesses are not kept, so that `stat` asks for the true ones.
+  private func mode(of attributes: Attributes) -> mode_t {
+    switch attributes.kind {
+    case .folder: (S_IFDIR | (attributes.isWritable ? 0o755 : 0o555)) & ~umask
+    case .file: (S_IFREG | (attributes.isWritable ? 0o644 : 0o444)) & ~umask
+    case .link: S_IFLNK | 0o777
+    }
+  }
+
+  /// How long the kernel may keep them. Sizes that are guesses are not kept, so that `stat` asks for the true ones.
+  func attributeSeconds(_ attributes: Attributes) -> Double {
+    guard attributes.isExact else { return 0 }
+    return attributes.isLasting ? Self.cacheSeconds : Self.briefSeconds
+  }
+
+  /// An answer to a lookup. What has no size yet is not made known: the kernel looks it up by itself.
   func entry(for attributes: Attributes) -> fuse_entry_param {
     var entry = fuse_entry_param()
-    entry.ino = attributes.id
+    entry.ino = attributes.hasSize ? attributes.id : 0
     entry.attr = status(of: attributes)
-    entry.attr_timeout = attributes.isExact ? Self.cacheSeconds : 0
-    entry.entry_timeout = Self.cacheSeconds
+    entry.attr_timeout = attributeSeconds(attributes)
+    entry.entry_timeout = attributes.hasLastingName ? Self.cacheSeconds : 0
     return entry
   }
 }

@@ -31,19 +31,33 @@ import Glibc
 
   func reply(_ attributes: Attributes) {
     var status = context.status(of: attributes)
-    _ = unsafe fuse_reply_attr(raw, &status, attributes.isExact ? FuseContext.cacheSeconds : 0)
+    _ = unsafe fuse_reply_attr(raw, &status, context.attributeSeconds(attributes))
   }
 
-  /// The answer to a lookup; nil tells the kernel to remember that there is no such name.
-  func reply(entry attributes: Attributes?) {
+  /// The answer to a lookup; where nothing was found, the kernel may remember that for as long as it lasts.
+  func reply(_ lookup: FileSystem.Lookup) {
     var entry = fuse_entry_param()
-    if let attributes {
-      entry = context.entry(for: attributes)
-    } else {
+    if let found = lookup.found {
+      entry = context.entry(for: found)
+    } else if lookup.hasLastingName {
       entry.entry_timeout = FuseContext.cacheSeconds
+    } else {
+      return fail(ENOENT)
     }
     _ = unsafe fuse_reply_entry(raw, &entry)
   }
+
+  func reply(made attributes: Attributes) {
+    var entry = context.entry(for: attributes)
+    _ = unsafe fuse_reply_entry(raw, &entry)
+  }
+
+  func reply(target: [UInt8]) {
+    let text = target.map { CChar(bitPattern: $0) } + [0]
+    _ = unsafe fuse_reply_readlink(raw, text)
+  }
+
+  func reply(written count: Int) { _ = unsafe fuse_reply_write(raw, count) }
 
   func reply(opened info: fuse_file_info) {
     var info = info

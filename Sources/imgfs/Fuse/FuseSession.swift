@@ -52,7 +52,11 @@ import Glibc
 
   /// Answers requests until the tree is unmounted or a signal asks for its end. Says whether all went well.
   func run(isSingleThreaded: Bool) -> Bool {
-    let watch = SignalWatch { unsafe fuse_session_exit(self.session) }
+    let watch = SignalWatch {
+      // While requests are still answered: what the kernel has not written yet is written now.
+      if self.context.isWritable { self.context.writeOutCache() }
+      unsafe fuse_session_exit(self.session)
+    }
     defer { watch.finish() }
     if isSingleThreaded { return unsafe fuse_session_loop(session) >= 0 }
     let configuration = unsafe fuse_loop_cfg_create()
@@ -65,9 +69,9 @@ import Glibc
 
   /// libfuse's own command line.
   private static func arguments(for options: MountOptions) -> [String] {
-    var items = ["ro", "default_permissions", "subtype=imgfs"]
+    var items = [options.isWritable ? "rw" : "ro", "default_permissions", "subtype=imgfs"]
     if !options.passedOn.contains(where: { $0.hasPrefix("fsname=") }) {
-      items.append("fsname=\(options.image)")
+      items.append("fsname=\(options.sourceName)")
     }
     items += options.passedOn
     var arguments = ["imgfs"]

@@ -1,133 +1,170 @@
 import FormatEngine
 import Synchronization
 
-/// Builds the tree of one image: its disk, its internal snapshots, the files that it is made of.
+/// Builds the tree of one image: its disk, its partitions, its internal snapshots, the files that it is made of.
 ///
-///     disk.raw  info.json  map.json
-///     snapshots/NAME/  disk.raw  info.json
-///     layers/N-NAME/   disk.raw  info.json  snapshots/
+///     disk.raw  info.json  map.json  partitions/
+///     snapshots/NAME/  disk.raw  info.json  partitions/
+///     layers/N-NAME/   disk.raw  delta.raw  info.json  partitions/  snapshots/
 ///
 /// Folders are filled when they are first looked into: an image may have thousands of snapshots.
 final class ImageTree: Sendable {
-  /// The inode number of the root, which FUSE fixes.
-  static let rootID: UInt64 = 1
+  let session: ImageSession
+  private let numbers: NodeNumbers
+  /// Whether the image may be one that cannot be opened: its folder then says why.
+  private let mayFail: Bool
+  /// Seconds of the monotonic clock when opening it failed last.
+  private let failedAt = Mutex<Double?>(nil)
 
-  private let chain: ImageChain
-  private let nextID = Atomic<UInt64>(ImageTree.rootID + 1)
-
-  init(_ chain: ImageChain) { self.chain = chain }
-
-  func makeRoot() -> Node {
-    let time = Self.time(of: chain.members[0])
-    let folder = Folder { () throws(EngineError) in
-      let chain = self.chain
-      return [
-        self.diskNode(in: Self.rootID, time, listedByteCount: chain.virtualSize) { () throws(EngineError) in
-          chain
-        },
-        self.textNode("info.json", in: Self.rootID, time) { () throws(EngineError) in
-          try Description.info(of: chain.members[0])
-        },
-        self.textNode("map.json", in: Self.rootID, time) { () throws(EngineError) in
-          try Description.map(of: chain)
-        },
-        self.snapshotsNode(ofLayerAt: 0, in: Self.rootID, time),
-        self.folderNode("layers", in: Self.rootID, time) { (id) throws(EngineError) in self.layerNodes(in: id)
-        },
-      ]
-    }
-    return Node(id: Self.rootID, parentID: Self.rootID, name: [], time: time, content: .folder(folder))
+  init(_ session: ImageSession, _ numbers: NodeNumbers, mayFail: Bool = false) {
+    self.session = session
+    self.numbers = numbers
+    self.mayFail = mayFail
   }
 
-  private func layerNodes(in parentID: UInt64) -> [Node] {
-    chain.members.indices.map { depth in
-      let member = chain.members[depth]
-      let fileName = SafeName.single("\(depth)-" + ImageName.lastComponent(of: member.path))
-      let time = Self.time(of: member)
-      return folderNode(fileName, in: parentID, time) { (id) throws(EngineError) in
-        let chain = self.chain
-        return [
-          self.diskNode(in: id, time, listedByteCount: member.layer.virtualSize) { () throws(EngineError) in
-            chain.lower(from: depth)
-          },
-          self.textNode("info.json", in: id, time) { () throws(EngineError) in
-            try Description.info(of: member)
-          },
-          self.snapshotsNode(ofLayerAt: depth, in: id, time),
-        ]
+  var isWritable: Bool { session.access.isWritable }
+
+  // MARK: The image's own folder
+
+  /// The folder of the image: the root of the mount, or a folder with a name in another one.
+  func makeFolder(
+    id: UInt64 = NodeNumbers.root, parentID: UInt64 = NodeNumbers.root, name: [UInt8] = [],
+    token: String = "", time: FileTime? = nil
+  ) -> Node {
+    let time = time ?? timeOfImage
+    let folder = Folder(version: mayFail ? version : version(followsChanges: true)) {
+      (previous) throws(EngineError) in
+      let place = Place(in: id, time: time, previous: previous)
+      do throws(EngineError) {
+        let nodes = try self.nodes(place)
+        self.failedAt.withLock { $0 = nil }
+        return nodes
+      } catch {
+        guard self.mayFail else { throw error }
+        self.failedAt.withLock { $0 = MonotonicClock.seconds }
+        return [self.errorNode(error, place)]
       }
     }
+    return Node(
+      id: id, parentID: parentID, name: name, time: time, token: token, extended: attributes(ofLayerAt: 0),
+      content: .folder(folder))
   }
 
-  /// The folder of a layer's internal snapshots; empty for formats that have none.
-  private func snapshotsNode(ofLayerAt depth: Int, in parentID: UInt64, _ time: FileTime) -> Node {
-    folderNode("snapshots", in: parentID, time) { (id) throws(EngineError) in
-      guard let layer = self.chain.members[depth].layer as? any SnapshotKeeping else { return [] }
-      let records = try layer.snapshots()
-      let names = SafeName.unique(records.map(\.name))
-      let descriptions = SnapshotDescriptions(self.chain.members[depth])
-      return zip(records, names).map { record, name in
-        self.snapshotNode(record, name, descriptions, of: layer, at: depth, in: id)
-      }
+  private var timeOfImage: FileTime {
+    let time = try? session.withChain { (chain) throws(EngineError) in Self.time(of: chain.members[0]) }
+    return time ?? FileTime(seconds: 0, nanoseconds: 0)
+  }
+
+  /// Of a folder whose image may not open: that is tried again, once a second.
+  private func version() throws(EngineError) -> UInt64 {
+    guard let failedAt = failedAt.withLock({ $0 }) else { return isWritable ? session.changes : 0 }
+    return .max - UInt64(max(0, failedAt)) - (MonotonicClock.seconds - failedAt >= 1 ? 1 : 0)
+  }
+
+  private func nodes(_ place: Place) throws(EngineError) -> [Node] {
+    let (size, snapshots) = try session.withChain { (chain) throws(EngineError) in
+      (chain.virtualSize, chain.top is any SnapshotChanging)
+    }
+    let view = DiskView(session: session, source: .live, listedByteCount: size)
+    return [
+      diskNode("disk.raw", view, place, attributes(ofLayerAt: 0)),
+      textNode("info.json", place, isLive: isWritable) { (chain) throws(EngineError) in
+        try Description.info(of: chain.members[0])
+      },
+      textNode("map.json", place, isLive: isWritable) { (chain) throws(EngineError) in
+        try Description.map(of: chain)
+      },
+      partitionsNode(view, place),
+      snapshotsNode(ofLayerAt: 0, place, mayChange: isWritable && snapshots),
+      folderNode("layers", place) { (place) throws(EngineError) in try self.layerNodes(place) },
+    ]
+  }
+
+  /// Says in words why something cannot be shown.
+  func errorNode(_ error: EngineError, _ place: Place) -> Node {
+    let text = Array((error.message + "\n").hostBytes)
+    return node(Array("error.txt".utf8), token: error.message, place) { _ in
+      .text(TextFile(isLive: true) { () throws(EngineError) in text })
     }
   }
 
-  private func snapshotNode(
-    _ record: SnapshotRecord, _ name: [UInt8], _ descriptions: SnapshotDescriptions,
-    of layer: any SnapshotKeeping, at depth: Int, in parentID: UInt64
-  ) -> Node {
-    let time = FileTime(
-      seconds: record.dateSeconds, nanoseconds: Int64(min(record.dateNanoseconds, 999_999_999)))
-    return folderNode(name, in: parentID, time) { (id) throws(EngineError) in
-      let chain = self.chain
-      return [
-        self.diskNode(in: id, time, listedByteCount: record.virtualSize) { () throws(EngineError) in
-          chain.replacing(layerAt: depth, with: try layer.openSnapshot(record))
-        },
-        self.textNode("info.json", in: id, time) { () throws(EngineError) in try descriptions.info(of: record)
-        },
-      ]
+  // MARK: Nodes
+
+  /// Where nodes are made.
+  struct Place {
+    /// The inode number of the folder.
+    let id: UInt64
+    let time: FileTime
+    /// What the folder held until now.
+    let previous: Folder.Listing?
+
+    init(in id: UInt64, time: FileTime, previous: Folder.Listing?) {
+      (self.id, self.time, self.previous) = (id, time, previous)
     }
   }
 
-  private func diskNode(
-    in parentID: UInt64, _ time: FileTime, listedByteCount: UInt64,
-    open: @escaping @Sendable () throws(EngineError) -> ImageChain
+  /// The node that the folder has already for the same thing, or a new one.
+  func node(
+    _ name: [UInt8], token: String = "", _ place: Place, time: FileTime? = nil,
+    extended: ExtendedAttributes = .none, _ content: (_ id: UInt64) -> Node.Content
   ) -> Node {
-    Node(
-      id: takeID(), parentID: parentID, name: Array("disk.raw".utf8), time: time,
-      content: .disk(DiskFile(listedByteCount: listedByteCount, open: open)))
+    if let old = place.previous?.node(named: name), old.token == token { return old }
+    let id = numbers.take()
+    return Node(
+      id: id, parentID: place.id, name: name, time: time ?? place.time, token: token, extended: extended,
+      content: content(id))
   }
 
-  private func textNode(
-    _ name: String, in parentID: UInt64, _ time: FileTime,
-    _ write: @escaping @Sendable () throws(EngineError) -> [UInt8]
+  func diskNode(
+    _ name: String, _ view: DiskView, _ place: Place, token: String = "",
+    _ extended: ExtendedAttributes = .none
   ) -> Node {
-    Node(
-      id: takeID(), parentID: parentID, name: Array(name.utf8), time: time, content: .text(TextFile(write)))
+    node(Array(name.utf8), token: token, place, extended: extended) { _ in .disk(DiskFile(view)) }
+  }
+
+  /// A text of the image. A live one is another file after each change.
+  func textNode(
+    _ name: String, _ place: Place, isLive: Bool = false,
+    _ write: @escaping @Sendable (ImageChain) throws(EngineError) -> [UInt8]
+  ) -> Node {
+    let session = session
+    return node(Array(name.utf8), token: isLive ? String(session.changes) : "", place) { _ in
+      .text(TextFile(isLive: isWritable) { () throws(EngineError) in try session.withChain(write) })
+    }
   }
 
   private func folderNode(
-    _ name: String, in parentID: UInt64, _ time: FileTime,
-    _ make: @escaping @Sendable (UInt64) throws(EngineError) -> [Node]
+    _ name: String, _ place: Place,
+    _ fill: @escaping @Sendable (Place) throws(EngineError) -> [Node]
   ) -> Node {
-    folderNode(Array(name.utf8), in: parentID, time, make)
+    folderNode(Array(name.utf8), place, time: place.time, fill: fill)
   }
 
-  /// A folder that `make` fills; it is given the folder's own inode number.
-  private func folderNode(
-    _ name: [UInt8], in parentID: UInt64, _ time: FileTime,
-    _ make: @escaping @Sendable (UInt64) throws(EngineError) -> [Node]
+  /// A folder that `fill` fills. In a tree that can be written it is filled anew when the tree's shape changed, or,
+  /// with `followsChanges`, any byte of the disk.
+  func folderNode(
+    _ name: [UInt8], token: String = "", _ place: Place, time: FileTime, followsChanges: Bool = false,
+    extended: ExtendedAttributes = .none, changes: Folder.Changes? = nil,
+    fill: @escaping @Sendable (Place) throws(EngineError) -> [Node]
   ) -> Node {
-    let id = takeID()
-    let folder = Folder { () throws(EngineError) in try make(id) }
-    return Node(id: id, parentID: parentID, name: name, time: time, content: .folder(folder))
+    let version = version(followsChanges: followsChanges)
+    return node(name, token: token, place, time: time, extended: extended) { id in
+      .folder(
+        Folder(version: version, changes: changes) { (previous) throws(EngineError) in
+          try fill(Place(in: id, time: time, previous: previous))
+        })
+    }
   }
 
-  private func takeID() -> UInt64 { nextID.add(1, ordering: .relaxed).oldValue }
+  /// Nil where the tree never changes.
+  private func version(followsChanges: Bool) -> Folder.Version? {
+    guard isWritable else { return nil }
+    let session = session
+    return { () throws(EngineError) -> UInt64 in followsChanges ? session.changes : session.shape }
+  }
 
   /// When the image file was last changed.
-  private static func time(of member: ChainMember) -> FileTime {
+  static func time(of member: ChainMember) -> FileTime {
     guard let file = member.file as? FileStore, let time = try? file.modificationTime() else {
       return FileTime(seconds: 0, nanoseconds: 0)
     }

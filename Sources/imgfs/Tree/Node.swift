@@ -8,13 +8,15 @@ struct FileTime: Equatable, Sendable {
   var nanoseconds: Int64
 }
 
-/// A file or a folder of the mounted tree. It never changes, and its number is never used again: names,
-/// sizes and content of a read-only image stay what they are.
+/// A file or a folder of the mounted tree. What it is never changes, and its number is never used again: where a
+/// name comes to mean something else, it gets another node.
 final class Node: Sendable {
   enum Content: Sendable {
     case folder(Folder)
     case disk(DiskFile)
     case text(TextFile)
+    /// A symbolic link: what it leads to, from the folder it stands in.
+    case link([UInt8])
   }
 
   /// The inode number.
@@ -24,46 +26,36 @@ final class Node: Sendable {
   let name: [UInt8]
   let time: FileTime
   let content: Content
+  /// What it stands for, besides its name: a folder that is filled anew keeps the nodes that stand for the same.
+  let token: String
+  /// What `getfattr` shows of it.
+  let extended: ExtendedAttributes
 
-  init(id: UInt64, parentID: UInt64, name: [UInt8], time: FileTime, content: Content) {
+  init(
+    id: UInt64, parentID: UInt64, name: [UInt8], time: FileTime, token: String = "",
+    extended: ExtendedAttributes = .none, content: Content
+  ) {
     self.id = id
     self.parentID = parentID
     self.name = name
     self.time = time
+    self.token = token
+    self.extended = extended
     self.content = content
   }
 
   var isFolder: Bool { if case .folder = content { true } else { false } }
 }
 
-/// What a folder holds, found out when it is first asked for.
-final class Folder: Sendable {
-  struct Listing: Sendable {
-    let nodes: [Node]
-    private let positions: [[UInt8]: Int]
+/// The extended attributes of a node, found out when they are asked for. Their names begin with `user.imgfs.`.
+struct ExtendedAttributes: Sendable {
+  static let prefix = "user.imgfs."
+  static let none = ExtendedAttributes { [] }
 
-    init(_ nodes: [Node]) {
-      self.nodes = nodes
-      positions = Dictionary(
-        nodes.enumerated().map { ($1.name, $0) }, uniquingKeysWith: { first, _ in first })
-    }
+  /// Names without the prefix, and their values.
+  let list: @Sendable () throws(EngineError) -> [(name: String, value: String)]
 
-    func node(named name: [UInt8]) -> Node? { positions[name].map { nodes[$0] } }
-  }
-
-  private let make: @Sendable () throws(EngineError) -> [Node]
-  /// Held while the list is made, so that it is made once. Before every lock of the engine.
-  private let made = Mutex<Listing?>(nil)
-
-  init(_ make: @escaping @Sendable () throws(EngineError) -> [Node]) { self.make = make }
-
-  /// The files and folders in it. Where finding out fails, the next call tries again.
-  func listing() throws(EngineError) -> Listing {
-    try made.withLock { (made) throws(EngineError) in
-      if let made { return made }
-      let listing = Listing(try make())
-      made = listing
-      return listing
-    }
+  init(_ list: @escaping @Sendable () throws(EngineError) -> [(name: String, value: String)]) {
+    self.list = list
   }
 }

@@ -1,3 +1,4 @@
+import CommandLine
 import FormatEngine
 
 /// The command line of `convert`, read and checked as far as that goes without opening an image.

@@ -1,3 +1,4 @@
+import CommandLine
 import FormatEngine
 
 /// How a command line says which image it means: `-f`, `--image-opts`, `--object`, `--allow-path` and `-U`, which
@@ -17,13 +18,25 @@ struct ImageArguments {
     switch option.key {
     case "format", "source-format", "a-format": format = option.value
     case "image-opts": usesImageOptions = true
-    case "object": try ObjectArguments.define(option.value, in: &secrets)
+    case "object": try define(option.value)
     case OptionRule.allowPath.key:
       let folder = option.value
       allowedFolders.append(
         try attempt("--allow-path: ") { () throws(EngineError) in try AllowedFolder(folder) })
     case "force-share": sharing = .anybody
     default: throw option.failure
+    }
+  }
+
+  private mutating func define(_ text: String) throws(VerbFailure) {
+    if let help = ObjectArguments.help(for: text) {
+      Console.write(help)
+      throw VerbFailure([], exitStatus: 0)
+    }
+    do throws(EngineError) {
+      try ObjectArguments.define(text, in: &secrets)
+    } catch {
+      throw VerbFailure(error)
     }
   }
 

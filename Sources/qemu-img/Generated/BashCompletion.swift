@@ -1,3 +1,5 @@
+import CommandLine
+
 /// The completions for bash, from the table.
 enum BashCompletion {
   static var text: String {

@@ -1,3 +1,5 @@
+import CommandLine
+
 /// The completions for fish, from the table.
 enum FishCompletion {
   static var text: String {
@@ -32,7 +34,7 @@ enum FishCompletion {
       default: text += " -x -a \(quoted(value.words.joined(separator: " ")))"
       }
     }
-    return text + " -d \(quoted(option.help))\n"
+    return text + " -d \(quoted(option.meaning))\n"
   }
 
   /// Between single quotes only these two mean anything to fish.

@@ -1,3 +1,5 @@
+import CommandLine
+
 /// The manual page qemu-img.1, from the table.
 enum ManualPage {
   static var text: String {
@@ -78,7 +80,7 @@ enum ManualPage {
   private static func entry(_ option: OptionRule) -> String {
     let names = option.spellings.map { "\\fB\(escaped($0))\\fR" }.joined(separator: ", ")
     let value = option.value.map { " \\fI\(escaped($0.name))\\fR" } ?? ""
-    return ".TP\n\(names)\(value)\n\(paragraph(option.help))"
+    return ".TP\n\(names)\(value)\n\(paragraph(option.meaning))"
   }
 
   private static func entry(_ name: String, _ text: String) -> String {

@@ -1,3 +1,5 @@
+import CommandLine
+
 /// The completions for zsh, from the table.
 enum ZshCompletion {
   static var text: String {
@@ -59,14 +61,14 @@ enum ZshCompletion {
 
   /// What `_arguments` takes: `'(-f --format)'{-f+,--format=}'[help]:value:action'`.
   private static func specification(_ option: OptionRule) -> String {
-    let repeats = option.help.contains("may be repeated")
+    let repeats = option.meaning.contains("may be repeated")
     let spellings = option.spellings.map { name in
       option.value == nil ? name : name + (name.hasPrefix("--") ? "=" : "+")
     }
     let exclusion = repeats ? "'*'" : quoted("(\(option.spellings.joined(separator: " ")))")
     let names = spellings.count == 1 ? spellings[0] : "{\(spellings.joined(separator: ","))}"
     let value = option.value.map { ":\(colonless($0.name)):\(action($0))" } ?? ""
-    return exclusion + names + quoted("[\(bracketless(option.help))]\(value)")
+    return exclusion + names + quoted("[\(bracketless(option.meaning))]\(value)")
   }
 
   private static func action(_ value: ArgumentValue) -> String {

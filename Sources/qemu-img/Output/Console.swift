@@ -1,3 +1,4 @@
+import CommandLine
 import FormatEngine
 import Glibc
 import Synchronization
@@ -42,21 +43,21 @@ enum Console {
   }
 
   private static func drain(_ pending: inout Pending) {
-    if !writeAll(pending.bytes, to: 1) { pending.hasFailed = true }
+    if !Descriptor.write(pending.bytes, to: 1) { pending.hasFailed = true }
     pending.bytes.removeAll(keepingCapacity: true)
   }
 
   /// One message; its further lines are printed as they are.
-  static func error(_ message: String) { _ = writeAll("qemu-img: \(message)\n".hostBytes, to: 2) }
+  static func error(_ message: String) { _ = Descriptor.write("qemu-img: \(message)\n".hostBytes, to: 2) }
 
   /// Something that does not end the command.
   static func warning(_ message: String) { error("warning: \(message)") }
 
   /// Lines on standard error without a name before them: what `check` finds.
-  static func note(_ line: String) { _ = writeAll("\(line)\n".hostBytes, to: 2) }
+  static func note(_ line: String) { _ = Descriptor.write("\(line)\n".hostBytes, to: 2) }
 
   /// Text on standard error as it is.
-  static func writeToErrors(_ text: String) { _ = writeAll(text.hostBytes, to: 2) }
+  static func writeToErrors(_ text: String) { _ = Descriptor.write(text.hostBytes, to: 2) }
 
   /// Whether an image lies in the very file that standard output is.
   static func isStandardOutput(_ image: ImageSpecification) -> Bool {
@@ -76,28 +77,15 @@ enum Console {
   }
 
   /// A line for that file, or where there is none for standard error.
-  static func log(_ line: String, to file: CInt?) { _ = writeAll("\(line)\n".hostBytes, to: file ?? 2) }
+  static func log(_ line: String, to file: CInt?) {
+    _ = Descriptor.write("\(line)\n".hostBytes, to: file ?? 2)
+  }
 
   /// Says what went wrong and gives the exit status.
   static func report(_ failure: VerbFailure) -> CInt {
     for message in failure.messages { error(message) }
     if failure.pointsToHelp { note("Try 'qemu-img --help' for more information") }
     return failure.exitStatus
-  }
-
-  private static func writeAll(_ bytes: [UInt8], to descriptor: CInt) -> Bool {
-    unsafe bytes.withUnsafeBytes { raw in
-      var done = 0
-      while done < raw.count {
-        // SAFETY: `done` stays below the buffer's count.
-        let rest = unsafe UnsafeRawBufferPointer(rebasing: raw[done...])
-        let count = unsafe Glibc.write(descriptor, rest.baseAddress, rest.count)
-        if count < 0 && errno == EINTR { continue }
-        guard count > 0 else { return false }
-        done += count
-      }
-      return true
-    }
   }
 }
 
@@ -140,4 +128,9 @@ func attempt<T>(
   } catch {
     throw VerbFailure(error, prefix: prefix, exitStatus: exitStatus)
   }
+}
+
+extension GivenOption {
+  /// What to throw where no command knows the option.
+  var failure: VerbFailure { .usage(complaint) }
 }

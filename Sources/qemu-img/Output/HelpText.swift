@@ -1,3 +1,4 @@
+import CommandLine
 import FormatEngine
 
 /// What `--version` and `--help` print: the whole help in the shape of QEMU's, and that of one command.
@@ -24,7 +25,7 @@ enum HelpText {
     for paragraph in verb.details { text += "\n" + TextColumns.wrapped(paragraph, first: "", indent: 0) }
     text += "\n"
     for option in verb.options {
-      text += "  \(signature(option))\n" + TextColumns.wrapped(option.help, first: "      ", indent: 6)
+      text += "  \(signature(option))\n" + TextColumns.wrapped(option.meaning, first: "      ", indent: 6)
     }
     for operand in verb.operands {
       if let help = operand.help ?? operand.value.ownMeaning {
@@ -48,9 +49,9 @@ enum HelpText {
       let names = "    " + NumberText.left(option.spellings.map { "'\($0)'" }.joined(separator: ", "), 21)
       if let value = option.value {
         text += names + value.name + "\n"
-        text += TextColumns.wrapped(option.help, first: String(repeating: " ", count: 25), indent: 25)
+        text += TextColumns.wrapped(option.meaning, first: String(repeating: " ", count: 25), indent: 25)
       } else {
-        text += TextColumns.wrapped(option.help, first: names, indent: 25)
+        text += TextColumns.wrapped(option.meaning, first: names, indent: 25)
       }
     }
     return text
@@ -76,7 +77,7 @@ enum HelpText {
 
   private static func row(_ value: ArgumentValue) -> String { row(value.name, value.meaning ?? "") }
 
-  private static func row(_ option: OptionRule) -> String { row(option.form, option.help) }
+  private static func row(_ option: OptionRule) -> String { row(option.form, option.meaning) }
 
   private static func row(_ name: String, _ text: String) -> String {
     TextColumns.wrapped(text, first: "  '\(name)' ", indent: 4)

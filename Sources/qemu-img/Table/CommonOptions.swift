@@ -1,3 +1,5 @@
+import CommandLine
+
 /// The options that mean the same wherever they are taken. The help explains them once.
 extension OptionRule {
   static let common: [OptionRule] = [

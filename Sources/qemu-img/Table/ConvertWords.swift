@@ -1,3 +1,5 @@
+import CommandLine
+
 /// The words of `convert`'s row of the table.
 extension ConvertVerb {
   static let details = [

@@ -1,3 +1,5 @@
+import CommandLine
+
 /// One of qemu-img's commands. What it takes is said here once: the parser, the help, the manual page and the
 /// shells' completions come from it.
 struct Verb: Sendable {

@@ -1,3 +1,4 @@
+import CommandLine
 import FormatEngine
 
 /// `amend`: changes what an image's options were when it was made.

@@ -1,3 +1,4 @@
+import CommandLine
 import FormatEngine
 
 /// `bench`: how fast an image is read or written.

@@ -1,3 +1,4 @@
+import CommandLine
 import FormatEngine
 
 /// `bitmap`: changes the persistent dirty bitmaps of an image.

@@ -1,3 +1,4 @@
+import CommandLine
 import FormatEngine
 
 /// `check`: whether an image's metadata is sound.

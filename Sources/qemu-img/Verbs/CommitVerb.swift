@@ -1,3 +1,4 @@
+import CommandLine
 import FormatEngine
 
 /// `commit`: writes what an image holds into the image below it.

@@ -1,3 +1,4 @@
+import CommandLine
 import FormatEngine
 
 /// `compare`: whether guests read the same of two images.

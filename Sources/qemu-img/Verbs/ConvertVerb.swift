@@ -1,3 +1,4 @@
+import CommandLine
 import FormatEngine
 
 /// `convert`: copies disks into another image.

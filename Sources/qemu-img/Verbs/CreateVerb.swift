@@ -1,3 +1,4 @@
+import CommandLine
 import FormatEngine
 
 /// `create`: a new, empty image.

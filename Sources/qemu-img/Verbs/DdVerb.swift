@@ -1,3 +1,4 @@
+import CommandLine
 import FormatEngine
 
 /// `dd`: copies a part of a disk into a new image.

@@ -1,3 +1,4 @@
+import CommandLine
 import FormatEngine
 
 /// `info`: what an image is.

@@ -1,3 +1,4 @@
+import CommandLine
 import FormatEngine
 
 /// `map`: where the guest's bytes are.

@@ -1,3 +1,4 @@
+import CommandLine
 import FormatEngine
 
 /// `measure`: how large a new image would be.

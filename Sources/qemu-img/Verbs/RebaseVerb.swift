@@ -1,3 +1,4 @@
+import CommandLine
 import FormatEngine
 
 /// `rebase`: puts an image over another file.

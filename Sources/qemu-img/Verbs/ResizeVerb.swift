@@ -1,3 +1,4 @@
+import CommandLine
 import FormatEngine
 
 /// `resize`: gives a disk another size.

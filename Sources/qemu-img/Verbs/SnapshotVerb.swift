@@ -1,3 +1,4 @@
+import CommandLine
 import FormatEngine
 
 /// `snapshot`: lists, makes, goes back to and deletes internal snapshots.

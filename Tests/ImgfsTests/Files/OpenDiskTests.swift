@@ -5,12 +5,32 @@ import Testing
 
 @testable import imgfs
 
+extension OpenDisk {
+  /// The whole disk of a chain.
+  convenience init(_ chain: ImageChain) throws(EngineError) {
+    let view = DiskView(session: ImageSession(chain), source: .live, listedByteCount: chain.virtualSize)
+    try self.init(DiskFile(view))
+  }
+
+  func source(at offset: UInt64, count: Int) throws(EngineError) -> Source {
+    try withChain { (chain) throws(EngineError) in try source(at: offset, count: count, in: chain) }
+  }
+
+  func read(_ source: Source, at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer)
+    throws(EngineError)
+  {
+    try withChain { (chain) throws(EngineError) in
+      unsafe try read(source, at: offset, in: chain, into: buffer)
+    }
+  }
+}
+
 @Suite struct OpenDiskTests {
   private func qcow2(_ folder: TemporaryFolder, _ commands: String...) throws -> OpenDisk {
     let path = folder.file("disk.qcow2")
     try ReferenceTool.qemuImg("create", "-f", "qcow2", path, "1M")
     try ReferenceTool.io(commands, on: path, format: "qcow2")
-    return OpenDisk(try ImageOpener.open(path))
+    return try OpenDisk(try ImageOpener.open(path))
   }
 
   private func isFile(_ source: OpenDisk.Source) -> Bool { if case .file = source { true } else { false } }
@@ -40,7 +60,7 @@ import Testing
       let chain = try ImageOpener.open(path, options)
       try chain.writeBytes(content, at: 0)
       try chain.flush()
-      let disk = OpenDisk(chain)
+      let disk = try OpenDisk(chain)
       let source = try disk.source(at: 0, count: content.count)
       #expect(!isFile(source))
       let buffer = AlignedBuffer(byteCount: content.count)
@@ -52,7 +72,7 @@ import Testing
   @Test func copiesWhatReachesPastTheEndOfItsFile() throws {
     try TemporaryFolder.with { folder in
       let content = [UInt8](repeating: 7, count: 100_001)
-      let disk = OpenDisk(try ImageOpener.open(try folder.write(content, to: "odd.raw")))
+      let disk = try OpenDisk(try ImageOpener.open(try folder.write(content, to: "odd.raw")))
       #expect(disk.byteCount == 100_352)
       #expect(isFile(try disk.source(at: 0, count: 65_536)))
       let source = try disk.source(at: 0, count: 100_352)
@@ -89,7 +109,8 @@ import Testing
   }
 
   @Test func isSharedByAllWhoHaveItOpen() throws {
-    let file = DiskFile(listedByteCount: 8192) { () throws(EngineError) in SnapshotfulLayer([]).chain() }
+    let session = ImageSession(SnapshotfulLayer([]).chain())
+    let file = DiskFile(DiskView(session: session, source: .live, listedByteCount: 8192))
     let first = try file.opened()
     #expect(try file.opened() === first)
     #expect(file.knownAllocatedByteCount == nil)

@@ -57,7 +57,8 @@ import Testing
       let missing = folder.file("missing.qcow2")
       try expectRefusal(
         [missing, mountPoint], saying: "Could not open '\(missing)': No such file or directory")
-      try expectRefusal([folder.path, mountPoint], saying: "Could not open '\(folder.path)'")
+      try expectRefusal(
+        [folder.path, missing, mountPoint], saying: "Could not open '\(missing)': No such file or directory")
       let empty = try folder.write([], to: "empty")
       try expectRefusal([empty, mountPoint], saying: "Could not open '\(empty)': The file is empty")
       let pipe = folder.file("pipe")

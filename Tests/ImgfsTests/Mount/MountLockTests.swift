@@ -52,7 +52,9 @@ struct MountLockTests {
         #expect(result.status != 0)
         #expect(
           result.stderrText.hasSuffix(
-            "Failed to get shared \"write\" lock\nIs another process using the image [\(file)]?\n"),
+            "Failed to get shared \"write\" lock\nIs another process using the image [\(file)]?\n"
+              + "A running machine may be writing to it. --force-share mounts it all the same, read-only, and what is"
+              + " seen then may be stale or not fit together.\n"),
           "\(result.stderrText)")
         #expect(!MountedImage.isMounted(mountPoint))
       }

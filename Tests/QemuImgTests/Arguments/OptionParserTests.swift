@@ -1,3 +1,4 @@
+import CommandLine
 import TestSupport
 import Testing
 
@@ -11,7 +12,7 @@ import Testing
   private func parse(_ arguments: String...) -> (given: [String], operands: [String]) {
     let parsed = OptionParser.parse(["verb"] + arguments, rules)
     return (
-      parsed.options.map { $0.key.isEmpty ? $0.failure.messages[0] : "\($0.key)=\($0.value)" },
+      parsed.options.map { $0.key.isEmpty ? $0.complaint : "\($0.key)=\($0.value)" },
       parsed.operands
     )
   }

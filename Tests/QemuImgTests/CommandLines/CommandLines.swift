@@ -1,3 +1,4 @@
+import CommandLine
 @testable import qemu_img
 
 /// Command lines with something wrong in them, and some that are only odd: in groups, each run in one shell.

@@ -28,8 +28,8 @@ public enum LUKSFormat: ImageFormat {
     let area = try LUKSArea(store: headerStore, offset: 0, byteCount: header.materialEnd)
     var volumeKey: Secret?
     if !request.isForInspection {
-      guard let id = request.options["key-secret"] else { throw .missingKey(option: "key-secret") }
-      volumeKey = try header.volumeKey(for: try request.secrets.passphrase(id), in: area)
+      let passphrase = try request.secrets.passphrase(for: "key-secret", in: request.options)
+      volumeKey = try header.volumeKey(for: passphrase, in: area)
     }
     return try LUKSLayer(file, header: header, in: area, headerFile: detached, volumeKey: volumeKey)
   }

@@ -9,8 +9,8 @@ enum QcowEncryption {
       throw .invalid("Header reported 'aes' encryption format but options specify '\(wanted)'")
     }
     if request.isForInspection { return nil }
-    guard let id = request.options[prefix + "key-secret"] else { throw .missingKey }
-    return try LayerCipher(legacyPassphrase: request.secrets.passphrase(id))
+    let passphrase = try request.secrets.passphrase(for: prefix + "key-secret", in: request.options)
+    return try LayerCipher(legacyPassphrase: passphrase)
   }
 
   /// Whether a new image is to be encrypted. The passphrase is looked up, though nothing of it is stored.

@@ -86,8 +86,7 @@ final class Qcow2Encryption: Sendable {
   }
 
   private static func passphrase(_ request: LayerRequest) throws(EngineError) -> Secret {
-    guard let id = request.options[prefix + "key-secret"] else { throw .missingKey }
-    return try request.secrets.passphrase(id)
+    try request.secrets.passphrase(for: prefix + "key-secret", in: request.options)
   }
 
   private static func area(of prologue: Qcow2Prologue, _ file: any ByteStore) throws(EngineError) -> LUKSArea

@@ -1,21 +1,24 @@
-import CLinux
+internal import CLinux
 import FormatEngine
 import Glibc
 import Synchronization
 
 /// An option as it was given, or why the command line is wrong from there on.
-struct GivenOption {
-  let key: String
-  let value: String
-  let failure: VerbFailure
+package struct GivenOption: Sendable {
+  /// Empty for an option that no rule has.
+  package let key: String
+  package let value: String
+  /// What is wrong with it where no rule, or no command, has it.
+  package let complaint: String
+  /// The letter that no rule has; the complaint has the whole word, or the one before it.
+  package let unknownLetter: Character?
 }
 
 /// Takes command lines apart by the rules of glibc's getopt_long: options anywhere, letters joined, long
 /// names cut short, `--` at the end.
-enum OptionParser {
-  /// The first argument is the command's name. A wrong option comes as one that no command knows, with
-  /// the failure to throw.
-  static func parse(
+package enum OptionParser {
+  /// The first argument is the command's name. A wrong option comes as one that no command knows.
+  package static func parse(
     _ arguments: [String], _ rules: [OptionRule], stoppingAtFirstOperand: Bool = false
   ) -> (options: [GivenOption], operands: [String]) {
     turn.withLock { _ in parsed(arguments, rules, stoppingAtFirstOperand: stoppingAtFirstOperand) }
@@ -71,15 +74,18 @@ enum OptionParser {
 
   private static func option(_ code: CInt, _ rules: [OptionRule], value: String, last: String) -> GivenOption
   {
-    let unknown = VerbFailure.usage("unrecognized option '\(last)'")
     if code == CInt(UInt8(ascii: ":")) {
-      return GivenOption(key: "", value: "", failure: .usage("missing argument for option '\(last)'"))
+      return GivenOption(
+        key: "", value: "", complaint: "missing argument for option '\(last)'", unknownLetter: nil)
     }
     let index = Int(code) - firstLongCode
     let rule =
       rules.indices.contains(index)
       ? rules[index]
       : rules.first { $0.letter?.asciiValue.map(CInt.init) == code && code != CInt(UInt8(ascii: "?")) }
-    return GivenOption(key: rule?.key ?? "", value: value, failure: unknown)
+    let letter = rule == nil ? UInt8(exactly: imgfs_getopt_letter()).flatMap { $0 == 0 ? nil : $0 } : nil
+    return GivenOption(
+      key: rule?.key ?? "", value: value, complaint: "unrecognized option '\(last)'",
+      unknownLetter: letter.map { Character(Unicode.Scalar($0)) })
   }
 }

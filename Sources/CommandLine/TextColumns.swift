@@ -1,9 +1,9 @@
 /// Text for people, in lines of at most 80 characters.
-enum TextColumns {
-  static let width = 80
+package enum TextColumns {
+  package static let width = 80
 
   /// The words of `text` in lines. The first one begins with `first`, the others with `indent` spaces.
-  static func wrapped(_ text: String, first: String, indent: Int) -> String {
+  package static func wrapped(_ text: String, first: String, indent: Int) -> String {
     var lines: [String] = []
     var line = first
     var isEmpty = true

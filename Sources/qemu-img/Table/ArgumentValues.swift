@@ -1,41 +1,9 @@
-import FormatEngine
-
-/// What follows an option, or stands for itself as an operand: the name that the help gives it, and what can
-/// stand there.
-struct ArgumentValue: Sendable {
-  /// What a shell can offer for it.
-  enum Choice: Equatable, Sendable {
-    case anything, file, format, writableFormat
-    case words([String])
-  }
-
-  let name: String
-  let choice: Choice
-  /// A sentence or more where the name does not say it all.
-  let meaning: String?
-
-  init(_ name: String, _ choice: Choice = .anything, _ meaning: String? = nil) {
-    self.name = name
-    self.choice = choice
-    self.meaning = meaning
-  }
-
-  /// The words that a shell offers.
-  var words: [String] {
-    switch choice {
-    case .anything, .file: []
-    case .format: FormatCatalog.all.map { $0.name }.sorted()
-    case .writableFormat:
-      FormatCatalog.all.filter { $0 is any CreatableFormat.Type }.map { $0.name }.sorted()
-    case .words(let words): words
-    }
-  }
-
-  /// The meaning of a value that belongs to one command.
-  var ownMeaning: String? { Self.explained.contains { $0.name == name } ? nil : meaning }
-}
+import CommandLine
 
 extension ArgumentValue {
+  /// The meaning of a value that belongs to one command.
+  var ownMeaning: String? { Self.explained.contains { $0.name == name } ? nil : meaning }
+
   /// Those with a meaning, in the order in which the help explains them.
   static let explained: [ArgumentValue] = [
     .fileName, .object, .format, .cache, .sourceCache, .size, .outputFileName, .outputFormat, .options,

@@ -1,28 +1,20 @@
-import FormatEngine
+package import FormatEngine
 
 /// What `--object` defines: `secret,id=ID,data=TEXT`, or the same as JSON. The messages are QEMU's.
-enum ObjectArguments {
-  /// Adds the object to `secrets`.
-  static func define(_ text: String, in secrets: inout SecretStore) throws(VerbFailure) {
-    if let help = help(for: text) {
-      Console.write(help)
-      throw VerbFailure([], exitStatus: 0)
-    }
-    do throws(EngineError) {
-      try add(try properties(of: text), to: &secrets)
-    } catch {
-      throw VerbFailure(error)
-    }
-  }
-
-  /// What is asked for by `help`, or by `secret,help`.
-  private static func help(for text: String) -> String? {
+package enum ObjectArguments {
+  /// What is asked for by `help`, or by `secret,help`; nil where the text defines an object.
+  package static func help(for text: String) -> String? {
     switch text {
     case "help", "?": "List of user creatable objects:\n  secret\n"
     case "secret,help", "secret,?":
       "secret options:\n  data=<string>\n  file=<string>\n  format=<QCryptoSecretFormat>\n"
     default: nil
     }
+  }
+
+  /// Adds the object to `secrets`; where it lies in a file, that is read.
+  package static func define(_ text: String, in secrets: inout SecretStore) throws(EngineError) {
+    try add(try properties(of: text), to: &secrets)
   }
 
   private static func properties(of text: String) throws(EngineError) -> [String: String] {

@@ -1,0 +1,198 @@
+import FormatEngine
+import Synchronization
+
+/// An image of the mount, from when somebody first looks at it. One that stands alone is open from the start and for as
+/// long as it is mounted; where there are several, those that nobody uses are closed, and opened again on demand.
+///
+/// Lock order: a folder's, disk's or text's own lock -> `state` -> the engine's locks.
+final class ImageSession: Sendable {
+  /// What may be done to the image.
+  struct Access: Equatable, Sendable {
+    var isWritable = false
+    /// Whether the disk may lose its end.
+    var mayShrink = false
+    /// What is read may be stale: somebody else may be writing the image.
+    var isShared = false
+  }
+
+  private struct State {
+    var chain: ImageChain?
+    /// Those who need the chain to stay open.
+    var useCount = 0
+    /// When the last of them went, in seconds of the monotonic clock.
+    var idleSince = 0.0
+    /// The files of the chain when it was last opened or closed: they must still be the same when it is opened again.
+    var stamps: [FileStamp]?
+  }
+
+  let access: Access
+  /// As the user gave it, for messages.
+  let name: String
+  private let opening: @Sendable () throws(EngineError) -> ImageChain
+  private let state = Mutex(State())
+  /// Counts what changes the bytes of the disk.
+  private let changeCounter = Atomic<UInt64>(0)
+  /// Counts what changes the shape of the tree: snapshots, sizes, layers.
+  private let shapeCounter = Atomic<UInt64>(0)
+  /// Counts the chains that were put in the place of others.
+  private let chainCounter = Atomic<UInt64>(0)
+  /// Seconds and nanoseconds of the last change, as nanoseconds since the Epoch; 0: none yet.
+  private let changeTime = Atomic<Int64>(0)
+  /// Snapshots of the image that somebody has open.
+  let snapshotHolds = SnapshotHolds()
+  /// Held shared by whoever uses the chain for a moment, and alone by whoever puts another chain in its place. Nil where
+  /// the chain stays what it is.
+  let gate: RangeLock?
+
+  init(
+    name: String, access: Access = Access(), replacesChain: Bool = false,
+    open: @escaping @Sendable () throws(EngineError) -> ImageChain
+  ) {
+    self.name = name
+    self.access = access
+    gate = replacesChain ? RangeLock() : nil
+    opening = open
+  }
+
+  /// An image that is open already.
+  convenience init(_ chain: ImageChain, access: Access = Access()) {
+    self.init(name: chain.members[0].path, access: access) { () throws(EngineError) in chain }
+  }
+
+  // MARK: Using the chain
+
+  /// Keeps the image open for as long as the result lives.
+  func use() throws(EngineError) -> ImageUse {
+    let chain = try state.withLock { (state) throws(EngineError) in
+      let chain = try Self.opened(&state, opening, name)
+      state.useCount += 1
+      return chain
+    }
+    return ImageUse(self, chain)
+  }
+
+  /// Runs `body` with the image open, and the chain as it is now.
+  func withChain<T>(_ body: (ImageChain) throws(EngineError) -> T) throws(EngineError) -> T {
+    guard let gate else {
+      let use = try use()
+      defer { withExtendedLifetime(use) {} }
+      return try body(use.chain)
+    }
+    return try gate.withRange(0..<1, exclusive: false) { () throws(EngineError) in
+      try body(try state.withLock { (state) throws(EngineError) in try Self.opened(&state, opening, name) })
+    }
+  }
+
+  private static func opened(
+    _ state: inout State, _ opening: () throws(EngineError) -> ImageChain, _ name: String
+  ) throws(EngineError) -> ImageChain {
+    if let chain = state.chain { return chain }
+    let chain = try opening()
+    if let stamps = state.stamps, stamps != chain.members.map({ FileStamp($0) }) {
+      try? chain.close()
+      throw EngineError(
+        .system(errno: FileStamp.replacedErrno), "'\(name)' has been changed by somebody else")
+    }
+    state.chain = chain
+    return chain
+  }
+
+  fileprivate func endUse() {
+    state.withLock { state in
+      state.useCount -= 1
+      if state.useCount == 0 { state.idleSince = MonotonicClock.seconds }
+    }
+  }
+
+  /// How many need the chain as it is.
+  var useCount: Int { state.withLock { $0.useCount } }
+  var isOpen: Bool { state.withLock { $0.chain != nil } }
+  /// Guest bytes of the disk, 0 where it is not open.
+  var openByteCount: UInt64 { state.withLock { $0.chain?.virtualSize ?? 0 } }
+  /// The image's first file when it was last opened or closed; nil: it never was.
+  var lastStamp: FileStamp? { state.withLock { $0.stamps?.first } }
+
+  /// Puts another chain in the place of this one. Called with `gate` held alone.
+  func replaceChain(_ body: (ImageChain) throws(EngineError) -> ImageChain) throws(EngineError) {
+    try state.withLock { (state) throws(EngineError) in
+      state.chain = try body(try Self.opened(&state, opening, name))
+    }
+    chainCounter.add(1, ordering: .releasing)
+    noteShape()
+  }
+
+  // MARK: Its end
+
+  /// Closes the image if nobody uses it and nobody has for `seconds`; it is opened again on demand.
+  func closeIfIdle(for seconds: Double) throws(EngineError) {
+    try state.withLock { (state) throws(EngineError) in
+      guard let chain = state.chain, state.useCount == 0,
+        MonotonicClock.seconds - state.idleSince >= seconds
+      else { return }
+      state.chain = nil
+      defer { state.stamps = chain.members.map { FileStamp($0) } }
+      try chain.close()
+    }
+  }
+
+  /// How long nobody has used it; nil while somebody does, where it is not open, and where that cannot be said without
+  /// waiting.
+  var idleSecondsIfFree: Double? {
+    let idle = state.withLockIfAvailable { state in
+      state.chain == nil || state.useCount > 0 ? nil : MonotonicClock.seconds - state.idleSince
+    }
+    return idle ?? nil
+  }
+
+  /// Closes the image for good: all that was written is on disk when it returns.
+  func close() throws(EngineError) {
+    try state.withLock { (state) throws(EngineError) in
+      guard let chain = state.chain else { return }
+      state.chain = nil
+      try chain.close()
+    }
+  }
+
+  // MARK: What changes
+
+  /// Another number whenever the disk's bytes may be others.
+  var changes: UInt64 { changeCounter.load(ordering: .acquiring) }
+  /// Another number whenever the tree may look another way.
+  var shape: UInt64 { shapeCounter.load(ordering: .acquiring) }
+
+  /// Another number whenever the layers below the top may be others.
+  var chainNumber: UInt64 { chainCounter.load(ordering: .acquiring) }
+
+  /// To be called after the bytes of the disk were changed.
+  func noteChange() {
+    changeTime.store(MonotonicClock.wallNanoseconds, ordering: .relaxed)
+    changeCounter.add(1, ordering: .releasing)
+  }
+
+  /// To be called after the shape was changed.
+  func noteShape() {
+    shapeCounter.add(1, ordering: .releasing)
+    noteChange()
+  }
+
+  /// When the disk was last written through this mount, nil where it was not.
+  var lastChange: FileTime? {
+    let nanoseconds = changeTime.load(ordering: .relaxed)
+    guard nanoseconds > 0 else { return nil }
+    return FileTime(seconds: nanoseconds / 1_000_000_000, nanoseconds: nanoseconds % 1_000_000_000)
+  }
+}
+
+/// Somebody's need of an open image; it ends with the object.
+final class ImageUse: Sendable {
+  let session: ImageSession
+  /// The chain when the use began. It stays open, and stays the session's unless that has a gate.
+  let chain: ImageChain
+
+  fileprivate init(_ session: ImageSession, _ chain: ImageChain) {
+    self.session = session
+    self.chain = chain
+  }
+
+  deinit { session.endUse() }
+}

@@ -1,0 +1,104 @@
+internal import CFuse
+import FormatEngine
+import Glibc
+
+/// Finds the images of a folder.
+struct ShelfScanner {
+  /// A file that may be an image.
+  struct Found {
+    var path: String
+    var stamp: FileStamp
+    /// Found in a folder, rather than named.
+    var isInFolder: Bool
+  }
+
+  /// The format that all images have; nil: each is probed.
+  let format: String?
+  /// Where the shelf itself is mounted: looking into it would be waiting for oneself.
+  let mountPoint: String
+
+  /// Raw disks look like any other file: these are what their names end with.
+  private static let rawEndings: Set<String> = ["raw", "img", "iso", "dd", "ima", "vfd"]
+  /// Files that are parts of an image, and no image by themselves, though they may look like one.
+  private static let partEndings = ["-flat.vmdk", "-delta.vmdk", "-ctk.vmdk", "-sesparse.vmdk", "-rdm.vmdk"]
+
+  /// Whether `path` is a folder, and not one that is an image itself.
+  static func isFolderOfImages(_ path: String) -> Bool {
+    guard let status = status(path) else { return false }
+    return status.st_mode & S_IFMT == S_IFDIR && !isBundle(path)
+  }
+
+  /// The file at `path`, or, where that is a folder and no image, the files in it, by name.
+  func files(at path: String) -> [Found] {
+    guard let status = Self.status(path) else { return [] }
+    guard Self.isFolderOfImages(path) else {
+      return [Found(path: path, stamp: FileStamp(status), isInFolder: false)]
+    }
+    return Self.names(in: path).compactMap { name in
+      let path = ImageName.join(name, toFolderOf: path + "/")
+      guard !leadsToMount(path), let status = Self.status(path) else { return nil }
+      let kind = status.st_mode & S_IFMT
+      guard kind == S_IFREG || (kind == S_IFDIR && Self.isBundle(path)) else { return nil }
+      return Found(path: path, stamp: FileStamp(status), isInFolder: true)
+    }
+  }
+
+  /// Told by names alone.
+  private func leadsToMount(_ path: String) -> Bool {
+    // The path of a shelf's folder has no links in it; what lies in the folder may be one.
+    if path == mountPoint { return true }
+    var target = [CChar](repeating: 0, count: Int(PATH_MAX))
+    let count = unsafe path.withHostBytes { unsafe readlink($0, &target, target.count) }
+    guard count > 0 else { return false }
+    let named = String(hostBytes: target.prefix(count).map { UInt8(bitPattern: $0) })
+    let joined = ImageName.join(named, toFolderOf: path)
+    return joined == mountPoint || joined.hasPrefix(mountPoint + "/")
+  }
+
+  /// Whether a file of a folder is an image.
+  func isImage(_ found: Found) -> Bool {
+    if Self.isPart(found.path) { return false }
+    if format != nil || Self.isBundle(found.path) { return true }
+    guard let file = try? FileStore.open(found.path, access: .readOnly),
+      let kind = try? ImageOpener.probe(file, path: found.path)
+    else { return false }
+    if kind.name != FormatCatalog.plain.name { return true }
+    let ending = found.path.split(separator: ".").last.map { $0.lowercased() } ?? ""
+    return found.stamp.byteCount > 0 && Self.rawEndings.contains(ending)
+  }
+
+  /// Pieces of a VMDK are called NAME-s001.vmdk, NAME-f001.vmdk and the like.
+  private static func isPart(_ path: String) -> Bool {
+    let name = path.lowercased()
+    if partEndings.contains(where: { name.hasSuffix($0) }) { return true }
+    guard name.hasSuffix(".vmdk") else { return false }
+    let end = name.dropLast(5).suffix(5)
+    return end.hasPrefix("-") && "sf".contains(end.dropFirst().prefix(1)) && end.count == 5
+      && end.suffix(3).allSatisfy { $0.isASCII && $0.isNumber }
+  }
+
+  /// A folder that is one image.
+  private static func isBundle(_ path: String) -> Bool {
+    FormatCatalog.bundleDescriptors.contains { status("\(path)/\($0)") != nil }
+  }
+
+  private static func status(_ path: String) -> stat? {
+    var status = stat()
+    return unsafe path.withHostBytes { unsafe stat($0, &status) } == 0 ? status : nil
+  }
+
+  /// Names that do not begin with a dot, sorted by their bytes.
+  private static func names(in folder: String) -> [String] {
+    guard let stream = unsafe folder.withHostBytes({ unsafe opendir($0) }) else { return [] }
+    defer { unsafe closedir(stream) }
+    var names: [[UInt8]] = []
+    while let entry = unsafe readdir(stream) {
+      // SAFETY: the kernel ends names with a NUL.
+      let name = unsafe withUnsafePointer(to: &entry.pointee.d_name) {
+        unsafe String(hostBytes: UnsafeRawPointer($0).assumingMemoryBound(to: CChar.self))
+      }
+      if !name.hasPrefix(".") { names.append(name.hostBytes) }
+    }
+    return names.sorted { $0.lexicographicallyPrecedes($1) }.map { String(hostBytes: $0) }
+  }
+}

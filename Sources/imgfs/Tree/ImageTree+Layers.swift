@@ -1,0 +1,57 @@
+import FormatEngine
+
+extension ImageTree {
+  /// A folder for each file of the chain.
+  func layerNodes(_ place: Place) throws(EngineError) -> [Node] {
+    let members = try session.withChain { (chain) throws(EngineError) in chain.members }
+    // When the chain is another, so are the bytes of its lower layers.
+    let token = String(session.chainNumber)
+    return members.indices.map { depth in
+      let name = SafeName.single("\(depth)-" + ImageName.lastComponent(of: members[depth].path))
+      return folderNode(
+        name, token: token, place, time: Self.time(of: members[depth]), followsChanges: depth == 0,
+        extended: attributes(ofLayerAt: depth)
+      ) { (place) throws(EngineError) in
+        try self.nodes(ofLayerAt: depth, place)
+      }
+    }
+  }
+
+  private func nodes(ofLayerAt depth: Int, _ place: Place) throws(EngineError) -> [Node] {
+    let size = try session.withChain { (chain) throws(EngineError) in chain.members[depth].layer.virtualSize }
+    func view(onlyStored: Bool) -> DiskView {
+      DiskView(
+        session: session, source: .layer(depth: depth, onlyStored: onlyStored), listedByteCount: size)
+    }
+    // The file on top changes its size with the disk.
+    let token = depth == 0 ? String(size) : ""
+    return [
+      diskNode("disk.raw", view(onlyStored: false), place, token: token, attributes(ofLayerAt: depth)),
+      diskNode("delta.raw", view(onlyStored: true), place, token: token, attributes(ofLayerAt: depth)),
+      textNode("info.json", place, isLive: depth == 0 && isWritable) { (chain) throws(EngineError) in
+        try Description.info(of: chain.members[depth])
+      },
+      partitionsNode(view(onlyStored: false), place, token: token),
+      snapshotsNode(ofLayerAt: depth, place, mayChange: false),
+    ]
+  }
+
+  /// What `getfattr` shows of a file of the chain and of its disk.
+  func attributes(ofLayerAt depth: Int) -> ExtendedAttributes {
+    let session = session
+    return ExtendedAttributes { () throws(EngineError) in
+      try session.withChain { (chain) throws(EngineError) in
+        let info = try ImageInfo.of(chain.members[depth])
+        var list = [
+          (name: "format", value: info.format), (name: "virtual_size", value: String(info.virtualSize)),
+        ]
+        if let size = info.actualSize { list.append((name: "allocated_size", value: String(size))) }
+        list.append((name: "depth", value: String(depth)))
+        list.append((name: "layers", value: String(chain.members.count)))
+        list.append((name: "encrypted", value: info.isEncrypted ? "yes" : "no"))
+        if session.access.isShared { list.append((name: "stale", value: "maybe")) }
+        return list
+      }
+    }
+  }
+}

@@ -1,0 +1,37 @@
+import FormatEngine
+
+/// Builds the tree of several images: a folder for each.
+final class ShelfTree: Sendable {
+  private let shelf: ImageShelf
+  private let numbers = NodeNumbers()
+  /// When the tree was mounted.
+  private let time: FileTime
+
+  init(_ shelf: ImageShelf) {
+    self.shelf = shelf
+    let now = MonotonicClock.wallNanoseconds
+    time = FileTime(seconds: now / 1_000_000_000, nanoseconds: now % 1_000_000_000)
+  }
+
+  func makeRoot() -> Node {
+    let folder = Folder { () throws(EngineError) in
+      self.shelf.items().number
+    } _: { (previous) throws(EngineError) in
+      self.nodes(previous)
+    }
+    return Node(
+      id: NodeNumbers.root, parentID: NodeNumbers.root, name: [], time: time, content: .folder(folder))
+  }
+
+  private func nodes(_ previous: Folder.Listing?) -> [Node] {
+    let items = shelf.items().items
+    let names = SafeName.unique(items.map { ImageName.lastComponent(of: $0.path) })
+    return zip(items, names).map { item, name in
+      let token = String(UInt(bitPattern: ObjectIdentifier(item).hashValue))
+      if let old = previous?.node(named: name), old.token == token { return old }
+      let tree = ImageTree(item.session, numbers, mayFail: true)
+      return tree.makeFolder(
+        id: numbers.take(), parentID: NodeNumbers.root, name: name, token: token, time: item.stamp.modified)
+    }
+  }
+}
