@@ -24,7 +24,7 @@ struct MountCommandTests {
 
       """
     return try TestProcess.run(
-      ["/usr/bin/unshare", "--mount", "--propagation", "private", "/bin/sh", "-c", preparation + script],
+      ["/usr/bin/unshare", "--mount", "--propagation", "slave", "/bin/sh", "-c", preparation + script],
       folder: folder.path)
   }
 

@@ -88,7 +88,7 @@ import Testing
       let imgfs = try BuiltProduct.imgfs.path
       func run(_ preparation: String) throws -> ProcessResult {
         try TestProcess.run([
-          "/usr/bin/unshare", "--mount", "--propagation", "private", "/bin/sh", "-c",
+          "/usr/bin/unshare", "--mount", "--propagation", "slave", "/bin/sh", "-c",
           "\(preparation) && exec \"$0\" \"$1\" \"$2\"", imgfs, image, mountPoint,
         ])
       }
