@@ -39,10 +39,12 @@ public struct TemporaryFolder: Sendable {
 /// Whole files, for tests.
 public enum Files {
   public static func read(_ path: String) throws -> [UInt8] {
-    guard let bytes = FileManager.default.contents(atPath: path) else {
-      throw TestFailure("Could not read '\(path)'")
-    }
-    return [UInt8](bytes)
+    // Not `FileManager.contents(atPath:)`: of a file in /proc, whose size is 0, it gives the first page only.
+    guard let file = FileHandle(forReadingAtPath: path) else { throw TestFailure("Could not read '\(path)'") }
+    defer { try? file.close() }
+    var bytes: [UInt8] = []
+    while let piece = try file.read(upToCount: 1 << 24), !piece.isEmpty { bytes += piece }
+    return bytes
   }
 
   public static func write(_ bytes: [UInt8], to path: String) throws {
