@@ -31,6 +31,7 @@ extension ImageTree {
       textNode("info.json", place, isLive: depth == 0 && isWritable) { (chain) throws(EngineError) in
         try Description.info(of: chain.members[depth])
       },
+      partitionsNode(view(onlyStored: false), place, token: token),
       snapshotsNode(ofLayerAt: depth, place, mayChange: false),
     ]
   }

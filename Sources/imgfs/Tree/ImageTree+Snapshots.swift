@@ -44,6 +44,7 @@ extension ImageTree {
         self.textNode("info.json", place) { (chain) throws(EngineError) in
           try descriptions.info(of: record, chain)
         },
+        self.partitionsNode(view, place),
       ]
     }
   }

@@ -74,6 +74,7 @@ final class ImageTree: Sendable {
       textNode("map.json", place, isLive: isWritable) { (chain) throws(EngineError) in
         try Description.map(of: chain)
       },
+      partitionsNode(view, place),
       snapshotsNode(ofLayerAt: 0, place, mayChange: isWritable && snapshots),
       folderNode("layers", place) { (place) throws(EngineError) in try self.layerNodes(place) },
     ]

@@ -16,7 +16,7 @@ import Testing
       usleep(UInt32(seconds * 1e6))
       return 7
     }
-    _ = unsafe fcntl(reader, F_SETFL, O_NONBLOCK)
+    _ = fcntl(reader, F_SETFL, O_NONBLOCK)
     var bytes = [UInt8](repeating: 0, count: 4096)
     let count = unsafe read(reader, &bytes, bytes.count)
     return (String(decoding: bytes.prefix(max(count, 0)), as: UTF8.self), result)
