@@ -1,4 +1,5 @@
 # Completions of imgfs for bash. Made from its table of settings: scripts/docs.
+
 # Words that begin like the current one.
 _imgfs_words() {
     local word

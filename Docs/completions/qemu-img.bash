@@ -1,4 +1,5 @@
 # Completions of qemu-img for bash. Made from its table of commands: scripts/docs.
+
 # Words that begin like the current one.
 _qemu_img_words() {
     local word

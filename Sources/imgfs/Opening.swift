@@ -98,7 +98,7 @@ struct Opening: Sendable {
   {
     var opening = OpenOptions(format: options.format, access: access)
     // A disk that cannot be read as a whole is not to be written.
-    if !options.takesWrites { opening.missing = .kept }
+    if !options.isWritable { opening.missing = .kept }
     // The kernel keeps what was read of the files: it must stay true.
     opening.sharing = options.forcesSharing ? .anybody : .readersOnly
     if options.forcesSharing && image.refusesForcedSharing {

@@ -21,7 +21,7 @@ struct MountOptions: Equatable {
   /// Nil: neither `ro` nor `rw` was said.
   var givenAccess: Access?
   /// Files may be truncated, which cuts off the end of a disk.
-  var allowsShrinking = false
+  var mayShrink = false
   var overlay: Overlay?
   /// As `-F` takes it; nil probes.
   var format: String?
@@ -58,7 +58,7 @@ struct MountOptions: Equatable {
   var access: Access { givenAccess ?? .readOnly }
 
   /// Whether files can be written at all, be it into the image or into an overlay.
-  var takesWrites: Bool { access == .readWrite || overlay != nil }
+  var isWritable: Bool { access == .readWrite || overlay != nil }
 
   /// What /proc/mounts shows as the source where nothing else is given.
   var sourceName: String { images.joined(separator: " ") }
@@ -75,12 +75,12 @@ struct MountOptions: Equatable {
     if forcesSharing && overlay != nil {
       return "What another program may be changing (--force-share) cannot have an --overlay"
     }
-    if let reading = whatOnlyReads, takesWrites, overlay == nil {
+    if let reading = whatOnlyReads, isWritable, overlay == nil {
       return
         "\(reading) can only be mounted with 'ro', not 'rw' (which mount(8) adds where 'ro' is not given),"
         + " or with an --overlay"
     }
-    if allowsShrinking && !takesWrites {
+    if mayShrink && !isWritable {
       return "The mount option 'shrink' needs 'rw' or --overlay beside it"
     }
     guard images.count > 1 else { return nil }

@@ -65,12 +65,12 @@ import Testing
     Line("--overlay", "o.qcow2") { $0.overlay = .file("o.qcow2") },
     Line("--overlay=tmp") { $0.overlay = .temporary },
     Line("-o", "rw,overlay=./tmp,shrink") {
-      ($0.overlay, $0.givenAccess, $0.allowsShrinking) = (.file("./tmp"), .readWrite, true)
+      ($0.overlay, $0.givenAccess, $0.mayShrink) = (.file("./tmp"), .readWrite, true)
     },
     Line("-o", "idle=0") { $0.idleSeconds = 0 },
     Line("-o", "rw") { $0.givenAccess = .readWrite },
     Line("-o", "rw,ro") { $0.givenAccess = .readOnly },
-    Line("-o", "ro", "-o", "rw,shrink") { ($0.givenAccess, $0.allowsShrinking) = (.readWrite, true) },
+    Line("-o", "ro", "-o", "rw,shrink") { ($0.givenAccess, $0.mayShrink) = (.readWrite, true) },
     Line("-o", "ro,uid=1000,gid=100,umask=027,allow_other", "-o", "noexec,fsname=a\\,b,x-s.idle-timeout=3,,")
     {
       ($0.givenAccess, $0.userID, $0.groupID, $0.umask) = (.readOnly, 1000, 100, 0o27)
