@@ -72,6 +72,8 @@ enum { IMGFS_O_DIRECT = 0x10000 };
 #else
 enum { IMGFS_O_DIRECT = 0x4000 };
 #endif
+/// Together with O_DIRECTORY it is O_TMPFILE.
+enum { IMGFS_O_TMPFILE_BIT = 020000000 };
 enum { IMGFS_SEEK_DATA = 3, IMGFS_SEEK_HOLE = 4 };
 /// A command of fcntl: bytes that a pipe holds.
 enum { IMGFS_SETPIPE_SZ = 1031 };

@@ -66,10 +66,11 @@ struct Background: Sendable {
     return 1
   }
 
-  /// Lets go of the terminal and of the folder it was started in, and lets the parent end.
-  func mountIsReady() {
+  /// Lets go of the terminal and, unless names that start from it are still needed, of the folder it was started in, and
+  /// lets the parent end.
+  func mountIsReady(keepingFolder: Bool) {
     setsid()
-    _ = unsafe chdir("/")
+    if !keepingFolder { _ = unsafe chdir("/") }
     let nothing = unsafe open("/dev/null", O_RDWR)
     if nothing >= 0 {
       for standard in [STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO] { dup2(nothing, standard) }

@@ -90,6 +90,7 @@ extension FileSystem {
   func extendedAttribute(_ name: String, of id: UInt64) throws(EngineError) -> String? {
     // Asked for often, by whoever looks for access lists or capabilities.
     guard name.hasPrefix(ExtendedAttributes.prefix) else { return nil }
+    if id == NodeNumbers.root, name == OverlayCommit.attributeName { return commit?.reason }
     let short = name.dropFirst(ExtendedAttributes.prefix.count)
     return try node(id).extended.list().first { $0.name == short }?.value
   }
@@ -98,9 +99,10 @@ extension FileSystem {
   func setExtendedAttribute(_ name: String, of id: UInt64) throws(EngineError) {
     _ = try node(id)
     guard name.hasPrefix(ExtendedAttributes.prefix) else { throw .system(EOPNOTSUPP) }
-    guard id == NodeNumbers.root, name == ExtendedAttributes.prefix + "commit", let commit else {
+    guard id == NodeNumbers.root, name == OverlayCommit.attributeName else {
       throw .notPermitted("The attributes of the tree say what is; they cannot be set")
     }
-    try commit()
+    guard let commit else { throw EngineError(.unsupported, "The mount has no overlay") }
+    try commit.run()
   }
 }

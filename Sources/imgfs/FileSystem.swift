@@ -13,10 +13,10 @@ final class FileSystem: Sendable {
   /// Bytes of all disks together, for `statfs`.
   private let countCapacity: @Sendable () -> UInt64
   /// Folds the overlay of a mount that has one into the image below.
-  let commit: (@Sendable () throws(EngineError) -> Void)?
+  let commit: OverlayCommit?
 
   init(
-    root: Node, commit: (@Sendable () throws(EngineError) -> Void)? = nil,
+    root: Node, commit: OverlayCommit? = nil,
     capacity: @escaping @Sendable () -> UInt64 = { 0 }
   ) {
     self.root = root
@@ -26,9 +26,7 @@ final class FileSystem: Sendable {
   }
 
   /// The tree of one image.
-  convenience init(
-    _ session: ImageSession, commit: (@Sendable () throws(EngineError) -> Void)? = nil
-  ) {
+  convenience init(_ session: ImageSession, commit: OverlayCommit? = nil) {
     let tree = ImageTree(session, NodeNumbers())
     self.init(root: tree.makeFolder(), commit: commit) {
       let size = try? session.withChain { (chain) throws(EngineError) in chain.virtualSize }

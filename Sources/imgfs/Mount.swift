@@ -11,7 +11,7 @@ enum Mount {
     // What comes through a descriptor is gone afterwards.
     let secrets = try SecretArguments.read(options)
     if options.isRehearsal {
-      try MountContent.open(&options, secrets, at: options.mountPoint).close()
+      try MountContent.open(options, Opening(options, secrets), at: options.mountPoint).close()
       return
     }
     try MountPoint.requireDevice()
@@ -22,14 +22,17 @@ enum Mount {
     SignalWatch.blockSignals()
 
     let content = try WaitingLine.during("Opening '\(options.sourceName)'") { () throws(EngineError) in
-      try MountContent.open(&options, secrets, at: mountPoint.path)
+      try MountContent.open(options, Opening(options, secrets), at: mountPoint.path)
     }
     defer { content.close() }
+    if !content.isWritable { options.givenAccess = .readOnly }
     guard let process = ServingProcess(id: getpid()) else {
       throw EngineError(.system(errno: ENOENT), "Could not read '/proc/self/stat': is /proc mounted?")
     }
+    let keepsFolder = options.overlay != nil
     let context = FuseContext(content.fileSystem, options, mountPoint: mountPoint.path, process: process) {
-      background?.mountIsReady()
+      // The image below an overlay is opened again when that is folded in.
+      background?.mountIsReady(keepingFolder: keepsFolder)
     }
     let fuse = try FuseSession(context, options, at: mountPoint.path)
     defer { fuse.close() }

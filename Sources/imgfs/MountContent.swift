@@ -3,37 +3,34 @@ import FormatEngine
 /// What a mount shows, from its opening to its end.
 struct MountContent {
   let fileSystem: FileSystem
+  /// Whether anything can be written: what was opened to be written may only be there to be read.
+  let isWritable: Bool
   /// Closes the images. What goes wrong then nobody waits for any more: it goes to the terminal, if there is one.
   let close: () -> Void
 
-  /// `mountPoint` is where it will be mounted, without links. Where the image cannot be written, that is said, and the
-  /// options say `ro` from here on: mount(8) asks for `rw` wherever a user does not ask for `ro`.
-  static func open(_ options: inout MountOptions, _ secrets: SecretStore, at mountPoint: String)
-    throws(EngineError) -> MountContent
+  /// `mountPoint` is where it will be mounted, without links.
+  static func open(_ options: MountOptions, _ opening: Opening, at mountPoint: String) throws(EngineError)
+    -> MountContent
   {
-    guard options.overlay == nil else { throw .unsupported("Overlays are not supported yet") }
     if options.forcesSharing {
       Terminal.complain(
         "warning: '\(options.sourceName)' may be changing: what is seen may be stale, or not fit together")
     }
-    // Once: names of folders are relative to where the program was started.
-    let opening = try Opening(options, secrets)
     if options.images.count == 1, !ShelfScanner.isFolderOfImages(options.images[0]) {
-      return try one(&options, opening)
+      return try one(options, opening)
     }
     return try several(options, opening, mountPoint)
   }
 
   /// One image: it is open from now on.
-  private static func one(_ options: inout MountOptions, _ opening: Opening) throws(EngineError)
-    -> MountContent
-  {
-    let chain = try opening.open(options.images[0])
+  private static func one(_ options: MountOptions, _ opening: Opening) throws(EngineError) -> MountContent {
+    let opened = try opening.open(options.images[0])
+    let chain = opened.chain
     var access = access(options)
     access.isWritable = chain.isWritable
-    if !chain.isWritable && options.access == .readWrite { options.givenAccess = .readOnly }
-    let session = ImageSession(chain, access: access)
-    return MountContent(fileSystem: FileSystem(session)) {
+    let session = ImageSession(chain, access: access, replacesChain: opened.overlay != nil)
+    let commit = opened.overlay.map { OverlayCommit($0, of: session) }
+    return MountContent(fileSystem: FileSystem(session, commit: commit), isWritable: chain.isWritable) {
       complaining { () throws(EngineError) in try session.close() }
     }
   }
@@ -44,20 +41,22 @@ struct MountContent {
   {
     var settings = ImageShelf.Settings(
       access: access(options), idleSeconds: Double(options.idleSeconds), format: options.format)
-    settings.access.isWritable = options.isWritable
+    settings.access.isWritable = options.takesWrites
     settings.mountPoint = mountPoint
+    // What an overlay without a name holds is lost when it is closed.
+    if options.overlay != nil { settings.idleSeconds = .infinity }
     let shelf = try ImageShelf(options.images, settings) { (path) throws(EngineError) in
-      try opening.open(path)
+      try opening.open(path).chain
     }
     let closer = IdleCloser(shelf)
-    return MountContent(fileSystem: FileSystem(shelf)) {
+    return MountContent(fileSystem: FileSystem(shelf), isWritable: options.takesWrites) {
       closer.end()
       complaining { () throws(EngineError) in try shelf.close() }
     }
   }
 
   private static func access(_ options: MountOptions) -> ImageSession.Access {
-    ImageSession.Access(mayShrink: options.mayShrink, isShared: options.forcesSharing)
+    ImageSession.Access(mayShrink: options.allowsShrinking, isShared: options.forcesSharing)
   }
 
   private static func complaining(_ body: () throws(EngineError) -> Void) {

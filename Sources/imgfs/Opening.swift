@@ -2,6 +2,12 @@ import CommandLine
 import FormatEngine
 import Glibc
 
+/// An image that is open, and the overlay that takes its writes, if there is one: it is on top of the chain then.
+struct OpenedImage {
+  var chain: ImageChain
+  var overlay: Overlay?
+}
+
 /// Opens the images of a mount in the way that its options ask for.
 struct Opening: Sendable {
   private let options: MountOptions
@@ -23,29 +29,34 @@ struct Opening: Sendable {
     allowedFolders = folders
   }
 
-  /// One of the images, or the snapshot of it that is asked for. Where it is to be written and cannot be, that is said,
-  /// and it is opened to be read: mount(8) asks for `rw` wherever a user does not ask for `ro`.
-  func open(_ image: String) throws(EngineError) -> ImageChain {
+  /// One of the images, or the snapshot of it that is asked for, with the overlay over it. Where it is to be written and
+  /// cannot be, that is said, and it is opened to be read: mount(8) asks for `rw` wherever a user does not ask for `ro`.
+  func open(_ image: String) throws(EngineError) -> OpenedImage {
     do throws(EngineError) {
-      return try open(image, options.access == .readWrite ? .readWrite : .readOnly)
+      return try open(image, isWritten ? .readWrite : .readOnly)
     } catch {
-      guard options.access == .readWrite, error.meansOnlyReading else { throw error }
-      let chain = try open(image, .readOnly)
+      guard isWritten, error.meansOnlyReading else { throw error }
+      let opened = try open(image, .readOnly)
       Terminal.complain("warning: '\(image)' is mounted read-only: \(error.message)")
-      return chain
+      return opened
     }
   }
 
-  private func open(_ image: String, _ access: FileAccess) throws(EngineError) -> ImageChain {
+  private func open(_ image: String, _ access: FileAccess) throws(EngineError) -> OpenedImage {
     do throws(EngineError) {
       let specification =
         try options.usesImageOptions ? ImageSpecification(options: image) : ImageSpecification(name: image)
-      let chain = try ImageOpener.open(specification, try openOptions(for: specification, access))
-      // Only raw takes a file without a byte, and then there is nothing to mount. With `--format raw` it is meant.
-      if options.format == nil, try chain.members[0].file.byteCount() == 0 {
-        throw .invalid("The file is empty")
+      let opening = try openOptions(for: specification, access)
+      let chain = try chain(specification, opening)
+      warnOfMissing(chain)
+      let place: Overlay.Place
+      switch options.overlay {
+      case nil: return OpenedImage(chain: chain, overlay: nil)
+      case .temporary?: place = .temporary(inFolder: Self.temporaryFolder)
+      case .file(let path)?: place = .kept(ImageName.join(path, toFolderOf: HostFiles.currentFolder))
       }
-      return try options.snapshot.map { (name) throws(EngineError) in try snapshot(name, of: chain) } ?? chain
+      let overlay = try Overlay(over: chain, opening, at: place)
+      return OpenedImage(chain: overlay.chain, overlay: overlay)
     } catch {
       let prefix = "Could not open '\(image)'"
       var error = error.message.hasPrefix(prefix) ? error : error.whileTrying(prefix)
@@ -54,10 +65,39 @@ struct Opening: Sendable {
     }
   }
 
+  /// Whether writes go into the image itself.
+  private var isWritten: Bool { options.access == .readWrite && options.overlay == nil }
+
+  private func chain(_ image: ImageSpecification, _ opening: OpenOptions) throws(EngineError) -> ImageChain {
+    let chain = try ImageOpener.open(image, opening)
+    // Only raw takes a file without a byte, and then there is nothing to mount. With `--format raw` it is meant.
+    if options.format == nil, try chain.members[0].file.byteCount() == 0 {
+      throw .invalid("The file is empty")
+    }
+    // What may not be opened is no accident: whoever mounts has to say what he wants.
+    if let reason = chain.members.last?.missing?.reason, reason.code == .permissionDenied { throw reason }
+    return try options.snapshot.map { (name) throws(EngineError) in try snapshot(name, of: chain) } ?? chain
+  }
+
+  private func warnOfMissing(_ chain: ImageChain) {
+    guard let missing = chain.members.last?.missing else { return }
+    Terminal.complain(
+      "warning: \(missing.reason.message)\nWhat '\(chain.members[0].path)' itself does not store cannot be read."
+    )
+  }
+
+  /// Where what is too large for the memory may lie until the next start of the machine.
+  private static var temporaryFolder: String {
+    guard let named = unsafe getenv("TMPDIR") else { return "/var/tmp" }
+    return unsafe String(hostBytes: named)
+  }
+
   private func openOptions(for image: ImageSpecification, _ access: FileAccess) throws(EngineError)
     -> OpenOptions
   {
     var opening = OpenOptions(format: options.format, access: access)
+    // A disk that cannot be read as a whole is not to be written.
+    if !options.takesWrites { opening.missing = .kept }
     // The kernel keeps what was read of the files: it must stay true.
     opening.sharing = options.forcesSharing ? .anybody : .readersOnly
     if options.forcesSharing && image.refusesForcedSharing {

@@ -24,12 +24,20 @@ public struct MountedImage: Sendable {
     _ image: String, options: [String] = [], in folder: TemporaryFolder, timeout: Double = 120,
     _ body: (MountedImage) throws -> T
   ) throws -> T {
-    try Deadline.within(seconds: timeout, "mount of \(image)") {
+    try with([image], options: options, in: folder, timeout: timeout, body)
+  }
+
+  /// The same with several images.
+  public static func with<T>(
+    _ images: [String], options: [String] = [], in folder: TemporaryFolder, timeout: Double = 120,
+    _ body: (MountedImage) throws -> T
+  ) throws -> T {
+    try Deadline.within(seconds: timeout, "mount of \(images)") {
       let mountPoint = try folder.makeFolder("mount-\(UUID().uuidString.prefix(8))")
       var process: pid_t?
       defer { cleanUp(mountPoint, process) }
       let pidFile = mountPoint + ".pid"
-      try BuiltProduct.imgfs.run(options + ["--pid-file", pidFile, image, mountPoint]).expecting(0)
+      try BuiltProduct.imgfs.run(options + ["--pid-file", pidFile] + images + [mountPoint]).expecting(0)
       let text = String(decoding: try Files.read(pidFile), as: UTF8.self)
       guard let serving = pid_t(text.dropLast()) else { throw TestFailure("'\(pidFile)' holds '\(text)'") }
       process = serving

@@ -1,5 +1,4 @@
 import Foundation
-import Glibc
 
 /// A folder for one test, removed when the test is over, also when it failed.
 public struct TemporaryFolder: Sendable {
@@ -40,24 +39,12 @@ public struct TemporaryFolder: Sendable {
 /// Whole files, for tests.
 public enum Files {
   public static func read(_ path: String) throws -> [UInt8] {
-    // Foundation takes what the first read gives of files like /proc/self/mountinfo, which tell no size, for all of it.
-    let descriptor = unsafe open(path, O_RDONLY | O_CLOEXEC)
-    guard descriptor >= 0 else { throw TestFailure("Could not read '\(path)'") }
-    defer { close(descriptor) }
-    var status = stat()
-    let size = unsafe fstat(descriptor, &status) == 0 ? Int(status.st_size) : 0
+    // Not `FileManager.contents(atPath:)`: of a file in /proc, whose size is 0, it gives the first page only.
+    guard let file = FileHandle(forReadingAtPath: path) else { throw TestFailure("Could not read '\(path)'") }
+    defer { try? file.close() }
     var bytes: [UInt8] = []
-    bytes.reserveCapacity(size)
-    let room = max(size + 1, 65_536)
-    while true {
-      var given = 0
-      bytes += unsafe [UInt8](unsafeUninitializedCapacity: room) { buffer, count in
-        given = unsafe Glibc.read(descriptor, buffer.baseAddress, room)
-        count = max(given, 0)
-      }
-      guard given >= 0 else { throw TestFailure("Could not read '\(path)'") }
-      if given == 0 { return bytes }
-    }
+    while let piece = try file.read(upToCount: 1 << 24), !piece.isEmpty { bytes += piece }
+    return bytes
   }
 
   public static func write(_ bytes: [UInt8], to path: String) throws {

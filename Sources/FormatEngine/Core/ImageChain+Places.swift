@@ -9,7 +9,7 @@ extension ImageChain {
   /// Where the guest bytes lie that `found` says the place of; nil where only `read` gets at them.
   func placeToRead(_ found: LocatedExtent, count: Int) -> HostPlace? {
     let extent = found.extent
-    guard writer == nil, extent.source == .stored, !extent.isEncrypted, extent.length >= UInt64(count),
+    guard !isChanging, extent.source == .stored, !extent.isEncrypted, extent.length >= UInt64(count),
       let offset = extent.hostOffset, let file = layers[found.depth].store(extent.store) as? FileStore
     else { return nil }
     return HostPlace(file: file, offset: offset)

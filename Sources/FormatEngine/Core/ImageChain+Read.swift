@@ -37,7 +37,7 @@ extension ImageChain {
   public func whileUnchanged<T>(
     at offset: UInt64, count: UInt64, _ body: () throws(EngineError) -> T
   ) throws(EngineError) -> T {
-    guard writer != nil, count > 0 else { return try body() }
+    guard isChanging, count > 0 else { return try body() }
     try check(offset, count)
     return try ranges.withRange(offset..<offset + count, exclusive: false, body)
   }

@@ -33,6 +33,10 @@ extension ImageChain {
       throw .unsupported("Image format driver does not support resize")
     }
     let old = virtualSize
+    // Nobody knows whether that is longer, and would show.
+    if byteCount > old, let missing = layers.dropFirst().first as? MissingLayer {
+      throw missing.image.readFailure
+    }
     try layer.resize(to: byteCount, preallocation: preallocation, progress: progress) {
       () throws(EngineError) in
       // A file below may be longer, and entries past the old end may be left over from when the disk was

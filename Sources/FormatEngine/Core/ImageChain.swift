@@ -90,8 +90,11 @@ public final class ImageChain: Sendable {
   let layers: [any ImageLayer]
   /// The top layer, if the chain was opened for writing and its format can.
   let writer: (any WritableLayer)?
-  let ranges = RangeLock()
-  let unpacked = ClusterCache()
+  /// Whether the top layer is one that somebody changes meanwhile: reads keep out of the way of that.
+  let isChanging: Bool
+  /// Those of the chain that changes the top layer, where it is the same.
+  let ranges: RangeLock
+  let unpacked: ClusterCache
   let fillBuffers = BufferPool(bufferByteCount: Int(2 * MiB), maximumKept: 4)
 
   /// `members` must not be empty.
@@ -100,6 +103,19 @@ public final class ImageChain: Sendable {
     self.members = members
     layers = members.map(\.layer)
     writer = access == .readWrite ? members[0].layer as? any WritableLayer : nil
+    isChanging = writer != nil
+    ranges = RangeLock()
+    unpacked = ClusterCache()
+  }
+
+  /// Members of `chain` as a read-only disk, the top one at `depth`.
+  private init(_ members: [ChainMember], from depth: Int, of chain: ImageChain) {
+    self.members = members
+    layers = members.map(\.layer)
+    writer = nil
+    isChanging = depth == 0 && chain.isChanging
+    ranges = isChanging ? chain.ranges : RangeLock()
+    unpacked = isChanging ? chain.unpacked : ClusterCache()
   }
 
   public var top: any ImageLayer { layers[0] }
@@ -108,8 +124,16 @@ public final class ImageChain: Sendable {
   public var isWritable: Bool { writer != nil }
 
   /// The layers from `depth` down as a read-only disk of their own. `depth` must be a layer's.
+  /// It shows what is written to this chain as it happens.
   public func lower(from depth: Int) -> ImageChain {
-    ImageChain(members: Array(members[depth...]))
+    ImageChain(Array(members[depth...]), from: depth, of: self)
+  }
+
+  /// What the file at `depth` stores itself, as a read-only disk: all else reads as zeros and is a hole. Zeros that the
+  /// file marks as such, whatever lies below, are no different here; `locate` on this chain tells them apart
+  /// (`zeros`, and `below`).
+  public func delta(at depth: Int) -> ImageChain {
+    ImageChain([members[depth]], from: depth, of: self)
   }
 
   /// The layer at `depth` in a state of its own, over the layers below it: how a snapshot is read.

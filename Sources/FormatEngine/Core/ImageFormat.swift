@@ -170,6 +170,9 @@ public enum FormatCatalog {
   /// The format of plain bytes, which every file has.
   public static let plain: any ImageFormat.Type = RawFormat.self
 
+  /// What takes the writes to images that themselves stay as they are.
+  static let overlay: any CreatableFormat.Type = Qcow2Format.self
+
   /// Files by which a folder is known to be an image: the one to open where the folder is named.
   public static let bundleDescriptors = ["DiskDescriptor.xml"]
 

@@ -24,4 +24,20 @@ extension ImageOpener {
     let members = [top] + chain.members[(depth + 1)...]
     return ImageChain(members: members, access: .readWrite)
   }
+
+  /// A member of a chain that is read only, opened once more: its tables are taken from the file again. Who has the
+  /// old one goes on holding its locks beside the new one's.
+  static func reopen(_ old: ChainMember, _ options: OpenOptions) throws(EngineError) -> ChainMember {
+    guard let node = old.node else { throw .unsupported("'\(old.path)' cannot be opened once more") }
+    var options = options
+    options.cache = old.cache
+    var opener = NodeOpener(options)
+    var use = NodeUse(options, access: .readOnly)
+    use.wasProbed = old.isProbed
+    let new = try opener.file(node, use)
+    guard old.hostFiles.map(\.identity) == new.hostFiles.map(\.identity) else {
+      throw EngineError(.notFound, "'\(old.path)' is another file now", path: old.path)
+    }
+    return new
+  }
 }

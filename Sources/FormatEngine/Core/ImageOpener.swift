@@ -7,10 +7,19 @@ public struct OpenOptions: Sendable {
     case ignore
   }
 
+  /// What becomes of a chain of which a file below the top cannot be opened.
+  public enum MissingMembers: Sendable {
+    /// It is not opened.
+    case refused
+    /// It ends with the place of that file (`ChainMember.missing`): what the images above do not store cannot be read.
+    case kept
+  }
+
   /// As `-f` takes it; nil probes.
   public var format: String?
   public var access: FileAccess = .readOnly
   public var backing: Backing = .follow
+  public var missing: MissingMembers = .refused
   public var policy: ReferencePolicy = .anywhere
   /// Of every file that is opened.
   public var cache: CacheMode = .writeback

@@ -149,7 +149,7 @@ public enum ImageCreator {
   }
 
   /// The files that disks lie in, those that their images name included, with their paths.
-  private static func filesInUse(by sources: [ImageChain]) -> [HostFiles.Identity: String] {
+  static func filesInUse(by sources: [ImageChain]) -> [HostFiles.Identity: String] {
     var files: [HostFiles.Identity: String] = [:]
     for member in sources.flatMap(\.members) {
       for file in member.hostFiles { files[file.identity] = file.path }

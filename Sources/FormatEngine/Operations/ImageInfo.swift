@@ -24,8 +24,9 @@ public struct ImageInfo: Sendable {
   /// The files below, by their role.
   public var children: [(role: String, info: ImageInfo)] = []
 
-  /// What one member of a chain is.
+  /// What one member of a chain is. Throws why it is missing where it is.
   public static func of(_ member: ChainMember) throws(EngineError) -> ImageInfo {
+    if let missing = member.missing { throw missing.reason }
     let layer = member.layer
     var info = ImageInfo(filename: member.name, format: member.formatName, virtualSize: layer.virtualSize)
     info.actualSize = try? member.file.allocatedByteCount()

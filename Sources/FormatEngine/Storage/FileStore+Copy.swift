@@ -1,5 +1,6 @@
 internal import CLinux
 import Glibc
+import Synchronization
 
 extension FileStore {
   /// Has the host copy bytes of another file into this one, where both file systems can: between files of one of them that
@@ -17,6 +18,7 @@ extension FileStore {
       guard done > 0 else { return false }
       left -= done
     }
+    knownEnd.max(offset + count, ordering: .acquiringAndReleasing)
     Trace.emit(
       .storeCopy,
       "path \"\(path)\" offset \(offset) bytes \(count) source \"\(source.path)\" source-offset \(sourceOffset)"

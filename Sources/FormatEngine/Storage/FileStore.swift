@@ -19,14 +19,21 @@ public final class FileStore: ByteStore {
   /// another flush does not return before what both want is on disk.
   private let synced = Mutex(Synced())
 
+  /// How far the file reached by what was seen and written of it. Bytes before it that are not there were cut off by
+  /// somebody else: nobody may take them for zeros.
+  let knownEnd: Atomic<UInt64>
+
   private struct Synced {
     var count: UInt64 = 0
     /// The host tells of lost pages once only: no later flush can make them good.
     var failure: EngineError?
   }
 
-  private init(_ descriptor: HostDescriptor, status: stat, isWritable: Bool, cache: CacheMode) {
+  private init(
+    _ descriptor: HostDescriptor, status: stat, byteCount: UInt64, isWritable: Bool, cache: CacheMode
+  ) {
     path = descriptor.path
+    knownEnd = Atomic(byteCount)
     self.descriptor = descriptor
     self.isWritable = isWritable
     self.cache = cache
@@ -111,7 +118,7 @@ public final class FileStore: ByteStore {
     return number >= 0
   }
 
-  private static func adopt(
+  static func adopt(
     _ number: CInt, _ place: FilePlace, _ isWritable: Bool, _ cache: CacheMode
   ) throws(EngineError) -> FileStore {
     let path = place.path
@@ -125,7 +132,8 @@ public final class FileStore: ByteStore {
     let descriptor = HostDescriptor(number: number, path: path)
     do throws(EngineError) {
       let status = try descriptor.status()
-      switch HostFiles.kind(ofMode: status.st_mode) {
+      let kind = HostFiles.kind(ofMode: status.st_mode)
+      switch kind {
       case .regular, .blockDevice: break
       case .characterDevice where place.allowsCharacterDevices: break
       case .characterDevice:
@@ -135,7 +143,10 @@ public final class FileStore: ByteStore {
         throw EngineError(
           .invalidArgument, "'file' driver requires '\(path)' to be a regular file", path: path)
       }
-      return FileStore(descriptor, status: status, isWritable: isWritable, cache: cache)
+      // A character device need not tell.
+      let byteCount = kind == .characterDevice ? 0 : try descriptor.byteCount()
+      return FileStore(
+        descriptor, status: status, byteCount: byteCount, isWritable: isWritable, cache: cache)
     } catch {
       close(number)
       throw error
@@ -157,16 +168,30 @@ public final class FileStore: ByteStore {
     return (Int64(time.tv_sec), Int64(time.tv_nsec))
   }
 
+  /// Past the end that the file had when it was opened, or has got since, there are zeros. What somebody else has cut
+  /// off is an error.
   public func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(EngineError) {
     Trace.emit(.storeRead, "path \"\(path)\" offset \(offset) bytes \(buffer.count)")
+    // Before: what others add meanwhile is none that was cut off.
+    let end = knownEnd.load(ordering: .acquiring)
     let done =
       if let direct {
         unsafe try direct.read(into: buffer, at: offset)
       } else {
         unsafe try descriptor.read(into: buffer, at: offset)
       }
+    guard done < buffer.count else { return }
+    try requireEnd(before: min(end, knownEnd.load(ordering: .acquiring)), at: offset, found: UInt64(done))
     unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[done...])
       .initializeMemory(as: UInt8.self, repeating: 0)
+  }
+
+  /// Throws where the file ended `found` bytes behind `offset`, though it reached up to `end`.
+  private func requireEnd(before end: UInt64, at offset: UInt64, found: UInt64) throws(EngineError) {
+    guard end > offset, end - offset > found else { return }
+    throw .unreadable(
+      "Could not read from '\(path)': the file is shorter than it was, somebody has cut it off", path: path,
+      offset: offset + found)
   }
 
   public func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(EngineError) {
@@ -177,6 +202,7 @@ public final class FileStore: ByteStore {
     } else {
       unsafe try descriptor.write(bytes, at: offset)
     }
+    if bytes.count > 0 { knownEnd.max(offset + UInt64(bytes.count), ordering: .acquiringAndReleasing) }
   }
 
   /// Runs a change that the system makes by itself.
@@ -241,7 +267,6 @@ public final class FileStore: ByteStore {
     }
   }
 
-  /// For file systems and devices that can do nothing better.
   /// Sets room aside without changing the size beyond `offset + count` or what is there.
   public func reserve(at offset: UInt64, count: UInt64) throws(EngineError) {
     guard count > 0 else { return }
@@ -272,11 +297,14 @@ public final class FileStore: ByteStore {
       }
       return
     }
+    // Before: a read that runs beside it takes nothing for cut off by others.
+    knownEnd.min(byteCount, ordering: .acquiringAndReleasing)
     try changing(byteCount..<UInt64.max) { () throws(EngineError) in
       guard retrying({ ftruncate(descriptor.number, off_t(byteCount)) }) == 0 else {
         throw .systemCall("Could not resize file", errno: errno, path: path)
       }
     }
+    knownEnd.max(byteCount, ordering: .acquiringAndReleasing)
   }
 
   /// Something was written: it is on disk after the next flush. Noted afterwards, since a flush that runs meanwhile may
@@ -308,10 +336,16 @@ public final class FileStore: ByteStore {
 
   public func run(at offset: UInt64, limit: UInt64) throws(EngineError) -> StoredRun {
     guard offset <= maximumFileOffset else { return StoredRun(isData: false, length: limit) }
+    let end = knownEnd.load(ordering: .acquiring)
     let data = lseek(descriptor.number, off_t(offset), CInt(IMGFS_SEEK_DATA))
     if data < 0 {
       // ENXIO: no data from here to the end. Anything else: this file cannot tell, so all is data.
-      return StoredRun(isData: errno != ENXIO, length: limit)
+      guard errno == ENXIO else { return StoredRun(isData: true, length: limit) }
+      if offset < end, case let size = try byteCount(), size < end {
+        let known = min(end, knownEnd.load(ordering: .acquiring))
+        try requireEnd(before: known, at: offset, found: size - min(size, offset))
+      }
+      return StoredRun(isData: false, length: limit)
     }
     if UInt64(data) > offset { return StoredRun(isData: false, length: min(limit, UInt64(data) - offset)) }
     let hole = lseek(descriptor.number, off_t(offset), CInt(IMGFS_SEEK_HOLE))

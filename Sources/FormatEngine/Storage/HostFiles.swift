@@ -130,6 +130,14 @@ extension EngineError {
     EngineError(.system(errno: EPERM), message, path: path)
   }
 
+  /// Bytes that are not to be had any more, or not now (EIO).
+  static func unreadable(_ message: String, path: String? = nil, offset: UInt64? = nil) -> EngineError {
+    EngineError(.system(errno: EIO), message, path: path, offset: offset)
+  }
+
+  /// This process, or the host, has too much open: it says nothing of any file.
+  var isShortage: Bool { [EMFILE, ENFILE, ENOMEM].contains(errno) }
+
   /// The system's sentence for an error number.
   public static func systemErrorText(_ number: CInt) -> String {
     var buffer = [CChar](repeating: 0, count: 256)

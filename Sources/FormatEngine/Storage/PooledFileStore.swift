@@ -41,6 +41,9 @@ final class PooledFileStore: ByteStore {
     var file: FileStore?
     /// Calls that are under way: the file stays open for them.
     var userCount = 0
+    /// Which file it was when it was open, and how far that reached.
+    var identity: HostFiles.Identity?
+    var end: UInt64 = 0
   }
 
   let place: FilePlace
@@ -65,6 +68,11 @@ final class PooledFileStore: ByteStore {
         return (file, false)
       }
       let file = try FileStore.open(place, access: access, cache: cache)
+      guard state.identity == nil || state.identity == file.identity else {
+        throw .unreadable("'\(path)' is another file now", path: path)
+      }
+      state.identity = file.identity
+      file.knownEnd.max(state.end, ordering: .acquiringAndReleasing)
       state.file = file
       state.userCount += 1
       return (file, true)
@@ -75,6 +83,7 @@ final class PooledFileStore: ByteStore {
   fileprivate func closeIfIdle() -> Bool {
     state.withLock { state in
       guard let file = state.file, state.userCount == 0, (try? file.flush()) != nil else { return false }
+      state.end = file.knownEnd.load(ordering: .acquiring)
       state.file = nil
       return true
     }
@@ -91,7 +100,12 @@ final class PooledFileStore: ByteStore {
     return try body(file)
   }
 
-  func byteCount() throws(EngineError) -> UInt64 { try HostFiles.sizes(of: place).byteCount }
+  func byteCount() throws(EngineError) -> UInt64 {
+    let count = try HostFiles.sizes(of: place).byteCount
+    // Who asks goes by it, whenever the file is opened.
+    state.withLock { if $0.identity == nil { $0.end = max($0.end, count) } }
+    return count
+  }
   func allocatedByteCount() throws(EngineError) -> UInt64 {
     try HostFiles.sizes(of: place).allocatedByteCount
   }

@@ -6,9 +6,12 @@ final class DiskPartitions: Sendable {
   struct Found: Sendable {
     /// Nil where the disk has none.
     var table: PartitionTable?
-    /// What lies in each partition of the table, in its order.
+    /// What lies in each partition of the table, in its order; in those that were not looked into, nothing.
     var contents: [FileSystemIdentity?]
   }
+
+  /// As many as Linux shows of a disk. A table may have thousands, and each look may unpack clusters.
+  private static let maximumContentCount = 256
 
   let view: DiskView
   /// Held while the disk is read, so that it happens once. After a folder's lock, before every lock of the session.
@@ -33,7 +36,9 @@ final class DiskPartitions: Sendable {
       // A file of the host has no more bytes.
       let disk = DiskWindow(try view.chain(of: chain)).part(at: 0, byteCount: maximumFileOffset)
       let table = try PartitionTable.read(disk)
-      let contents = (table?.partitions ?? []).map { FileSystemIdentity.find(in: $0.window(on: disk)) }
+      let contents = (table?.partitions ?? []).enumerated().map { index, partition in
+        index < Self.maximumContentCount ? FileSystemIdentity.find(in: partition.window(on: disk)) : nil
+      }
       return Found(table: table, contents: contents)
     }
   }

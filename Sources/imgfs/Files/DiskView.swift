@@ -50,7 +50,7 @@ struct DiskView: Sendable {
     switch source {
     case .live: chain
     case .layer(let depth, let onlyStored):
-      if onlyStored { ImageChain(members: [chain.members[depth]]) } else { chain.lower(from: depth) }
+      onlyStored ? chain.delta(at: depth) : chain.lower(from: depth)
     case .snapshot(let record, let depth):
       if let keeper = chain.members[depth].layer as? any SnapshotKeeping {
         chain.replacing(layerAt: depth, with: try keeper.openSnapshot(record))

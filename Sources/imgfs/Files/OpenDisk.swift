@@ -28,20 +28,14 @@ final class OpenDisk: Sendable {
   init(_ file: DiskFile) throws(EngineError) {
     self.file = file
     hold = try file.view.hold()
-    use = try file.view.session.use()
+    let isLive = if case .live = file.view.source { true } else { false }
+    use = try file.view.session.use(pinning: !isLive)
     start = file.view.window?.lowerBound ?? 0
-    if case .live = file.view.source, use.session.gate != nil {
-      chain = nil
-    } else {
-      chain = try file.view.chain(of: use.chain)
-    }
+    chain = isLive && use.session.replacesChain ? nil : try file.view.chain(of: use.chain)
   }
 
   /// Whether its bytes can be changed.
   var isWritable: Bool { file.view.isWritable && use.chain.isWritable }
-
-  /// Whether it goes on when the session's chain is replaced.
-  var followsReplacement: Bool { chain == nil }
 
   /// Runs `body` with the chain that has the bytes.
   func withChain<T>(_ body: (ImageChain) throws(EngineError) -> T) throws(EngineError) -> T {
@@ -53,10 +47,9 @@ final class OpenDisk: Sendable {
   func reading<T>(
     at offset: UInt64, count: Int, _ body: (ImageChain) throws(EngineError) -> T
   ) throws(EngineError) -> T {
-    guard file.view.follows, use.session.access.isWritable else { return try withChain(body) }
-    return try use.session.withChain { (live) throws(EngineError) in
-      try live.whileUnchanged(at: start + offset, count: UInt64(count)) { () throws(EngineError) in
-        try body(chain ?? live)
+    try withChain { (chain) throws(EngineError) in
+      try chain.whileUnchanged(at: start + offset, count: UInt64(count)) { () throws(EngineError) in
+        try body(chain)
       }
     }
   }

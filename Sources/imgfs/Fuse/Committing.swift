@@ -4,9 +4,6 @@ import Glibc
 
 /// Asks the process that serves a tree to fold its overlay into the image.
 enum Committing {
-  /// The root's extended attribute by which it is asked. Setting it returns when all is done, or failed; read
-  /// afterwards it gives the reason in words.
-  static let attributeName = "user.imgfs.commit"
   /// More is no sentence.
   private static let maximumReasonByteCount = 4096
 
@@ -18,7 +15,7 @@ enum Committing {
     let number = WaitingLine.during("Folding the overlay of '\(given)' into its image") {
       let word = Array("start".utf8)
       return unsafe path.withHostBytes { path in
-        unsafe setxattr(path, attributeName, word, word.count, 0) == 0 ? 0 : errno
+        unsafe setxattr(path, OverlayCommit.attributeName, word, word.count, 0) == 0 ? 0 : errno
       }
     }
     guard number != 0 else { return }
@@ -31,7 +28,9 @@ enum Committing {
   /// What the process says of the last attempt, nil where it says nothing.
   private static func reason(at path: String) -> String? {
     var value = [UInt8](repeating: 0, count: maximumReasonByteCount)
-    let count = unsafe path.withHostBytes { unsafe getxattr($0, attributeName, &value, value.count) }
+    let count = unsafe path.withHostBytes {
+      unsafe getxattr($0, OverlayCommit.attributeName, &value, value.count)
+    }
     return count > 0 ? String(hostBytes: value[..<count]) : nil
   }
 }

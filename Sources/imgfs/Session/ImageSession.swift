@@ -1,4 +1,5 @@
 import FormatEngine
+import Glibc
 import Synchronization
 
 /// An image of the mount, from when somebody first looks at it. One that stands alone is open from the start and for as
@@ -19,6 +20,8 @@ final class ImageSession: Sendable {
     var chain: ImageChain?
     /// Those who need the chain to stay open.
     var useCount = 0
+    /// Those of them who need it to stay the same.
+    var pinCount = 0
     /// When the last of them went, in seconds of the monotonic clock.
     var idleSince = 0.0
     /// The files of the chain when it was last opened or closed: they must still be the same when it is opened again.
@@ -42,7 +45,7 @@ final class ImageSession: Sendable {
   let snapshotHolds = SnapshotHolds()
   /// Held shared by whoever uses the chain for a moment, and alone by whoever puts another chain in its place. Nil where
   /// the chain stays what it is.
-  let gate: RangeLock?
+  private let gate: Gate?
 
   init(
     name: String, access: Access = Access(), replacesChain: Bool = false,
@@ -50,25 +53,31 @@ final class ImageSession: Sendable {
   ) {
     self.name = name
     self.access = access
-    gate = replacesChain ? RangeLock() : nil
+    gate = replacesChain ? Gate() : nil
     opening = open
   }
 
   /// An image that is open already.
-  convenience init(_ chain: ImageChain, access: Access = Access()) {
-    self.init(name: chain.members[0].path, access: access) { () throws(EngineError) in chain }
+  convenience init(_ chain: ImageChain, access: Access = Access(), replacesChain: Bool = false) {
+    self.init(name: chain.members[0].path, access: access, replacesChain: replacesChain) {
+      () throws(EngineError) in chain
+    }
   }
+
+  /// Whether the chain may become another one while it is in use.
+  var replacesChain: Bool { gate != nil }
 
   // MARK: Using the chain
 
-  /// Keeps the image open for as long as the result lives.
-  func use() throws(EngineError) -> ImageUse {
+  /// Keeps the image open for as long as the result lives, and with `pinning` keeps its chain from becoming another one.
+  func use(pinning: Bool = false) throws(EngineError) -> ImageUse {
     let chain = try state.withLock { (state) throws(EngineError) in
       let chain = try Self.opened(&state, opening, name)
       state.useCount += 1
+      if pinning { state.pinCount += 1 }
       return chain
     }
-    return ImageUse(self, chain)
+    return ImageUse(self, chain, isPinning: pinning)
   }
 
   /// Runs `body` with the image open, and the chain as it is now.
@@ -78,7 +87,7 @@ final class ImageSession: Sendable {
       defer { withExtendedLifetime(use) {} }
       return try body(use.chain)
     }
-    return try gate.withRange(0..<1, exclusive: false) { () throws(EngineError) in
+    return try gate.shared { () throws(EngineError) in
       try body(try state.withLock { (state) throws(EngineError) in try Self.opened(&state, opening, name) })
     }
   }
@@ -97,9 +106,10 @@ final class ImageSession: Sendable {
     return chain
   }
 
-  fileprivate func endUse() {
+  fileprivate func endUse(isPinning: Bool) {
     state.withLock { state in
       state.useCount -= 1
+      if isPinning { state.pinCount -= 1 }
       if state.useCount == 0 { state.idleSince = MonotonicClock.seconds }
     }
   }
@@ -112,13 +122,28 @@ final class ImageSession: Sendable {
   /// The image's first file when it was last opened or closed; nil: it never was.
   var lastStamp: FileStamp? { state.withLock { $0.stamps?.first } }
 
-  /// Puts another chain in the place of this one. Called with `gate` held alone.
-  func replaceChain(_ body: (ImageChain) throws(EngineError) -> ImageChain) throws(EngineError) {
-    try state.withLock { (state) throws(EngineError) in
-      state.chain = try body(try Self.opened(&state, opening, name))
+  /// Runs `body` while nobody uses the chain, and puts the one that it gives in its place: what the disk reads as must
+  /// not change by that. Where somebody has a lower layer or a snapshot open, it is not run.
+  func replacingChain(_ body: () -> (ImageChain, EngineError?)) throws(EngineError) {
+    guard let gate else { throw .notPermitted("The chain stays what it is") }
+    let failure = try gate.alone { () throws(EngineError) -> EngineError? in
+      try waitForPins()
+      let (chain, failure) = body()
+      state.withLock { $0.chain = chain }
+      return failure
     }
     chainCounter.add(1, ordering: .releasing)
     noteShape()
+    if let failure { throw failure }
+  }
+
+  /// For a second: the kernel tells of a file's closing only after whoever closed it goes on.
+  private func waitForPins() throws(EngineError) {
+    for _ in 0..<200 {
+      if state.withLock({ $0.pinCount == 0 }) { return }
+      usleep(5_000)
+    }
+    throw EngineError(.system(errno: EBUSY), "Somebody has a file below 'layers' or 'snapshots' open")
   }
 
   // MARK: Its end
@@ -189,10 +214,13 @@ final class ImageUse: Sendable {
   /// The chain when the use began. It stays open, and stays the session's unless that has a gate.
   let chain: ImageChain
 
-  fileprivate init(_ session: ImageSession, _ chain: ImageChain) {
+  private let isPinning: Bool
+
+  fileprivate init(_ session: ImageSession, _ chain: ImageChain, isPinning: Bool) {
     self.session = session
     self.chain = chain
+    self.isPinning = isPinning
   }
 
-  deinit { session.endUse() }
+  deinit { session.endUse(isPinning: isPinning) }
 }

@@ -1,3 +1,4 @@
+internal import CFuse
 import Glibc
 
 /// The clocks of the machine.

@@ -8,6 +8,11 @@ extension ImageTree {
     let token = String(session.chainNumber)
     return members.indices.map { depth in
       let name = SafeName.single("\(depth)-" + ImageName.lastComponent(of: members[depth].path))
+      if let missing = members[depth].missing {
+        return folderNode(name, token: token, place, time: place.time) { place in
+          [self.errorNode(missing.reason, place)]
+        }
+      }
       return folderNode(
         name, token: token, place, time: Self.time(of: members[depth]), followsChanges: depth == 0,
         extended: attributes(ofLayerAt: depth)

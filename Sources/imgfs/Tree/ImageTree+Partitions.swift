@@ -15,7 +15,13 @@ extension ImageTree {
       Array("partitions".utf8), token: token, place, time: place.time, followsChanges: view.follows,
       extended: Self.attributes(of: partitions)
     ) { (place) throws(EngineError) in
-      let found = try partitions.current()
+      let found: DiskPartitions.Found
+      do throws(EngineError) {
+        found = try partitions.current()
+      } catch {
+        // A disk that cannot be read where the table would be.
+        return [self.errorNode(error, place)]
+      }
       let files = (found.table?.partitions ?? []).map { self.partitionNode($0, of: partitions, place) }
       return files
         + PartitionLinks.allCases.compactMap { links in

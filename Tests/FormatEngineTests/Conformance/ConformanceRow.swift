@@ -50,6 +50,17 @@ struct ConformanceRow: Sendable, CustomTestStringConvertible {
     }
   }
 
+  /// One row of each kind that matters above the formats: what format it is, whether it lies over another, is
+  /// encrypted, packed by others, or lies in several files.
+  static let oneOfEachKind: [ConformanceRow] = {
+    var seen: Set<String> = []
+    return all.filter { row in
+      let kind =
+        "\(row.format) \(row.liesOverAnother) \(row.passphrase == nil) \(row.isOneFile) \(row.isWritable)"
+      return seen.insert(kind).inserted
+    }
+  }()
+
   var formatType: any ImageFormat.Type {
     get throws {
       guard let type = FormatCatalog.format(named: format) else { throw TestFailure("No format '\(format)'") }

@@ -5,6 +5,12 @@ import Testing
 
 /// The tools that the other tests rely on do what they promise.
 @Suite struct TestSupportTests {
+  /// Files in /proc have no size, and come a page at a time.
+  @Test func readsFilesOfProcToTheirEnd() throws {
+    let maps = String(decoding: try Files.read("/proc/self/maps"), as: UTF8.self)
+    #expect(maps.utf8.count > 8192 && maps.contains("[stack]"))
+  }
+
   @Test func randomComesAgainWithTheSameSeed() {
     var one = SeededRandom(seed: 7)
     var two = SeededRandom(seed: 7)

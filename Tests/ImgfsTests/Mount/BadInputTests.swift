@@ -75,8 +75,6 @@ import Testing
   @Test(.enabled(if: MountedImage.isPossible)) func refusesBadBackingFiles() throws {
     try withImage { folder, _, mountPoint in
       let top = folder.file("top.qcow2")
-      try ReferenceTool.qemuImg("create", "-f", "qcow2", "-u", "-b", "missing.raw", "-F", "raw", top, "1M")
-      try expectRefusal([top, mountPoint], saying: "Could not open backing file")
       try ReferenceTool.qemuImg("create", "-f", "qcow2", "-u", "-b", "top.qcow2", "-F", "qcow2", top, "1M")
       try expectRefusal([top, mountPoint], saying: "loop")
     }
@@ -88,7 +86,7 @@ import Testing
       let imgfs = try BuiltProduct.imgfs.path
       func run(_ preparation: String) throws -> ProcessResult {
         try TestProcess.run([
-          "/usr/bin/unshare", "--mount", "--propagation", "private", "/bin/sh", "-c",
+          "/usr/bin/unshare", "--mount", "--propagation", "slave", "/bin/sh", "-c",
           "\(preparation) && exec \"$0\" \"$1\" \"$2\"", imgfs, image, mountPoint,
         ])
       }

@@ -135,6 +135,28 @@ import Testing
     }
   }
 
+  /// All are files, but only those that Linux would show are looked into.
+  @Test func hundredsOfPartitionsAreListed() throws {
+    try TemporaryFolder.with { folder in
+      let disk = try folder.write([], to: "disk.img")
+      try TestProcess.run(["/usr/bin/truncate", "-s", "8M", disk]).expecting()
+      let lines = (0..<300).map { "start=\(2048 + $0 * 8), size=8, name=\"no. \($0 + 1)\"" }
+      try Self.partition(disk, "label: gpt\ntable-length: 300\n" + lines.joined(separator: "\n"), in: folder)
+      var bytes = try Files.read(disk)
+      for number in [1, 256, 257] {
+        let start = (2048 + (number - 1) * 8) * 512
+        bytes.replaceSubrange(start..<start + 8, with: Array("LUKS".utf8) + [0xba, 0xbe, 0, 1])
+        let uuid = Array("the UUID of \(number)".utf8)
+        bytes.replaceSubrange(start + 168..<start + 168 + uuid.count, with: uuid)
+      }
+      try Files.write(bytes, to: disk)
+      let system = try system(disk)
+      #expect(try names(system).count == 303)
+      #expect(try names(system, "by-partlabel").count == 300)
+      #expect(try names(system, "by-uuid") == ["the UUID of 1", "the UUID of 256"])
+    }
+  }
+
   /// As from a guest, or from sfdisk on disk.raw.
   @Test func newTableIsSeenAtOnce() throws {
     try TemporaryFolder.with { folder in

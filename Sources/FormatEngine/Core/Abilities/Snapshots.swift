@@ -36,14 +36,16 @@ public struct SnapshotRecord: Equatable, Sendable {
 public protocol SnapshotKeeping: ImageLayer {
   /// In the order of the image's own list.
   func snapshots() throws(EngineError) -> [SnapshotRecord]
-  /// The snapshot as a read-only layer over the same file.
+  /// The snapshot as a read-only layer over the same file. It stays readable, whatever happens to the disk and to other
+  /// snapshots, until it is itself deleted.
   func openSnapshot(_ record: SnapshotRecord) throws(EngineError) -> any ImageLayer
 }
 
 /// A layer whose snapshots can be made, gone back to and deleted. Each call is done whole or not at all, also
 /// where the power fails in its middle, and is on disk when it returns.
 ///
-/// The caller sees to it that nothing else reads or writes the disk meanwhile.
+/// The caller sees to it that nothing else reads or writes the disk meanwhile (`ImageChain.changingWhole`), and that nobody reads a
+/// snapshot any more that is deleted. Other snapshots may be opened and read.
 public protocol SnapshotChanging: SnapshotKeeping, WritableLayer {
   /// Keeps the disk as it is now. The id is the lowest decimal number above all that are in use.
   @discardableResult

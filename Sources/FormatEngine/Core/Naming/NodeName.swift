@@ -39,6 +39,27 @@ struct NodeName: Equatable, Sendable {
     return name
   }
 
+  /// The same with names of files that lead there from every folder, whatever links change later.
+  func withWholePaths() throws(EngineError) -> NodeName {
+    var name = self
+    if let path { name.path = try HostFiles.realPath(path) }
+    name.fields = try Self.withWholePaths(fields)
+    return name
+  }
+
+  private static func withWholePaths(_ fields: [InfoField]) throws(EngineError) -> [InfoField] {
+    var whole: [InfoField] = []
+    for field in fields {
+      switch field.value {
+      case .text(let path) where field.key == "filename":
+        whole.append(InfoField(field.key, .text(try HostFiles.realPath(path))))
+      case .record(let inner): whole.append(InfoField(field.key, .record(try withWholePaths(inner))))
+      default: whole.append(field)
+      }
+    }
+    return whole
+  }
+
   var info: InfoValue { .record(fields) }
 
   var text: String { path ?? "json:" + JSONText.compact(info) }

@@ -34,18 +34,32 @@ struct NodeOpener {
     var image = try image(node, use)
     var members = [image.member]
     while options.backing == .follow {
+      let above = image
       do throws(EngineError) {
         guard let next = try specification(image.below, of: image.member) else { break }
         let child = image.member.layer as? any ParentChecking
         image = try self.image(next, image.use.forBacking(of: image.member))
         try child?.checkParent(image.member.layer, path: image.member.path)
       } catch {
-        throw error.whileTrying("Could not open backing file")
+        guard let missing = missing(error, below: above) else {
+          throw error.whileTrying("Could not open backing file")
+        }
+        members.append(ChainMember(missing, below: above.member))
+        break
       }
       members.append(image.member)
     }
     for member in members { try member.locked?.complete() }
     return members
+  }
+
+  /// The file below an image as one that is missing; nil where the whole chain is refused. What the command line
+  /// itself names has to be there.
+  private func missing(_ error: EngineError, below above: OpenedImage) -> MissingImage? {
+    guard options.missing == .kept, let reference = above.member.layer.backing else { return nil }
+    if case .given(let node) = above.below, node.namesFile || error.code == .invalidArgument { return nil }
+    return MissingImage(
+      error, name: reference.name, path: reference.wantedPath(namedBy: above.member.path))
   }
 
   /// The image that the node describes, without what lies below it.
@@ -62,8 +76,7 @@ struct NodeOpener {
       guard let reference = parent.layer.backing else { return nil }
       return try options.policy.specification(of: reference, namedBy: parent.path).node
     case .given(var node):
-      let namesFile = node.values.keys.contains { $0 == "file" || $0.hasPrefix("file.") }
-      if !namesFile, node["filename"] == nil, let reference = parent.layer.backing {
+      if !node.namesFile, let reference = parent.layer.backing {
         node.addMissing(try options.policy.specification(of: reference, namedBy: parent.path).node)
       }
       return node
@@ -284,17 +297,6 @@ struct NodeOpener {
     use.locks.mode = LockMode(values.text("locking"))
     let name = NodeName(path: path, driver: file.kind.isDevice ? "host_device" : driver)
     return OpenedStore(store: file, path: path, name: name, locks: use.locks)
-  }
-
-  /// The descriptor in a folder that is an image, nil where it is none.
-  private static func fileOfBundle(_ folder: FilePlace) -> FilePlace? {
-    FormatCatalog.bundleDescriptors.lazy.map(folder.appending).first { HostFiles.identity(of: $0) != nil }
-  }
-
-  /// Apple's sparse bundles: a folder with the disk in bands.
-  private static func refuseSparseBundle(_ path: String) throws(EngineError) {
-    for name in ["/Info.plist", "/bands"] where HostFiles.identity(of: path + name) == nil { return }
-    throw .unsupported("'\(path)' is a sparse bundle disk image, which is not supported")
   }
 
   private func nullStore(_ node: NodeOptions, driver: String, _ use: NodeUse) throws(EngineError)

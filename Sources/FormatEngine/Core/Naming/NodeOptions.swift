@@ -89,6 +89,11 @@ struct NodeOptions: Equatable, Sendable {
 
   var isEmpty: Bool { values.isEmpty }
 
+  /// Whether they say in which file the image lies.
+  var namesFile: Bool {
+    values["filename"] != nil || values.keys.contains { $0 == "file" || $0.hasPrefix("file.") }
+  }
+
   subscript(key: String) -> Value? {
     get { values[key] }
     set { values[key] = newValue }

@@ -11,8 +11,9 @@ final class Qcow2SnapshotLayer: ImageLayer {
   /// Protects the tables, never data I/O.
   private let mapping: Mutex<Qcow2Mapping>
 
-  init(of image: Qcow2Layer, _ snapshot: Qcow2Snapshot) throws(EngineError) {
-    let header = image.state.withLock { $0.prologue.header }
+  /// The caller holds the image's lock: where the snapshot's table is does not change meanwhile.
+  init(of image: Qcow2Layer, _ snapshot: Qcow2Snapshot, _ prologue: Qcow2Prologue) throws(EngineError) {
+    let header = prologue.header
     try header.validateTable(
       "Snapshot L1 table", offset: snapshot.l1Offset, count: UInt64(snapshot.l1Count), entryByteCount: 8,
       maximumBytes: Qcow2Header.maximumL1Bytes)
@@ -27,7 +28,7 @@ final class Qcow2SnapshotLayer: ImageLayer {
     // What its L1 table is too short for was never written: it reads as what lies below.
     virtualSize = snapshot.record.virtualSize
     clusterSize = image.clusterSize
-    backing = image.backing
+    backing = prologue.backing
     let l1 = try ResidentTable(store: image.file, hostOffset: snapshot.l1Offset, count: Int(snapshot.l1Count))
     mapping = Mutex(try Qcow2Mapping(header, l1: l1, file: image.file, order: nil))
   }

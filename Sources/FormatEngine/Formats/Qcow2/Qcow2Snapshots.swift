@@ -78,14 +78,19 @@ extension Qcow2Layer: SnapshotKeeping {
   }
 
   func snapshotTable() throws(EngineError) -> [Qcow2Snapshot] {
-    let header = state.withLock { $0.prologue.header }
-    return try Qcow2Snapshot.readAll(header, from: file)
+    // In the lock, as all tables: a snapshot that is taken or deleted meanwhile moves the list and frees its old place.
+    try state.withLock { (state) throws(EngineError) in
+      try Qcow2Snapshot.readAll(state.prologue.header, from: file)
+    }
   }
 
   func openSnapshot(_ record: SnapshotRecord) throws(EngineError) -> any ImageLayer {
-    guard let snapshot = try snapshotTable().first(where: { $0.record == record }) else {
-      throw EngineError(.notFound, "Can't find snapshot '\(record.name)'", path: path)
+    try state.withLock { (state) throws(EngineError) in
+      let snapshots = try Qcow2Snapshot.readAll(state.prologue.header, from: file)
+      guard let snapshot = snapshots.first(where: { $0.record == record }) else {
+        throw EngineError(.notFound, "Can't find snapshot '\(record.name)'", path: path)
+      }
+      return try Qcow2SnapshotLayer(of: self, snapshot, state.prologue)
     }
-    return try Qcow2SnapshotLayer(of: self, snapshot)
   }
 }

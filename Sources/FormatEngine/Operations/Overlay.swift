@@ -1,0 +1,81 @@
+import Synchronization
+
+/// An image of its own that takes all writes to a disk, which itself stays as it is.
+///
+/// The disk may be of any format, encrypted, a snapshot: it is only read. What the overlay takes is not encrypted.
+public final class Overlay: Sendable {
+  /// Where an overlay's bytes go.
+  public enum Place: Sendable, Equatable {
+    /// Into a file without a name in this folder, which is gone when the overlay is no longer open, however that comes
+    /// to be.
+    case temporary(inFolder: String)
+    /// Into this file: a new one, or the overlay of the same image that was made before.
+    case kept(String)
+  }
+
+  /// What the image below was opened with.
+  private let options: OpenOptions
+  private let current: Mutex<ImageChain>
+
+  /// The disk to read and write: the overlay, and below it the members of the image. After `commit`, however that ends,
+  /// it is another one.
+  public var chain: ImageChain { current.withLock { $0 } }
+
+  /// `image` was opened with `options`, for reading only.
+  public init(over image: ImageChain, _ options: OpenOptions, at place: Place) throws(EngineError) {
+    self.options = options
+    let top: ChainMember
+    switch place {
+    case .temporary(let folder): top = try Self.temporary(over: image, inFolder: folder)
+    case .kept(let path): top = try Self.kept(over: image, at: path, options)
+    }
+    current = Mutex(ImageChain(members: [top] + image.members, access: .readWrite))
+  }
+
+  /// Writes what the overlay holds into the image below it, which grows with it, and empties the overlay. On disk when it
+  /// returns; the other members' locks are held all the time.
+  ///
+  /// The caller sees to it that nobody uses any part of `chain` meanwhile, and takes the new `chain` afterwards, also
+  /// where this throws: then the overlay still holds everything, and the disk reads as before. A crash at any moment leaves an overlay that
+  /// is kept as it was, over an image that may hold a part of it already.
+  public func commit(progress: Progress = .none) throws(EngineError) {
+    let old = chain
+    if let missing = old.members[1].missing { throw missing.reason }
+    let base = try ImageOpener.reopenForWriting(old, from: 1, options)
+    guard base.isWritable else {
+      throw .unsupported("The format '\(old.members[1].formatName)' cannot be written")
+    }
+    do throws(EngineError) {
+      try old.flush()
+      try Committer.commit(old, at: 1, into: base, progress: progress)
+    } catch {
+      // What was written is put in order, and reads the same in the overlay.
+      try? base.close()
+      renewBase(of: old)
+      throw error
+    }
+    renewBase(of: old)
+    try removeContent(of: chain)
+  }
+
+  /// Takes the tables of the image below from its file again: others than before may be there.
+  private func renewBase(of old: ImageChain) {
+    let below: ChainMember
+    do throws(EngineError) {
+      below = try ImageOpener.reopen(old.members[1], options)
+    } catch {
+      // The old tables may lead to what is something else now.
+      below = ChainMember(MissingImage(old.members[1], error), below: old.members[0])
+    }
+    let new = ImageChain(
+      members: [old.members[0], below] + old.members.dropFirst(2), access: .readWrite)
+    current.withLock { $0 = new }
+  }
+
+  /// The image below has it all, on disk.
+  private func removeContent(of chain: ImageChain) throws(EngineError) {
+    guard let layer = chain.top as? any Emptyable, !chain.members[1].isMissing else { return }
+    try chain.changingWhole { () throws(EngineError) in try layer.removeContent(progress: .none) }
+    try chain.flush()
+  }
+}

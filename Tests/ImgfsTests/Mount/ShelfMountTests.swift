@@ -1,0 +1,127 @@
+import Foundation
+import TestSupport
+import Testing
+
+/// Several images, and folders of them, below one mount point.
+@Suite(.enabled(if: MountedImage.isPossible), .serialized) struct ShelfMountTests {
+  private func image(_ name: String, _ format: String, _ pattern: Int, in folder: TemporaryFolder) throws
+    -> String
+  {
+    try ReferenceTool.create(folder.file(name), format: format, size: 4 << 20)
+    try ReferenceTool.io(["write -P \(pattern) 0 1M"], on: folder.file(name), format: format)
+    return folder.file(name)
+  }
+
+  private func names(_ path: String) throws -> [String] {
+    try FileManager.default.contentsOfDirectory(atPath: path).sorted()
+  }
+
+  private func expect(_ pattern: Int, in path: String) throws {
+    try ReferenceTool.io(["read -P \(pattern) 0 1M"], on: path, format: "raw")
+  }
+
+  /// Descriptors that the process has of files in a folder.
+  private func openFiles(of process: pid_t, below folder: String) throws -> Int {
+    let links = try FileManager.default.contentsOfDirectory(atPath: "/proc/\(process)/fd")
+    return links.filter {
+      let target = try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/\(process)/fd/\($0)")
+      return target?.hasPrefix(folder) == true
+    }.count
+  }
+
+  @Test func showsImagesThatAreNamed() throws {
+    try TemporaryFolder.with { folder in
+      let images = [
+        try image("a.qcow2", "qcow2", 1, in: folder), try image("b.vmdk", "vmdk", 2, in: folder),
+      ]
+      try MountedImage.with(images, in: folder) { mount in
+        #expect(try names(mount.path) == ["a.qcow2", "b.vmdk"])
+        try expect(1, in: mount.file("a.qcow2/disk.raw"))
+        try expect(2, in: mount.file("b.vmdk/disk.raw"))
+        #expect(try names(mount.file("b.vmdk")).contains("info.json"))
+        // Read-only, and said so.
+        #expect(FileHandle(forWritingAtPath: mount.file("a.qcow2/disk.raw")) == nil)
+      }
+      let missing = folder.file("missing")
+      let result = try BuiltProduct.imgfs.run([images[0], missing, try folder.makeFolder("mnt")])
+      #expect(result.status == 1)
+      #expect(result.stderrText == "imgfs: Could not open '\(missing)': No such file or directory\n")
+    }
+  }
+
+  @Test func showsAFolderOfImagesAsItChanges() throws {
+    try TemporaryFolder.with { folder in
+      let images = TemporaryFolder(path: try folder.makeFolder("images"))
+      _ = try image("a.qcow2", "qcow2", 1, in: images)
+      try MountedImage.with(images.path, options: ["-o", "idle=0"], in: folder) { mount in
+        #expect(try names(mount.path) == ["a.qcow2"])
+        try expect(1, in: mount.file("a.qcow2/disk.raw"))
+        // Nobody uses it: nobody keeps others from writing to it.
+        #expect(try MountedImage.waits { try openFiles(of: mount.process, below: images.path) == 0 })
+        try ReferenceTool.io(["write -P 4 0 1M"], on: images.file("a.qcow2"), format: "qcow2")
+        #expect(
+          try MountedImage.waits { (try? expect(4, in: mount.file("a.qcow2/disk.raw"))) != nil })
+        _ = try image("b.vdi", "vdi", 2, in: images)
+        #expect(try MountedImage.waits { try names(mount.path) == ["a.qcow2", "b.vdi"] })
+        try expect(2, in: mount.file("b.vdi/disk.raw"))
+        try FileManager.default.removeItem(atPath: images.file("a.qcow2"))
+        #expect(try MountedImage.waits { try names(mount.path) == ["b.vdi"] })
+      }
+    }
+  }
+
+  @Test func holdsHundredsOfImagesWithFewFiles() throws {
+    try TemporaryFolder.with { folder in
+      let images = TemporaryFolder(path: try folder.makeFolder("images"))
+      let bytes = try Files.read(try image("0.qcow2", "qcow2", 1, in: images))
+      for number in 1..<400 { try Files.write(bytes, to: images.file("\(number).qcow2")) }
+      try MountedImage.with(images.path, options: ["-o", "idle=1"], in: folder) { mount in
+        #expect(try names(mount.path).count == 400)
+        #expect(try openFiles(of: mount.process, below: images.path) == 0)
+        for number in 0..<400 {
+          let handle = try #require(FileHandle(forReadingAtPath: mount.file("\(number).qcow2/disk.raw")))
+          #expect(try handle.read(upToCount: 4) == Data([1, 1, 1, 1]))
+          try handle.close()
+        }
+        #expect(try openFiles(of: mount.process, below: images.path) < 100)
+        #expect(try MountedImage.waits { try openFiles(of: mount.process, below: images.path) == 0 })
+      }
+    }
+  }
+
+  @Test func writesWhereItIsAsked() throws {
+    try TemporaryFolder.with { folder in
+      let images = TemporaryFolder(path: try folder.makeFolder("images"))
+      for (name, format) in [("a.qcow2", "qcow2"), ("b.vdi", "vdi")] {
+        _ = try image(name, format, 1, in: images)
+      }
+      try MountedImage.with(images.path, options: ["-o", "rw,idle=0"], in: folder) { mount in
+        for round in 2...4 {
+          for name in ["a.qcow2", "b.vdi"] {
+            try ReferenceTool.io(["write -P \(round) 0 1M"], on: mount.file("\(name)/disk.raw"), format: "raw")
+          }
+          #expect(try MountedImage.waits { try openFiles(of: mount.process, below: images.path) == 0 })
+          try ReferenceTool.io(["read -P \(round) 0 1M"], on: images.file("a.qcow2"), format: "qcow2")
+          try ReferenceTool.io(["read -P \(round) 0 1M"], on: images.file("b.vdi"), format: "vdi")
+        }
+      }
+      try ReferenceTool.check(images.file("a.qcow2"), format: "qcow2")
+    }
+  }
+
+  /// The mount point may lie in the folder that it shows.
+  @Test(arguments: [[], ["-s"]]) func doesNotLookIntoItself(_ options: [String]) throws {
+    try TemporaryFolder.with { folder in
+      _ = try image("a.qcow2", "qcow2", 1, in: folder)
+      let mountPoint = try folder.makeFolder("mnt")
+      try FileManager.default.createSymbolicLink(
+        atPath: folder.file("link.raw"), withDestinationPath: "mnt/a.qcow2/disk.raw")
+      try Deadline.within(seconds: 30, "a look into the mount itself") {
+        try BuiltProduct.imgfs.run(options + [folder.path, mountPoint]).expecting(0)
+        defer { _ = try? BuiltProduct.imgfs.run(["--unmount", mountPoint]) }
+        #expect(try names(mountPoint) == ["a.qcow2"])
+        try expect(1, in: mountPoint + "/a.qcow2/disk.raw")
+      }
+    }
+  }
+}
