@@ -51,10 +51,12 @@ public enum ReferenceTool: String, Sendable {
   /// Runs qemu-io commands on an image; a command that fails is a failure.
   @discardableResult
   public static func io(
-    _ commands: [String], on image: String, format: String, folder: String? = nil, passphrase: String? = nil
+    _ commands: [String], on image: String, format: String, folder: String? = nil,
+    passphrase: String? = nil, isReadOnly: Bool = false
   ) throws -> ProcessResult {
     let arguments =
-      ["-d", "unmap"] + commands.flatMap { ["-c", $0] } + names(image, format, passphrase)
+      ["-d", "unmap"] + (isReadOnly ? ["-r"] : []) + commands.flatMap { ["-c", $0] }
+      + names(image, format, passphrase)
     let result = try ReferenceTool.qemuIO.run(arguments, folder: folder).expecting(0)
     if result.stdoutText.contains("failed") || !result.stderr.isEmpty {
       throw TestFailure("\(result.command)\n\(result.stdoutText)\(result.stderrText)")
@@ -97,6 +99,8 @@ public enum ReferenceTool: String, Sendable {
       self.checkErrors = checkErrors
       self.text = text
     }
+
+    public var isClean: Bool { corruptions == 0 && leaks == 0 && checkErrors == 0 }
   }
 
   public static func check(

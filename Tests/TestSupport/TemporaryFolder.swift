@@ -34,6 +34,11 @@ public struct TemporaryFolder: Sendable {
     try FileManager.default.createDirectory(atPath: file(name), withIntermediateDirectories: true)
     return file(name)
   }
+
+  /// A folder in it, to be used as one of its kind.
+  public func makeInner(_ name: String) throws -> TemporaryFolder {
+    TemporaryFolder(path: try makeFolder(name))
+  }
 }
 
 /// Whole files, for tests.

@@ -41,6 +41,9 @@ public final class Overlay: Sendable {
   public func commit(progress: Progress = .none) throws(EngineError) {
     let old = chain
     if let missing = old.members[1].missing { throw missing.reason }
+    guard old.members[1].node != nil else {
+      throw .unsupported("The overlay lies over a snapshot, which nobody writes to")
+    }
     let base = try ImageOpener.reopenForWriting(old, from: 1, options)
     guard base.isWritable else {
       throw .unsupported("The format '\(old.members[1].formatName)' cannot be written")

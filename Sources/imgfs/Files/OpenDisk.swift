@@ -31,11 +31,14 @@ final class OpenDisk: Sendable {
     let isLive = if case .live = file.view.source { true } else { false }
     use = try file.view.session.use(pinning: !isLive)
     start = file.view.window?.lowerBound ?? 0
-    chain = isLive && use.session.replacesChain ? nil : try file.view.chain(of: use.chain)
+    chain = try use.chain.map { (chain) throws(EngineError) in try file.view.chain(of: chain) }
   }
 
   /// Whether its bytes can be changed.
-  var isWritable: Bool { file.view.isWritable && use.chain.isWritable }
+  var isWritable: Bool {
+    guard file.view.isWritable else { return false }
+    return (try? withChain { (chain) throws(EngineError) in chain.isWritable }) ?? false
+  }
 
   /// Runs `body` with the chain that has the bytes.
   func withChain<T>(_ body: (ImageChain) throws(EngineError) -> T) throws(EngineError) -> T {

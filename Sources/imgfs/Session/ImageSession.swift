@@ -32,7 +32,7 @@ final class ImageSession: Sendable {
   /// As the user gave it, for messages.
   let name: String
   private let opening: @Sendable () throws(EngineError) -> ImageChain
-  private let state = Mutex(State())
+  private let state: Mutex<State>
   /// Counts what changes the bytes of the disk.
   private let changeCounter = Atomic<UInt64>(0)
   /// Counts what changes the shape of the tree: snapshots, sizes, layers.
@@ -47,21 +47,25 @@ final class ImageSession: Sendable {
   /// the chain stays what it is.
   private let gate: Gate?
 
+  /// An image that `open` opens on demand.
   init(
-    name: String, access: Access = Access(), replacesChain: Bool = false,
-    open: @escaping @Sendable () throws(EngineError) -> ImageChain
+    name: String, access: Access = Access(), open: @escaping @Sendable () throws(EngineError) -> ImageChain
   ) {
     self.name = name
     self.access = access
-    gate = replacesChain ? Gate() : nil
+    gate = nil
     opening = open
+    state = Mutex(State())
   }
 
-  /// An image that is open already.
-  convenience init(_ chain: ImageChain, access: Access = Access(), replacesChain: Bool = false) {
-    self.init(name: chain.members[0].path, access: access, replacesChain: replacesChain) {
-      () throws(EngineError) in chain
-    }
+  /// An image that is open already, until it is closed for good.
+  init(_ chain: ImageChain, access: Access = Access(), replacesChain: Bool = false) {
+    let name = chain.members[0].path
+    self.name = name
+    self.access = access
+    gate = replacesChain ? Gate() : nil
+    opening = { () throws(EngineError) in throw EngineError(.cancelled, "'\(name)' is closed") }
+    state = Mutex(State(chain: chain))
   }
 
   /// Whether the chain may become another one while it is in use.
@@ -77,7 +81,7 @@ final class ImageSession: Sendable {
       if pinning { state.pinCount += 1 }
       return chain
     }
-    return ImageUse(self, chain, isPinning: pinning)
+    return ImageUse(self, gate == nil || pinning ? chain : nil, isPinning: pinning)
   }
 
   /// Runs `body` with the image open, and the chain as it is now.
@@ -85,7 +89,8 @@ final class ImageSession: Sendable {
     guard let gate else {
       let use = try use()
       defer { withExtendedLifetime(use) {} }
-      return try body(use.chain)
+      guard let chain = use.chain else { throw .system(EIO) }
+      return try body(chain)
     }
     return try gate.shared { () throws(EngineError) in
       try body(try state.withLock { (state) throws(EngineError) in try Self.opened(&state, opening, name) })
@@ -211,12 +216,12 @@ final class ImageSession: Sendable {
 /// Somebody's need of an open image; it ends with the object.
 final class ImageUse: Sendable {
   let session: ImageSession
-  /// The chain when the use began. It stays open, and stays the session's unless that has a gate.
-  let chain: ImageChain
+  /// The session's chain, which stays what it is; nil where it may become another one, which nobody is to hold on to.
+  let chain: ImageChain?
 
   private let isPinning: Bool
 
-  fileprivate init(_ session: ImageSession, _ chain: ImageChain, isPinning: Bool) {
+  fileprivate init(_ session: ImageSession, _ chain: ImageChain?, isPinning: Bool) {
     self.session = session
     self.chain = chain
     self.isPinning = isPinning

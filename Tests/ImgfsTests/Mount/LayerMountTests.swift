@@ -8,8 +8,8 @@ import Testing
     try ReferenceTool.create("base.qcow2", format: "qcow2", size: 4 << 20, folder: folder.path)
     try ReferenceTool.io(["write -P 1 0 1M"], on: "base.qcow2", format: "qcow2", folder: folder.path)
     for (top, base) in [("middle.qcow2", "base.qcow2"), ("top.qcow2", "middle.qcow2")] {
-      try ReferenceTool.run(
-        "qemu-img", ["create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", top], folder: folder.path)
+      try ReferenceTool.create(
+        top, format: "qcow2", size: 4 << 20, over: (base, "qcow2"), folder: folder.path)
     }
     try ReferenceTool.io(["write -P 2 512k 1M"], on: "middle.qcow2", format: "qcow2", folder: folder.path)
     try ReferenceTool.io(["write -P 3 64k 64k"], on: "top.qcow2", format: "qcow2", folder: folder.path)
@@ -41,10 +41,10 @@ import Testing
         #expect(try runs(of: mount.file("layers/2-base.qcow2/delta.raw")) == [[0, 1024 * KiB]])
         try ReferenceTool.io(
           ["read -P 0 0 512k", "read -P 2 512k 1M", "read -P 0 1536k 2M"],
-          on: mount.file("layers/1-middle.qcow2/delta.raw"), format: "raw")
+          on: mount.file("layers/1-middle.qcow2/delta.raw"), format: "raw", isReadOnly: true)
         try ReferenceTool.io(
           ["read -P 1 0 512k", "read -P 2 512k 1M"], on: mount.file("layers/1-middle.qcow2/disk.raw"),
-          format: "raw")
+          format: "raw", isReadOnly: true)
         let size = try TestProcess.run([
           "/usr/bin/du", "-k", mount.file("layers/0-top.qcow2/delta.raw"),
         ]).expecting(0).stdoutText
@@ -60,17 +60,19 @@ import Testing
       try MountedImage.with(top, in: folder) { mount in
         let layers = try FileManager.default.contentsOfDirectory(atPath: mount.file("layers")).sorted()
         #expect(layers == ["0-top.qcow2", "1-middle.qcow2", "2-base.qcow2"])
-        let words = String(decoding: try Files.read(mount.file("layers/2-base.qcow2/error.txt")), as: UTF8.self)
+        let words = String(
+          decoding: try Files.read(mount.file("layers/2-base.qcow2/error.txt")), as: UTF8.self)
         #expect(words.contains("'\(folder.file("base.qcow2"))': No such file or directory"))
         // What is there reads, what is not fails: never as zeros.
         let disk = mount.file("disk.raw")
-        try ReferenceTool.io(["read -P 3 64k 64k", "read -P 2 512k 1M"], on: disk, format: "raw")
+        try ReferenceTool.io(
+          ["read -P 3 64k 64k", "read -P 2 512k 1M"], on: disk, format: "raw", isReadOnly: true)
         let handle = try #require(FileHandle(forReadingAtPath: disk))
         #expect(throws: (any Error).self) { try handle.read(upToCount: 512) }
         try handle.close()
         try ReferenceTool.io(
           ["read -P 0 0 64k", "read -P 3 64k 64k"], on: mount.file("layers/0-top.qcow2/delta.raw"),
-          format: "raw")
+          format: "raw", isReadOnly: true)
       }
       let rw = try BuiltProduct.imgfs.run(["-o", "rw", top, try folder.makeFolder("mnt")])
       #expect(rw.status == 1)

@@ -26,13 +26,12 @@ import Testing
       let before = try Files.read(image)
       try MountedImage.with(image, options: ["-F", format, "--overlay", "tmp"], in: folder) { mount in
         try io("write -P 2 1M 1M", "write -z 7M 64k", on: mount)
-        try io("read -P 1 0 1M", "read -P 2 1M 1M", "read -P 0 7M 64k", "read -P 5 7233536 64k", on: mount)
+        try io("read -P 1 0 1M", "read -P 2 1M 1M", "read -P 0 7M 64k", "read -P 5 7405568 64k", on: mount)
         #expect(try FileManager.default.contentsOfDirectory(atPath: mount.file("layers")).count == 2)
       }
       #expect(try Files.read(image) == before)
-      #expect(
-        try FileManager.default.contentsOfDirectory(atPath: folder.path) == ["base.\(format)"],
-        "nothing is left")
+      let left = try FileManager.default.contentsOfDirectory(atPath: folder.path)
+      #expect(left.filter { !$0.hasPrefix("mount-") } == ["base.\(format)"])
     }
   }
 
@@ -51,7 +50,7 @@ import Testing
       try ReferenceTool.io(
         ["read -P 1 0 1M", "read -P 2 1M 1M", "read -P 0 4M 64k", "read -P 0 7M 64k"], on: image,
         format: format)
-      if format != "raw" { try ReferenceTool.check(image, format: format) }
+      #expect(try ReferenceTool.check(image, format: format).isClean)
     }
   }
 
@@ -63,7 +62,7 @@ import Testing
       try MountedImage.with(image, options: ["--overlay", overlay], in: folder) { mount in
         try io("write -P 2 1M 1M", on: mount)
       }
-      try ReferenceTool.check(overlay, format: "qcow2")
+      #expect(try ReferenceTool.check(overlay, format: "qcow2").isClean)
       try ReferenceTool.io(["read -P 1 0 1M", "read -P 2 1M 1M"], on: overlay, format: "qcow2")
       try MountedImage.with(image, options: ["-o", "overlay=\(overlay)"], in: folder) { mount in
         try io("read -P 2 1M 1M", "write -P 3 2M 64k", on: mount)
@@ -87,7 +86,7 @@ import Testing
         try io("read -P 1 0 2M", "write -P 2 0 64k", on: mount)
         try io("read -P 2 0 64k", "read -P 1 64k 1M", on: mount)
         let result = try commit(mount)
-        #expect(result.status == 1 && result.stderrText.contains("snapshot"))
+        #expect(result.status == 1 && result.stderrText.contains("lies over a snapshot"))
         try io("read -P 2 0 64k", on: mount)
       }
       let stream = folder.file("stream.vmdk")
@@ -114,7 +113,8 @@ import Testing
         try handle.close()
         try commit(mount).expecting(0)
         // Another file now: nothing that the kernel kept of the old one is taken for it.
-        try ReferenceTool.io(["read -P 1 0 1M", "read -P 2 1M 1M"], on: lower, format: "raw")
+        try ReferenceTool.io(
+          ["read -P 1 0 1M", "read -P 2 1M 1M"], on: lower, format: "raw", isReadOnly: true)
         // The whole disk may stay open.
         let disk = try #require(FileHandle(forUpdatingAtPath: mount.file("disk.raw")))
         try disk.seek(toOffset: 3 << 20)
@@ -129,24 +129,35 @@ import Testing
     }
   }
 
+  /// Writes 32 KiB at a place in units of that, and reads them again.
+  private static func writeAndRead(_ disk: String, at place: Int, _ value: UInt8) throws {
+    guard let handle = FileHandle(forUpdatingAtPath: disk) else { throw TestFailure("It does not open") }
+    let bytes = Data(repeating: value, count: 32_768)
+    try handle.seek(toOffset: UInt64(place) * 32_768)
+    try handle.write(contentsOf: bytes)
+    try handle.seek(toOffset: UInt64(place) * 32_768)
+    guard try handle.read(upToCount: 32_768) == bytes else { throw TestFailure("Other bytes at \(place)") }
+    try handle.close()
+  }
+
   /// Whoever writes while the overlay is folded in waits, and loses nothing.
   @Test func foldsInBesideWriters() throws {
     try TemporaryFolder.with { folder in
       let image = try base("qcow2", folder)
       try MountedImage.with(image, options: ["--overlay", "tmp"], in: folder) { mount in
+        let disk = mount.file("disk.raw")
         let failures = Threads.run(3) { number in
-          for round in 1...40 {
-            if number == 2 {
-              if round % 8 == 0 { try commit(mount).expecting(0) }
-            } else {
-              let handle = try #require(FileHandle(forUpdatingAtPath: mount.file("disk.raw")))
-              let offset = UInt64(round * 2 + number) * 32_768
-              try handle.seek(toOffset: offset)
-              try handle.write(contentsOf: Data(repeating: UInt8(round), count: 32_768))
-              try handle.seek(toOffset: offset)
-              #expect(try handle.read(upToCount: 32_768) == Data(repeating: UInt8(round), count: 32_768))
-              try handle.close()
+          do {
+            for round in 1...40 {
+              if number < 2 {
+                try Self.writeAndRead(disk, at: round * 2 + number, UInt8(round))
+              } else if round % 8 == 0 {
+                try self.commit(mount).expecting(0)
+              }
             }
+            return nil
+          } catch {
+            return "\(error)"
           }
         }
         #expect(failures.isEmpty)
@@ -155,7 +166,7 @@ import Testing
       for round in 1...40 {
         try ReferenceTool.io(["read -P \(round) \(round * 65_536) 64k"], on: image, format: "qcow2")
       }
-      try ReferenceTool.check(image, format: "qcow2")
+      #expect(try ReferenceTool.check(image, format: "qcow2").isClean)
     }
   }
 }
