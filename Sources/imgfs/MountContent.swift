@@ -41,7 +41,7 @@ struct MountContent {
   {
     var settings = ImageShelf.Settings(
       access: access(options), idleSeconds: Double(options.idleSeconds), format: options.format)
-    settings.access.isWritable = options.isWritable
+    settings.access.isWritable = options.takesWrites
     settings.mountPoint = mountPoint
     // What an overlay without a name holds is lost when it is closed.
     if options.overlay != nil { settings.idleSeconds = .infinity }
@@ -49,14 +49,14 @@ struct MountContent {
       try opening.open(path).chain
     }
     let closer = IdleCloser(shelf)
-    return MountContent(fileSystem: FileSystem(shelf), isWritable: options.isWritable) {
+    return MountContent(fileSystem: FileSystem(shelf), isWritable: options.takesWrites) {
       closer.end()
       complaining { () throws(EngineError) in try shelf.close() }
     }
   }
 
   private static func access(_ options: MountOptions) -> ImageSession.Access {
-    ImageSession.Access(mayShrink: options.mayShrink, isShared: options.forcesSharing)
+    ImageSession.Access(mayShrink: options.allowsShrinking, isShared: options.forcesSharing)
   }
 
   private static func complaining(_ body: () throws(EngineError) -> Void) {

@@ -1,7 +1,6 @@
 import CommandLine
 import FormatEngine
 import Glibc
-import Glibc
 
 /// An image that is open, and the overlay that takes its writes, if there is one: it is on top of the chain then.
 struct OpenedImage {
@@ -98,7 +97,7 @@ struct Opening: Sendable {
   {
     var opening = OpenOptions(format: options.format, access: access)
     // A disk that cannot be read as a whole is not to be written.
-    if !options.isWritable { opening.missing = .kept }
+    if !options.takesWrites { opening.missing = .kept }
     // The kernel keeps what was read of the files: it must stay true.
     opening.sharing = options.forcesSharing ? .anybody : .readersOnly
     if options.forcesSharing && image.refusesForcedSharing {

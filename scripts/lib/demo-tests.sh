@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Tests of scripts/demo, for scripts/test.
+# Tests of scripts/demo and scripts/install, for scripts/test.
 # shellcheck disable=SC2154 # `work` is the folder of scripts/test that they may fill
 
 # Two partitions, an ext4 in the second: its file must be listed.
@@ -39,5 +39,16 @@ demo_interrupted() {
     if compgen -G "$work/imgfs-demo*" || grep --fixed-strings "$work/imgfs-demo" /proc/self/mountinfo; then
       return 1
     fi
+  done
+}
+
+# Installed into a folder: the programs run, the pages and completions are there, the link leads to imgfs.
+installed_programs() {
+  local root=$work/installed file
+  DESTDIR=$root scripts/install /usr || return 1
+  "$root/usr/bin/qemu-img" --version && "$root/usr/bin/imgfs" --version || return 1
+  [[ $(readlink "$root/sbin/mount.imgfs") == /usr/bin/imgfs ]] || return 1
+  for file in man/man1 bash-completion/completions zsh/site-functions fish/vendor_completions.d; do
+    [[ $(find "$root/usr/share/$file" -type f -size +0 | wc -l) -eq 2 ]] || { echo "$file"; return 1; }
   done
 }

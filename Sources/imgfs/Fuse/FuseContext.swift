@@ -43,7 +43,7 @@ final class FuseContext: Sendable {
     userID = options.userID ?? getuid()
     groupID = options.groupID ?? getgid()
     umask = options.umask
-    isWritable = options.isWritable
+    isWritable = options.takesWrites
   }
 
   /// Agrees with the kernel on what both can do.

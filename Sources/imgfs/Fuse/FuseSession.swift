@@ -69,7 +69,7 @@ import Glibc
 
   /// libfuse's own command line.
   private static func arguments(for options: MountOptions) -> [String] {
-    var items = [options.isWritable ? "rw" : "ro", "default_permissions", "subtype=imgfs"]
+    var items = [options.takesWrites ? "rw" : "ro", "default_permissions", "subtype=imgfs"]
     if !options.passedOn.contains(where: { $0.hasPrefix("fsname=") }) {
       items.append("fsname=\(options.sourceName)")
     }

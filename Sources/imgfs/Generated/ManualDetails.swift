@@ -13,10 +13,10 @@ enum ManualDetails {
       + " format. Where the format was found out to be raw, the first 2 KiB of the disk cannot be made to look like"
       + " another format.",
     "image-opts": "As in qemu-img(1): a driver for each layer, and where its file is.",
-    "snapshot": "It stands in the image's place, for reading only.",
+    "snapshot": "It stands in the image's place, for reading only, or with an overlay over it.",
     "backing":
-      "With none, what the image does not store itself reads as zeros, and nothing can be written. A chain of which a"
-      + " file is missing can be looked at so.",
+      "With none, what the image does not store itself reads as zeros, and nothing can be written into the image. Where a"
+      + " file of the chain is missing, what needs it cannot be read otherwise.",
     "allow-path":
       "Without it, the backing file, the data file, extents and parents that an image names are opened only where"
       + " they lie in the folder that holds the image or below it, all symbolic links followed. An image on a device"
@@ -34,8 +34,8 @@ enum ManualDetails {
       + " image with the old AES encryption is right: with a wrong one the disk is noise.",
     "overlay":
       "The image itself stays as it is, whatever its format. A FILE that is there goes on from where it was; a new one"
-      + " records the image as its backing file. With tmp the writes lie in an unnamed file of the folder for temporary"
-      + " files.",
+      + " records the image as its backing file. With tmp the writes lie in an unnamed file of $TMPDIR, or of"
+      + " /var/tmp.",
     "commit":
       "It returns when all that the overlay holds is in the image and on disk. The tree stays mounted, and the overlay is"
       + " empty then. The format of the image must be one that can be written.",

@@ -21,7 +21,7 @@ struct MountOptions: Equatable {
   /// Nil: neither `ro` nor `rw` was said.
   var givenAccess: Access?
   /// Files may be truncated, which cuts off the end of a disk.
-  var mayShrink = false
+  var allowsShrinking = false
   var overlay: Overlay?
   /// As `-F` takes it; nil probes.
   var format: String?
@@ -58,7 +58,7 @@ struct MountOptions: Equatable {
   var access: Access { givenAccess ?? .readOnly }
 
   /// Whether files can be written at all, be it into the image or into an overlay.
-  var isWritable: Bool { access == .readWrite || overlay != nil }
+  var takesWrites: Bool { access == .readWrite || overlay != nil }
 
   /// What /proc/mounts shows as the source where nothing else is given.
   var sourceName: String { images.joined(separator: " ") }
@@ -72,15 +72,13 @@ struct MountOptions: Equatable {
     if givenAccess == .readOnly && overlay != nil {
       return "--overlay is there to be written: it cannot stand beside the mount option 'ro'"
     }
-    if forcesSharing && overlay != nil {
-      return "What another program may be changing (--force-share) cannot have an --overlay"
+    if forcesSharing && takesWrites {
+      return "What another program may be changing (--force-share) can only be mounted with 'ro'" + notWriting
     }
-    if let reading = whatOnlyReads, isWritable, overlay == nil {
-      return
-        "\(reading) can only be mounted with 'ro', not 'rw' (which mount(8) adds where 'ro' is not given),"
-        + " or with an --overlay"
+    if let reading = whatOnlyReads, takesWrites, overlay == nil {
+      return "\(reading) can only be mounted with 'ro', or with an --overlay" + notWriting
     }
-    if mayShrink && !isWritable {
+    if allowsShrinking && !takesWrites {
       return "The mount option 'shrink' needs 'rw' or --overlay beside it"
     }
     guard images.count > 1 else { return nil }
@@ -91,9 +89,12 @@ struct MountOptions: Equatable {
   }
 
   private var whatOnlyReads: String? {
-    if forcesSharing { return "What another program may be changing (--force-share)" }
     if snapshot != nil { return "A snapshot (--snapshot)" }
     if !followsBacking { return "An image without what lies below it (--backing none)" }
     return nil
+  }
+
+  private var notWriting: String {
+    overlay == nil ? ", not 'rw' (which mount(8) adds where 'ro' is not given)" : ", without an --overlay"
   }
 }

@@ -84,7 +84,7 @@ enum SettingTable {
       options.givenAccess = .readWrite
     },
     Setting("shrink", as: .mountOption, "truncating a disk may make it smaller, too") { options, _ in
-      options.mayShrink = true
+      options.allowsShrinking = true
     },
     Setting(
       "idle", as: .mountOption, takes: ArgumentValue("SECONDS"),

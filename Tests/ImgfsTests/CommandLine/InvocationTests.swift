@@ -65,12 +65,13 @@ import Testing
     Line("--overlay", "o.qcow2") { $0.overlay = .file("o.qcow2") },
     Line("--overlay=tmp") { $0.overlay = .temporary },
     Line("-o", "rw,overlay=./tmp,shrink") {
-      ($0.overlay, $0.givenAccess, $0.mayShrink) = (.file("./tmp"), .readWrite, true)
+      ($0.overlay, $0.givenAccess, $0.allowsShrinking) = (.file("./tmp"), .readWrite, true)
     },
+    Line("--snapshot", "s", "--overlay", "tmp") { ($0.snapshot, $0.overlay) = ("s", .temporary) },
     Line("-o", "idle=0") { $0.idleSeconds = 0 },
     Line("-o", "rw") { $0.givenAccess = .readWrite },
     Line("-o", "rw,ro") { $0.givenAccess = .readOnly },
-    Line("-o", "ro", "-o", "rw,shrink") { ($0.givenAccess, $0.mayShrink) = (.readWrite, true) },
+    Line("-o", "ro", "-o", "rw,shrink") { ($0.givenAccess, $0.allowsShrinking) = (.readWrite, true) },
     Line("-o", "ro,uid=1000,gid=100,umask=027,allow_other", "-o", "noexec,fsname=a\\,b,x-s.idle-timeout=3,,")
     {
       ($0.givenAccess, $0.userID, $0.groupID, $0.umask) = (.readOnly, 1000, 100, 0o27)
@@ -143,14 +144,19 @@ import Testing
       "What another program may be changing (--force-share) can only be mounted with 'ro', not 'rw' (which mount(8)"
         + " adds where 'ro' is not given)"
     ),
-    ("-U --overlay tmp", "What another program may be changing (--force-share) cannot have an --overlay"),
     (
-      "--snapshot s -o rw",
-      "A snapshot (--snapshot) can only be mounted with 'ro', not 'rw' (which mount(8) adds where 'ro' is not given)"
+      "-U --overlay tmp",
+      "What another program may be changing (--force-share) can only be mounted with 'ro', without an --overlay"
     ),
     (
-      "--backing none --overlay x",
-      "An image without what lies below it (--backing none) cannot have an --overlay"
+      "--snapshot s -o rw",
+      "A snapshot (--snapshot) can only be mounted with 'ro', or with an --overlay, not 'rw' (which mount(8) adds"
+        + " where 'ro' is not given)"
+    ),
+    (
+      "--backing none -o rw",
+      "An image without what lies below it (--backing none) can only be mounted with 'ro', or with an --overlay, not"
+        + " 'rw' (which mount(8) adds where 'ro' is not given)"
     ),
     ("-o shrink", "The mount option 'shrink' needs 'rw' or --overlay beside it"),
     ("--overlay x c", "--overlay FILE takes one image"),

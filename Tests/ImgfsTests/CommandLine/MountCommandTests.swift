@@ -67,7 +67,7 @@ struct MountCommandTests {
         """
       _ = try folder.write(Array(lines.utf8), to: "fstab")
       let result = try run(
-        "mkdir mnt2\nmount -a --fstab fstab; mount -a --fstab fstab\ngrep -c imgfs /proc/self/mounts\numount mnt\n",
+        "mkdir mnt2\nmount -a --fstab fstab; mount -a --fstab fstab\ngrep -c \"$PWD/mnt\" /proc/self/mounts\numount mnt\n",
         in: folder)
       #expect(result.stdoutText == "1\n")
       // nofail is for mount(8), which says no more than that it goes on.

@@ -75,8 +75,6 @@ import Testing
   @Test(.enabled(if: MountedImage.isPossible)) func refusesBadBackingFiles() throws {
     try withImage { folder, _, mountPoint in
       let top = folder.file("top.qcow2")
-      try ReferenceTool.qemuImg("create", "-f", "qcow2", "-u", "-b", "missing.raw", "-F", "raw", top, "1M")
-      try expectRefusal([top, mountPoint], saying: "Could not open backing file")
       try ReferenceTool.qemuImg("create", "-f", "qcow2", "-u", "-b", "top.qcow2", "-F", "qcow2", top, "1M")
       try expectRefusal([top, mountPoint], saying: "loop")
     }
