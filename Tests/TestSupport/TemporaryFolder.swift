@@ -39,10 +39,14 @@ public struct TemporaryFolder: Sendable {
 /// Whole files, for tests.
 public enum Files {
   public static func read(_ path: String) throws -> [UInt8] {
-    guard let bytes = FileManager.default.contents(atPath: path) else {
+    // FileManager reads only the first pieces of a long file of /proc.
+    guard let file = FileHandle(forReadingAtPath: path) else {
       throw TestFailure("Could not read '\(path)'")
     }
-    return [UInt8](bytes)
+    defer { try? file.close() }
+    var bytes: [UInt8] = []
+    while let piece = try file.read(upToCount: 1 << 20), !piece.isEmpty { bytes += piece }
+    return bytes
   }
 
   public static func write(_ bytes: [UInt8], to path: String) throws {
@@ -81,4 +85,9 @@ extension TemporaryFolder {
     }
     return nil
   }
+}
+
+extension TemporaryFolder {
+  /// A folder that is there already, and is somebody else's to remove.
+  public init(at path: String) { self.path = path }
 }
