@@ -180,7 +180,8 @@ struct DamageTests {
       let handle = try #require(FileHandle(forWritingAtPath: image))
       for offset in stride(from: 0, to: 65 << 20, by: 1 << 20) {
         try handle.seek(toOffset: UInt64(offset))
-        try handle.write(contentsOf: Data((0..<65_536).map { _ in UInt8.random(in: 0...255, using: &random) }))
+        try handle.write(
+          contentsOf: Data((0..<65_536).map { _ in UInt8.random(in: 0...255, using: &random) }))
       }
       try handle.close()
       for place in 0..<64 { _ = try read(mount, at: UInt64(place) << 20) }
