@@ -28,6 +28,15 @@ static inline struct fuse_session *imgfs_session_new(
 /// <fcntl.h> would clash with the Glibc module, which leaves these out.
 enum { IMGFS_FALLOC_KEEP_SIZE = 1, IMGFS_FALLOC_PUNCH_HOLE = 2, IMGFS_FALLOC_ZERO_RANGE = 16 };
 int syncfs(int descriptor);
+pid_t gettid(void);
+
+/// The headers of these would take timespec from the Glibc module.
+unsigned gnu_dev_major(unsigned long long device);
+unsigned gnu_dev_minor(unsigned long long device);
+int prctl(int option, ...);
+
+/// Without the privilege, or on kernels before 5.6, nothing happens.
+static inline void imgfs_become_io_flusher(void) { prctl(57 /* PR_SET_IO_FLUSHER */, 1, 0, 0, 0); }
 
 enum { IMGFS_SEEK_DATA = 3, IMGFS_SEEK_HOLE = 4 };
 

@@ -25,13 +25,39 @@ extension FileSystem {
     if let time = changes.modified { disk.setTime(time) }
   }
 
-  /// Writes all of `bytes`, and with `isSynchronous` returns when they are on disk.
+  /// Writes what of `bytes` lies inside the disk, and with `isSynchronous` returns when it is on disk. Says how many
+  /// bytes that were.
   func write(_ bytes: UnsafeRawBufferPointer, to handle: UInt64, at offset: UInt64, isSynchronous: Bool)
-    throws(EngineError)
+    throws(EngineError) -> Int
   {
     let disk = try writableDisk(handle)
-    unsafe try disk.write(bytes, at: offset)
-    if isSynchronous { try disk.flush() }
+    let count = unsafe try disk.write(bytes, at: offset)
+    if isSynchronous && count > 0 { try disk.flush() }
+    return count
+  }
+
+  // MARK: The end of the disk
+
+  /// The kernel took bytes past the end of the disk, made its own idea of the file longer, and learns only now that
+  /// there is no room for them. Whoever writes the file is told with the next write: `takeOverrun`.
+  func noteOverrun(of handle: UInt64) {
+    guard case .disk(let disk)? = openFiles[handle] else { return }
+    openFiles.noteOverrun { file in if case .disk(let other) = file { other === disk } else { false } }
+  }
+
+  /// Whether bytes past the end were refused since the last call; each who writes the file hears of it once.
+  func takeOverrun(_ handle: UInt64) -> Bool { openFiles.takeOverrun(handle) }
+
+  /// The names that lead from the root to a node that the kernel knows; nil where they are not known.
+  func path(of id: UInt64) -> [[UInt8]]? {
+    var names: [[UInt8]] = []
+    var id = id
+    while id != root.id {
+      guard let node = try? node(id) else { return nil }
+      names.append(node.name)
+      id = node.parentID
+    }
+    return names.reversed()
   }
 
   /// All that was written before is on disk when it returns.
@@ -46,12 +72,16 @@ extension FileSystem {
     case zeros
   }
 
-  /// fallocate(2), as far as it makes sense for a disk: what is past its end is left alone.
-  func allocate(_ allocation: Allocation, in handle: UInt64, at offset: UInt64, count: UInt64)
-    throws(EngineError)
-  {
+  /// fallocate(2), as far as it makes sense for a disk: it gets no longer. With `keepingSize` what is past its end is
+  /// left alone; otherwise the file would have to grow, for which there is no room.
+  func allocate(
+    _ allocation: Allocation, in handle: UInt64, at offset: UInt64, count: UInt64, keepingSize: Bool
+  ) throws(EngineError) {
     let disk = try writableDisk(handle)
     let end = disk.byteCount
+    guard keepingSize || (offset <= end && count <= end - offset) else {
+      throw EngineError(.noSpace, "The disk ends at \(end)", offset: offset)
+    }
     guard offset < end else { return }
     try disk.writeZeros(
       at: offset, count: min(count, end - offset), keepingRoom: allocation == .zeros)

@@ -9,7 +9,7 @@ import Glibc
 final class FileSystem: Sendable {
   let root: Node
   private let nodes: NodeTable
-  private let openFiles = OpenTable()
+  let openFiles = OpenTable()
   /// Bytes of all disks together, for `statfs`.
   private let countCapacity: @Sendable () -> UInt64
   /// Folds the overlay of a mount that has one into the image below.
@@ -189,7 +189,8 @@ final class FileSystem: Sendable {
         throw EngineError(.readOnly, "The image could only be opened for reading")
       }
       return Opened(
-        handle: openFiles.insert(.disk(opened)), keepsCache: disk.keepsCache(), bypassesCache: false)
+        handle: openFiles.insert(.disk(opened), forWriting: forWriting), keepsCache: disk.keepsCache(),
+        bypassesCache: false)
     case .text(let text):
       if forWriting { throw .system(text.isLive ? EACCES : EROFS) }
       let handle = openFiles.insert(.text(try text.content()))

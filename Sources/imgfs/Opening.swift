@@ -74,8 +74,10 @@ struct Opening: Sendable {
     if options.format == nil, try chain.members[0].file.byteCount() == 0 {
       throw .invalid("The file is empty")
     }
-    // What may not be opened is no accident: whoever mounts has to say what he wants.
-    if let reason = chain.members.last?.missing?.reason, reason.code == .permissionDenied { throw reason }
+    // What may not be opened, and what comes back to itself, is no accident: whoever mounts has to say what he wants.
+    if let reason = chain.members.last?.missing?.reason, reason.code == .permissionDenied || reason.isLoop {
+      throw reason
+    }
     return try options.snapshot.map { (name) throws(EngineError) in try snapshot(name, of: chain) } ?? chain
   }
 

@@ -19,6 +19,8 @@ final class SignalWatch: Sendable {
     var signals = signalSet
     unsafe pthread_sigmask(SIG_SETMASK, &signals, nil)
     signal(SIGPIPE, SIG_IGN)
+    // Past the limit of setrlimit(2) a write is to fail with EFBIG, which reaches whoever wrote.
+    signal(SIGXFSZ, SIG_IGN)
   }
 
   /// `end` is called once, when a signal comes before `finish`.

@@ -20,6 +20,7 @@ public struct MountedImage: Sendable {
   public func file(_ name: String) -> String { "\(path)/\(name)" }
 
   /// Mounts `image` on a new folder in `folder`, runs `body`, and unmounts.
+  @discardableResult
   public static func with<T>(
     _ image: String, options: [String] = [], in folder: TemporaryFolder, timeout: Double = 120,
     _ body: (MountedImage) throws -> T

@@ -89,3 +89,8 @@ extension TemporaryFolder {
     return nil
   }
 }
+
+extension TemporaryFolder {
+  /// A folder that is there already, and is somebody else's to remove.
+  public init(at path: String) { self.path = path }
+}

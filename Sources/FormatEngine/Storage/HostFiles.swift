@@ -125,8 +125,15 @@ extension EngineError {
     return EngineError(code, "\(tried): \(words)", path: path)
   }
 
-  /// What the rules forbid, whoever asks.
-  static func notPermitted(_ message: String, path: String? = nil) -> EngineError {
+  /// What comes back to itself (ELOOP).
+  static func loop(_ message: String, path: String? = nil) -> EngineError {
+    EngineError(.system(errno: ELOOP), message, path: path)
+  }
+
+  public var isLoop: Bool { errno == ELOOP }
+
+  /// What makes no sense here, or the rules forbid, whoever asks (EPERM).
+  public static func notPermitted(_ message: String, path: String? = nil) -> EngineError {
     EngineError(.system(errno: EPERM), message, path: path)
   }
 

@@ -92,11 +92,15 @@ final class OpenDisk: Sendable {
 
   // MARK: Changing
 
-  /// Writes at `offset`. A disk has an end: what would lie past it is refused as a whole.
-  func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(EngineError) {
-    try changing(offset, UInt64(bytes.count)) { (chain, position) throws(EngineError) in
-      unsafe try chain.write(bytes, at: position)
+  /// Writes at `offset` what fits, and says how many bytes that were. A disk has an end; nothing is written past it.
+  func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(EngineError) -> Int {
+    let end = byteCount
+    guard offset < end else { return 0 }
+    let count = Int(min(UInt64(bytes.count), end - offset))
+    try changing(offset, UInt64(count)) { (chain, position) throws(EngineError) in
+      unsafe try chain.write(UnsafeRawBufferPointer(rebasing: bytes[..<count]), at: position)
     }
+    return count
   }
 
   /// Makes bytes read as zeros; what they take is let go of, unless `keepingRoom`.

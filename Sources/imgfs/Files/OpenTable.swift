@@ -8,20 +8,28 @@ enum OpenFile: Sendable {
 
 /// The open files by handle. A handle is a place in the table, free again when its file is closed.
 final class OpenTable: Sendable {
+  private struct Place {
+    var file: OpenFile
+    var isForWriting: Bool
+    /// Whether bytes past the file's end were refused, and its writer does not know it yet.
+    var isOverrun = false
+  }
+
   private struct State {
-    var places: [OpenFile?] = []
+    var places: [Place?] = []
     var free: [Int] = []
   }
 
   private let state = Mutex(State())
 
-  func insert(_ file: OpenFile) -> UInt64 {
+  func insert(_ file: OpenFile, forWriting: Bool = false) -> UInt64 {
     state.withLock { state in
+      let new = Place(file: file, isForWriting: forWriting)
       if let place = state.free.popLast() {
-        state.places[place] = file
+        state.places[place] = new
         return UInt64(place)
       }
-      state.places.append(file)
+      state.places.append(new)
       return UInt64(state.places.count - 1)
     }
   }
@@ -30,7 +38,7 @@ final class OpenTable: Sendable {
   subscript(_ handle: UInt64) -> OpenFile? {
     state.withLock { state in
       guard let place = Int(exactly: handle), place < state.places.count else { return nil }
-      return state.places[place]
+      return state.places[place]?.file
     }
   }
 
@@ -40,6 +48,28 @@ final class OpenTable: Sendable {
       else { return }
       state.places[place] = nil
       state.free.append(place)
+    }
+  }
+
+  /// All who write a file of which `isMeant` is true have to hear that it ends before what they wrote.
+  func noteOverrun(of isMeant: (OpenFile) -> Bool) {
+    state.withLock { state in
+      for index in state.places.indices {
+        if let place = state.places[index], place.isForWriting, isMeant(place.file) {
+          state.places[index]?.isOverrun = true
+        }
+      }
+    }
+  }
+
+  /// Whether that was so; it is so no more.
+  func takeOverrun(_ handle: UInt64) -> Bool {
+    state.withLock { state in
+      guard let place = Int(exactly: handle), place < state.places.count,
+        state.places[place]?.isOverrun == true
+      else { return false }
+      state.places[place]?.isOverrun = false
+      return true
     }
   }
 

@@ -11,6 +11,10 @@ extension FuseCallbacks {
         let status = unsafe attributes?.pointee
       else { return }
       request.answer { () throws(EngineError) in
+        // It only wants to hear how long the file is.
+        if request.isOfSizeCorrection {
+          return request.reply(try request.fileSystem.attributes(of: id), seconds: 0)
+        }
         try request.fileSystem.change(id, FuseCallbacks.changes(status, which))
         request.reply(try request.fileSystem.attributes(of: id))
       }
@@ -18,9 +22,14 @@ extension FuseCallbacks {
     unsafe table.mkdir = { request, parent, name, _ in
       guard let request = unsafe request.map({ unsafe FuseRequest($0) }) else { return }
       let name = unsafe FuseCallbacks.bytes(of: name)
-      request.answer { () throws(EngineError) in
-        request.reply(made: try request.fileSystem.makeFolder(name, in: parent))
+      let isStarted = OwnThread.run {
+        // A snapshot holds what was written before, also what only the kernel has yet.
+        request.context.writeOutCache()
+        request.answer { () throws(EngineError) in
+          request.reply(made: try request.fileSystem.makeFolder(name, in: parent))
+        }
       }
+      if !isStarted { request.fail(EAGAIN) }
     }
     unsafe table.rmdir = { request, parent, name in
       guard let request = unsafe request.map({ unsafe FuseRequest($0) }) else { return }
@@ -33,16 +42,24 @@ extension FuseCallbacks {
   }
 
   private static func addWriting(to table: inout fuse_lowlevel_ops) {
-    unsafe table.write = { request, _, bytes, count, offset, info in
+    unsafe table.write = { request, id, bytes, count, offset, info in
       guard let request = unsafe request.map({ unsafe FuseRequest($0) }) else { return }
       guard let info = unsafe info, let offset = UInt64(exactly: offset) else { return request.fail(EINVAL) }
       let (handle, flags) = unsafe (info.pointee.fh, info.pointee.flags)
+      let isFromCache = unsafe info.pointee.writepage != 0
       // SAFETY: libfuse says how long the bytes of the request are.
       let buffer = unsafe UnsafeRawBufferPointer(start: bytes, count: count)
       request.answer { () throws(EngineError) in
-        unsafe try request.fileSystem.write(
+        let written = unsafe try request.fileSystem.write(
           buffer, to: handle, at: offset, isSynchronous: flags & (O_SYNC | O_DSYNC) != 0)
-        request.reply(written: count)
+        if written == count { return request.reply(written: written) }
+        // The end of the disk. What fits is written; a count that is too small the kernel would turn into EIO. Who wrote
+        // into its cache was told that all is well.
+        if isFromCache {
+          request.fileSystem.noteOverrun(of: handle)
+          request.context.sizeCorrection.correct(id)
+        }
+        request.fail(ENOSPC)
       }
     }
     unsafe table.fsync = { request, _, _, info in
@@ -60,7 +77,9 @@ extension FuseCallbacks {
       else { return request.fail(EINVAL) }
       guard let allocation = FuseCallbacks.allocation(mode) else { return request.fail(EOPNOTSUPP) }
       request.answer { () throws(EngineError) in
-        try request.fileSystem.allocate(allocation, in: handle, at: offset, count: count)
+        let keepsSize = mode & CInt(IMGFS_FALLOC_KEEP_SIZE) != 0
+        try request.fileSystem.allocate(
+          allocation, in: handle, at: offset, count: count, keepingSize: keepsSize)
         request.fail(0)
       }
     }

@@ -59,8 +59,12 @@ enum FuseCallbacks {
       }
       request.finish()
     }
-    unsafe table.getattr = { request, id, _ in
+    unsafe table.getattr = { request, id, info in
       guard let request = unsafe request.map({ unsafe FuseRequest($0) }) else { return }
+      // With a handle the kernel asks before it writes into its cache, and then only.
+      if let handle = unsafe info?.pointee.fh, request.fileSystem.takeOverrun(handle) {
+        return request.fail(ENOSPC)
+      }
       request.answer { () throws(EngineError) in request.reply(try request.fileSystem.attributes(of: id)) }
     }
     unsafe table.readlink = { request, id in

@@ -28,6 +28,7 @@ final class FuseContext: Sendable {
   /// What the root's extended attribute says: the process that serves the tree.
   let process: ServingProcess
   private let mountPoint: String
+  let sizeCorrection: SizeCorrection
   private let hasSetReadAhead = Atomic<Bool>(false)
   /// Called once, when the kernel begins to talk to us: the mount is ready.
   private let whenReady: @Sendable () -> Void
@@ -39,6 +40,7 @@ final class FuseContext: Sendable {
     self.fileSystem = fileSystem
     self.process = process
     self.mountPoint = mountPoint
+    sizeCorrection = SizeCorrection(fileSystem, mountPoint: mountPoint)
     self.whenReady = whenReady
     userID = options.userID ?? getuid()
     groupID = options.groupID ?? getgid()
@@ -58,6 +60,7 @@ final class FuseContext: Sendable {
       connection.want |= UInt32(FUSE_CAP_WRITEBACK_CACHE) & connection.capable
       connection.max_background = Self.maximumBackgroundCount
       connection.congestion_threshold = Self.maximumBackgroundCount * 3 / 4
+      sizeCorrection.start()
     }
     // It also bounds reads.
     connection.max_write = UInt32(Self.maximumRequestByteCount)

@@ -3,7 +3,9 @@ import FormatEngine
 import Glibc
 
 /// One request of the kernel, answered exactly once.
-@safe struct FuseRequest {
+///
+/// @unchecked: libfuse takes the answer from any thread; only one has the request at a time.
+@safe struct FuseRequest: @unchecked Sendable {
   private let raw: fuse_req_t
 
   init(_ raw: fuse_req_t) { unsafe self.raw = raw }
@@ -29,9 +31,16 @@ import Glibc
 
   func replyNothing() { _ = unsafe fuse_reply_buf(raw, nil, 0) }
 
-  func reply(_ attributes: Attributes) {
+  /// `seconds`: how long the kernel may keep them, where that is not as long as ever.
+  func reply(_ attributes: Attributes, seconds: Double? = nil) {
     var status = context.status(of: attributes)
-    _ = unsafe fuse_reply_attr(raw, &status, context.attributeSeconds(attributes))
+    _ = unsafe fuse_reply_attr(raw, &status, seconds ?? context.attributeSeconds(attributes))
+  }
+
+  /// Whether it comes from our own thread that has the kernel ask for sizes.
+  var isOfSizeCorrection: Bool {
+    guard let asker = unsafe fuse_req_ctx(raw) else { return false }
+    return context.sizeCorrection.isRunning(in: unsafe asker.pointee.pid)
   }
 
   /// The answer to a lookup; where nothing was found, the kernel may remember that for as long as it lasts.

@@ -58,6 +58,8 @@ import Glibc
       unsafe fuse_session_exit(self.session)
     }
     defer { watch.finish() }
+    // Memory may be short because of what only we can write: we must not wait for it ourselves. Threads inherit this.
+    if context.isWritable { imgfs_become_io_flusher() }
     if isSingleThreaded { return unsafe fuse_session_loop(session) >= 0 }
     let configuration = unsafe fuse_loop_cfg_create()
     defer { unsafe fuse_loop_cfg_destroy(configuration) }

@@ -1,3 +1,4 @@
+// timespec is in the headers of both; which of them has it for the compiler depends on the order of files.
 internal import CFuse
 import Glibc
 

@@ -118,4 +118,76 @@ struct DamageTests {
       }
     }
   }
+
+  // MARK: The image changes while it is mounted
+
+  private static let formats = ["raw", "qcow2", "vmdk", "vdi", "vhdx"]
+
+  /// 64 MiB, and the last MiB of it not yet read by anybody.
+  private func withFullImage(_ format: String, _ body: (TemporaryFolder, String, MountedImage) throws -> Void)
+    throws
+  {
+    try TemporaryFolder.with { folder in
+      let image = folder.file("disk.\(format)")
+      try ReferenceTool.create(image, format: format, size: 64 << 20)
+      try ReferenceTool.io(["write -P 7 0 64M"], on: image, format: format)
+      try MountedImage.with(image, options: ["-F", format], in: folder) { mount in
+        #expect(try read(mount, at: 0) == 7)
+        try body(folder, image, mount)
+      }
+    }
+  }
+
+  /// The first of 64 KiB at `offset`, nil for an error.
+  private func read(_ mount: MountedImage, at offset: UInt64) throws -> UInt8? {
+    let handle = try #require(FileHandle(forReadingAtPath: mount.file("disk.raw")))
+    defer { try? handle.close() }
+    try handle.seek(toOffset: offset)
+    let bytes = try? handle.read(upToCount: 65_536)
+    return bytes?.first
+  }
+
+  private func cut(_ image: String, to byteCount: UInt64) throws {
+    let handle = try #require(FileHandle(forWritingAtPath: image))
+    try handle.truncate(atOffset: byteCount)
+    try handle.close()
+  }
+
+  @Test(arguments: formats) func failsWhereTheImageIsCutOff(_ format: String) throws {
+    try withFullImage(format) { _, image, mount in
+      try cut(image, to: 16 << 20)
+      // An error, and neither zeros nor an end of the file.
+      #expect(try read(mount, at: 60 << 20) == nil)
+      #expect(try read(mount, at: 4 << 20) == 7)
+      try cut(image, to: 0)
+      #expect(try read(mount, at: 12 << 20) == nil)
+      #expect(Files.exists(mount.file("info.json")))
+    }
+  }
+
+  @Test(arguments: formats) func goesOnWhereTheImageIsTakenAwayOrReplaced(_ format: String) throws {
+    try withFullImage(format) { folder, image, mount in
+      try FileManager.default.removeItem(atPath: image)
+      #expect(try read(mount, at: 30 << 20) == 7)
+      _ = try folder.write([UInt8](repeating: 9, count: 1 << 20), to: "disk.\(format)")
+      #expect(try read(mount, at: 60 << 20) == 7)
+    }
+  }
+
+  @Test(arguments: formats) func survivesAnImageThatIsOverwritten(_ format: String) throws {
+    try withFullImage(format) { _, image, mount in
+      var random = SeededRandom(seed: 6)
+      let handle = try #require(FileHandle(forWritingAtPath: image))
+      for offset in stride(from: 0, to: 65 << 20, by: 1 << 20) {
+        try handle.seek(toOffset: UInt64(offset))
+        try handle.write(contentsOf: Data((0..<65_536).map { _ in UInt8.random(in: 0...255, using: &random) }))
+      }
+      try handle.close()
+      for place in 0..<64 { _ = try read(mount, at: UInt64(place) << 20) }
+      for name in ["info.json", "map.json"] { _ = try? Files.read(mount.file(name)) }
+      _ = try? FileManager.default.contentsOfDirectory(atPath: mount.file("snapshots"))
+      _ = try? FileManager.default.contentsOfDirectory(atPath: mount.file("partitions"))
+      #expect(MountedImage.isRunning(mount.process))
+    }
+  }
 }

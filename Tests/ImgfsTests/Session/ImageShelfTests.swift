@@ -180,9 +180,10 @@ import Testing
       for round in 1...3 {
         let handle = try system.open(disk.id, forWriting: true).handle
         let bytes = [UInt8](repeating: UInt8(round), count: 512)
-        unsafe try bytes.withUnsafeBytes {
+        let count = unsafe try bytes.withUnsafeBytes {
           unsafe try system.write($0, to: handle, at: UInt64(round) * 512, isSynchronous: false)
         }
+        #expect(count == 512)
         system.close(handle)
         shelf.closeIdle()
         #expect(!shelf.items().items[0].session.isOpen)

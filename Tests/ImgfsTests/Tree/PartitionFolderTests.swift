@@ -193,7 +193,8 @@ import Testing
   private func write(_ bytes: [UInt8], to disk: OpenDisk, at offset: UInt64) throws {
     let buffer = AlignedBuffer(byteCount: bytes.count)
     unsafe buffer.prefix(bytes.count).copyBytes(from: bytes)
-    unsafe try disk.write(UnsafeRawBufferPointer(buffer.prefix(bytes.count)), at: offset)
+    let count = unsafe try disk.write(UnsafeRawBufferPointer(buffer.prefix(bytes.count)), at: offset)
+    #expect(count == bytes.count)
   }
 
   /// Snapshots and lower layers have the partitions that they had.

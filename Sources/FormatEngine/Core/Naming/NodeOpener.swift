@@ -137,7 +137,7 @@ struct NodeOpener {
     }
     if let identity = file.store.hostFile?.identity {
       guard seen.insert(SeenDisk(file: identity, options: choices)).inserted else {
-        throw .corrupt("The chain of backing files is a loop: it comes back to '\(file.path)'")
+        throw .loop("The chain of backing files is a loop: it comes back to '\(file.path)'")
       }
     }
     // A piece of a file is not as long as the file.

@@ -6,9 +6,4 @@ extension EngineError {
   static func system(_ number: CInt) -> EngineError {
     EngineError(.system(errno: number), EngineError.systemErrorText(number))
   }
-
-  /// EPERM: what was asked for makes no sense here, whoever asks.
-  static func notPermitted(_ message: String) -> EngineError {
-    EngineError(.system(errno: EPERM), message)
-  }
 }

@@ -1,0 +1,104 @@
+import Glibc
+import TestSupport
+import Testing
+
+/// What is written past the end of the disk, where the kernel keeps writes back and takes them first.
+@Suite(.enabled(if: MountedImage.isPossible), .serialized) struct DiskEndTests {
+  private let image = WritableImage(format: "qcow2")
+  /// No multiple of the page size.
+  private let byteCount = (10 << 20) + 512
+
+  private func withDisk(_ body: (String, TemporaryFolder) throws -> Void) throws {
+    try TemporaryFolder.with { folder in
+      let path = try image.make(byteCount, in: folder)
+      try image.mounted(path, in: folder) { mount in try body(mount.file("disk.raw"), folder) }
+    }
+  }
+
+  private func size(_ path: String) -> Int {
+    var status = stat()
+    return unsafe stat(path, &status) == 0 ? Int(status.st_size) : -1
+  }
+
+  private func expectSize(_ disk: String) {
+    let isRight = MountedImage.waits(5) { size(disk) == byteCount }
+    #expect(isRight, "\(size(disk))")
+  }
+
+  /// A program that writes until there is no more room comes to its end, by write(2) itself.
+  @Test func endsAWriterThatDoesNotEnd() throws {
+    try withDisk { disk, folder in
+      let dd = try TestProcess.run(
+        ["/bin/dd", "if=/dev/zero", "of=\(disk)", "bs=64k", "conv=notrunc"], timeout: 60)
+      #expect(!dd.timedOut)
+      #expect(dd.status == 1)
+      #expect(dd.stderrText.contains("error writing '\(disk)': No space left on device"))
+      expectSize(disk)
+    }
+  }
+
+  /// What lies before the end is written, also where the kernel sends it together with what lies behind.
+  @Test func writesAllThatFits() throws {
+    try withDisk { disk, folder in
+      let output = try Shell.run(
+        """
+        head -c 11M /dev/zero | tr '\\0' x >source
+        dd if=source of="$disk" bs=4k conv=notrunc,fsync status=none || echo refused
+        cmp <(head -c \(byteCount) source) "$disk" && echo same
+        """, ["disk": disk], in: folder)
+      #expect(output.contains("No space left on device"))
+      #expect(output.hasSuffix("refused\nsame\n"))
+      expectSize(disk)
+    }
+  }
+
+  /// Each way of making sure says that there is no room, and the file has its size again.
+  @Test func isRefusedByEveryWayOfMakingSure() throws {
+    try withDisk { disk, _ in
+      for isSynced in [false, true] {
+        let descriptor = unsafe open(disk, O_RDWR | O_CLOEXEC)
+        #expect(unsafe pwrite(descriptor, "past the end", 12, off_t(byteCount + 100_000)) == 12)
+        if isSynced {
+          #expect(fsync(descriptor) == -1)
+          #expect(errno == ENOSPC)
+        }
+        #expect(close(descriptor) == (isSynced ? 0 : -1))
+        expectSize(disk)
+      }
+    }
+  }
+
+  /// Past the cache: refused at once, and what fits is written. Zeros that would make the file longer have no room
+  /// either, and a hole past the end is nothing.
+  @Test func refusesAtOnceWhatTheKernelDoesNotKeep() throws {
+    try withDisk { disk, folder in
+      let output = try Shell.run(
+        """
+        python3 - "$disk" <<'PYTHON'
+        import ctypes, errno, mmap, os, sys
+        end = \(byteCount)
+        libc = ctypes.CDLL(None, use_errno=True)
+        file = os.open(sys.argv[1], os.O_RDWR | os.O_DIRECT)
+        page = mmap.mmap(-1, 4096)
+        page[:] = b"x" * 4096
+        for offset in end - 512, end:
+            try:
+                os.pwrite(file, page, offset)
+            except OSError as error:
+                print(errno.errorcode[error.errno])
+        print(open(sys.argv[1], "rb").read()[-513:] == bytes(1) + b"x" * 512)
+        def allocate(mode, offset, count):
+            result = libc.fallocate(file, mode, ctypes.c_long(offset), ctypes.c_long(count))
+            print(errno.errorcode[ctypes.get_errno()] if result else 0)
+        keep_size, punch_hole, zero_range = 1, 2, 16
+        allocate(zero_range, end - 4096, 8192)
+        allocate(zero_range | keep_size, end - 4096, 8192)
+        allocate(punch_hole | keep_size, end - 4096, 1 << 20)
+        allocate(0, 0, 4096)
+        PYTHON
+        """, ["disk": disk], in: folder)
+      #expect(output == "ENOSPC\nENOSPC\nTrue\nENOSPC\n0\n0\nENOTSUP\n")
+      #expect(size(disk) == byteCount)
+    }
+  }
+}

@@ -1,0 +1,143 @@
+import Foundation
+import Synchronization
+import TestSupport
+import Testing
+
+/// The serving process ends while its disk is being written.
+@Suite(.enabled(if: MountedImage.isPossible), .serialized) struct ServerEndTests {
+  /// What one writer knows to be on disk: the last number that it wrote into a block before an fsync that went well.
+  private final class Synced: Sendable {
+    let numbers = Mutex<[Int: UInt64]>([:])
+  }
+
+  private static let writers = 8
+  private static let blocks = 256
+
+  /// Writes numbered blocks into its own part of the disk, with an fsync now and then, until a call fails.
+  private static func write(_ disk: String, _ writer: Int, _ synced: Synced, _ rounds: borrowing Atomic<Int>)
+  {
+    let descriptor = unsafe open(disk, O_RDWR | O_CLOEXEC)
+    guard descriptor >= 0 else { return }
+    defer { close(descriptor) }
+    var random = SeededRandom(seed: UInt64(writer))
+    var written: [Int: UInt64] = [:]
+    var number: UInt64 = 0
+    while true {
+      number += 1
+      let block = writer * blocks + random.below(blocks)
+      let words = [UInt64](repeating: number << 8 | UInt64(writer), count: 512)
+      let count = unsafe words.withUnsafeBytes {
+        unsafe pwrite(descriptor, $0.baseAddress, 4096, off_t(block * 4096))
+      }
+      guard count == 4096 else { return }
+      written[block] = number
+      if number % 8 == 0 {
+        guard fsync(descriptor) == 0 else { return }
+        synced.numbers.withLock { [written] in $0 = written }
+        rounds.add(1, ordering: .relaxed)
+      }
+    }
+  }
+
+  /// After a kill nothing is worse than a leak, and all that was synced is there.
+  @Test(arguments: Effort.current == .soak ? WritableImage.all + WritableImage.kinds : WritableImage.all)
+  func killedServerLosesNothingThatWasSynced(_ kind: WritableImage) throws {
+    try TemporaryFolder.with { folder in
+      let image = try kind.make(16 << 20, in: folder)
+      let mountPoint = try folder.makeFolder("mount")
+      try BuiltProduct.imgfs.run(
+        ["-F", kind.format, "-o", "rw", "--pid-file", folder.file("pid"), image, mountPoint]
+      ).expecting(0)
+      defer {
+        if MountedImage.isMounted(mountPoint) { _ = try? Shell.run("umount --lazy mount", in: folder) }
+      }
+      let server = try #require(
+        pid_t(String(decoding: try Files.read(folder.file("pid")), as: UTF8.self).dropLast()))
+      let synced = (0..<Self.writers).map { _ in Synced() }
+      let rounds = Rounds()
+      let killer = TestThread {
+        _ = MountedImage.waits(30) { rounds.count.load(ordering: .relaxed) >= 200 }
+        kill(server, SIGKILL)
+      }
+      let disk = mountPoint + "/disk.raw"
+      _ = Threads.run(Self.writers) { writer in
+        Self.write(disk, writer, synced[writer], rounds.count)
+        return nil
+      }
+      killer.join()
+      try BuiltProduct.imgfs.run(["--unmount", mountPoint]).expecting(0)
+      try expectAtMostLeaks(kind, image)
+      let raw = try Files.read(try kind.judged(image, in: folder))
+      var blocks = 0
+      for writer in 0..<Self.writers {
+        for (block, number) in synced[writer].numbers.withLock({ $0 }) {
+          let word = raw[block * 4096..<block * 4096 + 8].reversed().reduce(UInt64(0)) {
+            $0 << 8 | UInt64($1)
+          }
+          // What was written after the fsync may be there or not.
+          #expect(word & 255 == UInt64(writer) && word >> 8 >= number, "block \(block)")
+          blocks += 1
+        }
+      }
+      #expect(blocks > 100)
+    }
+  }
+
+  private final class Rounds: Sendable { let count = Atomic<Int>(0) }
+
+  /// A log, or a mark that the image was not closed, is what its formats have for this; it is played back or taken away.
+  private func expectAtMostLeaks(_ kind: WritableImage, _ image: String) throws {
+    if ["vhdx", "parallels", "qed"].contains(kind.format) {
+      _ = try ReferenceTool.qemuImg.run(["check", "-q", "-r", "all", "-f", kind.format, image])
+    }
+    let verdict = try ReferenceTool.check(image, format: kind.format)
+    #expect(verdict.corruptions == 0 && verdict.checkErrors == 0, "\(verdict.text)")
+    let ours = try BuiltProduct.qemuImg.run(["check", "-f", kind.format, image])
+    #expect([0, 3, 63].contains(ours.status), "\(ours.stdoutText)\(ours.stderrText)")
+  }
+
+  /// A signal that asks for the end lets the kernel write what it has kept.
+  @Test(arguments: WritableImage.chosen) func endedServerWritesAllFirst(_ kind: WritableImage) throws {
+    try TemporaryFolder.with { folder in
+      let image = try kind.make(64 << 20, in: folder)
+      let mountPoint = try folder.makeFolder("mount")
+      defer {
+        if MountedImage.isMounted(mountPoint) { _ = try? Shell.run("umount --lazy mount", in: folder) }
+      }
+      try Shell.run(
+        """
+        head -c 60M /dev/urandom >source
+        "$imgfs" -F "$format" -o rw --pid-file pid "$image" mount
+        server=$(cat pid)
+        # Open until after the end, so that no close writes it out.
+        exec 3<>mount/disk.raw
+        cat source >&3
+        kill -TERM $server
+        while [ -e /proc/$server/exe ]; do sleep 0.02; done
+        """, ["imgfs": try BuiltProduct.imgfs.path, "image": image, "format": kind.format], in: folder)
+      #expect(!MountedImage.isMounted(mountPoint))
+      try kind.expectSound(image)
+      let raw = try kind.judged(image, in: folder)
+      try Shell.run("cmp -n 62914560 source \"$raw\"", ["raw": raw], in: folder)
+    }
+  }
+
+  /// A loop device that holds the disk keeps the mount; nothing is torn away.
+  @Test(.enabled(if: MountedImage.canLoopMount)) func staysWhileALoopDeviceHoldsIt() throws {
+    let kind = WritableImage(format: "qcow2")
+    try TemporaryFolder.with { folder in
+      let image = try kind.make(16 << 20, in: folder)
+      try kind.mounted(image, in: folder) { mount in
+        let output = try Shell.run(
+          """
+          loop=$(losetup -f --show "$mount/disk.raw")
+          trap 'losetup -d $loop 2>/dev/null || true' EXIT
+          "$imgfs" --unmount "$mount" || echo stays
+          dd if=/dev/urandom of=$loop bs=1M count=8 conv=fsync status=none
+          cmp -n 8388608 $loop "$mount/disk.raw"
+          """, ["imgfs": try BuiltProduct.imgfs.path, "mount": mount.path], in: folder)
+        #expect(output.contains("Device or resource busy") && output.contains("stays"))
+      }
+    }
+  }
+}
