@@ -76,12 +76,9 @@ import Testing
     try withImage { folder, _, mountPoint in
       let top = folder.file("top.qcow2")
       try ReferenceTool.qemuImg("create", "-f", "qcow2", "-u", "-b", "top.qcow2", "-F", "qcow2", top, "1M")
-      // A chain that cannot be read as a whole can be looked at as far as it goes, and is not written.
-      try expectRefusal(["-o", "rw", top, mountPoint], saying: "loop")
-      try expectRefusal(["--overlay", "tmp", top, mountPoint], saying: "loop")
-      let result = try BuiltProduct.imgfs.run([top, mountPoint]).expecting(0)
-      #expect(result.stderrText.contains("warning: ") && result.stderrText.contains("loop"))
-      try BuiltProduct.imgfs.run(["--unmount", mountPoint]).expecting(0)
+      for options in [[], ["-o", "rw"], ["--overlay", "tmp"]] {
+        try expectRefusal(options + [top, mountPoint], saying: "loop")
+      }
     }
   }
 
