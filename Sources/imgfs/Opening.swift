@@ -74,6 +74,9 @@ struct Opening: Sendable {
     if options.format == nil, try chain.members[0].file.byteCount() == 0 {
       throw .invalid("The file is empty")
     }
+    if opening.access == .readWrite && !chain.isWritableAnywhere {
+      throw EngineError(.readOnly, "Images of this kind are written once, from front to back")
+    }
     // What may not be opened, and what comes back to itself, is no accident: whoever mounts has to say what he wants.
     if let reason = chain.members.last?.missing?.reason, reason.code == .permissionDenied || reason.isLoop {
       throw reason

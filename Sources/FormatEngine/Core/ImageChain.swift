@@ -122,6 +122,11 @@ public final class ImageChain: Sendable {
   /// Guest bytes, as the top layer has it.
   public var virtualSize: UInt64 { layers[0].virtualSize }
   public var isWritable: Bool { writer != nil }
+  /// Whether any byte can be written at any time: not in formats that are written once, from front to back.
+  public var isWritableAnywhere: Bool {
+    guard let writer else { return false }
+    return (writer as? any CompressedWriting)?.unitPacking != .always
+  }
 
   /// The layers from `depth` down as a read-only disk of their own. `depth` must be a layer's.
   /// It shows what is written to this chain as it happens.

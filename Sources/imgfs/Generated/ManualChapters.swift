@@ -44,8 +44,9 @@ enum ManualChapters {
         "Names that come from images are made safe: what cannot stand in a file name is written as %XX, and a second one of"
           + " the same name gets ~2 after it."),
       .paragraph(
-        "Reading a damaged part of an image fails with EIO, for that part only. So does all of an image that somebody else"
-          + " replaces, shortens or deletes meanwhile.")),
+        "Reading a damaged part of an image fails with EIO, for that part only; so does what is cut off from the image's"
+          + " file meanwhile. A file that is deleted, or that another one takes the place of, is read until the tree is"
+          + " unmounted.")),
     ManualChapter(
       "WRITING",
       .paragraph(

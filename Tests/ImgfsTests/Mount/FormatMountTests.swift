@@ -71,4 +71,22 @@ import Testing
     let place = ModelDisk.firstDifference(try Files.read(path), disk.bytes)
     #expect(place == nil, "\(path)")
   }
+
+  /// A format that is written from front to back takes no writes in a mount, and that is said.
+  @Test func mountsReadOnlyWhatIsWrittenOnce() throws {
+    try TemporaryFolder.with { folder in
+      let raw = try folder.write([UInt8](repeating: 5, count: 1 << 20), to: "disk.raw")
+      let stream = folder.file("stream.vmdk")
+      try ReferenceTool.qemuImg(
+        "convert", "-f", "raw", "-O", "vmdk", "-o", "subformat=streamOptimized", raw, stream)
+      try MountedImage.with(stream, options: ["-o", "rw"], in: folder) { mount in
+        #expect(FileHandle(forWritingAtPath: mount.file("disk.raw")) == nil && errno == EROFS)
+        try ReferenceTool.io(
+          ["read -P 5 0 1M"], on: mount.file("disk.raw"), format: "raw", isReadOnly: true)
+      }
+      let result = try BuiltProduct.imgfs.run(["-o", "rw", stream, try folder.makeFolder("mnt")])
+      #expect(result.stderrText.hasPrefix("imgfs: warning: '\(stream)' is mounted read-only: "))
+      try BuiltProduct.imgfs.run(["--unmount", folder.file("mnt")]).expecting(0)
+    }
+  }
 }
