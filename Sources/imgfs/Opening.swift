@@ -120,7 +120,8 @@ struct Opening: Sendable {
   /// Where an image may name files: the folder that its own name leads to, and the one in which it lies after all
   /// links. A device has none: beside it lie the machine's disks.
   private static func ownFolders(of image: ImageSpecification) throws(EngineError) -> [AllowedFolder] {
-    guard let path = image.filePath, HostFiles.identity(of: path) != nil else { return [] }
+    guard let name = image.filePath, HostFiles.identity(of: name) != nil else { return [] }
+    let path = ImageOpener.fileOfBundle(name) ?? name
     let real = try HostFiles.realPath(path)
     guard HostFiles.isRegularFile(real) else { return [] }
     var folders: [AllowedFolder] = []

@@ -99,6 +99,22 @@ struct OpeningTests {
     }
   }
 
+  /// A folder that is an image is where it names files.
+  @Test(arguments: ["disk.hdd", "disk.hdd/", "link.hdd", "disk.hdd/DiskDescriptor.xml"])
+  func opensABundleByItsFolder(_ name: String) throws {
+    try TemporaryFolder.with { folder in
+      var random = SeededRandom(seed: 68)
+      let model = try #require(
+        try ParallelsBundleImage().make(in: try folder.makeFolder("disk.hdd"), &random).last)
+      try FileManager.default.createSymbolicLink(
+        atPath: folder.file("link.hdd"), withDestinationPath: "disk.hdd")
+      try MountedImage.with(folder.file(name), in: folder) { mount in
+        let bytes = try Files.read(mount.file("disk.raw"))
+        #expect(ModelDisk.firstDifference(bytes, model.bytes) == nil)
+      }
+    }
+  }
+
   // MARK: Secrets
 
   static let encrypted: [(format: String, options: [String])] = [
