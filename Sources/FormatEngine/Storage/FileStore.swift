@@ -284,6 +284,7 @@ public final class FileStore: ByteStore {
     if result != 0 {
       throw .systemCall("Could not preallocate new data", errno: result, path: path)
     }
+    knownEnd.max(offset + count, ordering: .acquiringAndReleasing)
   }
 
   public func resize(to byteCount: UInt64) throws(EngineError) {
