@@ -78,7 +78,7 @@ struct Opening: Sendable {
       throw EngineError(.readOnly, "Images of this kind are written once, from front to back")
     }
     // What may not be opened, and what comes back to itself, is no accident: whoever mounts has to say what he wants.
-    if let reason = chain.members.last?.missing?.reason, reason.code == .permissionDenied || reason.isLoop {
+    if let reason = chain.members.last?.missing?.reason, reason.code == .forbidden || reason.isLoop {
       throw reason
     }
     return try options.snapshot.map { (name) throws(EngineError) in try snapshot(name, of: chain) } ?? chain

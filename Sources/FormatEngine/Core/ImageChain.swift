@@ -147,7 +147,7 @@ public final class ImageChain: Sendable {
     let top = ChainMember(
       layer: layer, file: old.file, path: old.path, nodeName: old.nodeName, formatName: old.formatName,
       locked: old.locked)
-    return ImageChain(members: [top] + members[(depth + 1)...])
+    return ImageChain(members: top.over(members[(depth + 1)...]))
   }
 
   /// All that was written before is on disk when it returns.

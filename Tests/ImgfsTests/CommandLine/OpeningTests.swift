@@ -180,6 +180,28 @@ struct OpeningTests {
     }
   }
 
+  /// It is there, and only wants its passphrase.
+  @Test func anEncryptedFileBelowIsNotMissing() throws {
+    try TemporaryFolder.with { folder in
+      let top = folder.file("top.q")
+      try ReferenceTool.create(
+        folder.file("base"), format: "luks", size: 1 << 18, options: ["iter-time=10"],
+        passphrase: "open sesame")
+      try ReferenceTool.io(
+        ["write -P 3 0 256k"], on: folder.file("base"), format: "luks", passphrase: "open sesame")
+      try ReferenceTool.qemuImg("create", "-q", "-f", "qcow2", "-u", "-b", "base", "-F", "luks", top, "256k")
+      let right = try folder.write(Array("open sesame".utf8), to: "right")
+      let wrong = try folder.write(Array("open barley".utf8), to: "wrong")
+      #expect(
+        try refusal([top], in: folder).hasSuffix(
+          "Parameter 'key-secret' is required for cipher\n--passphrase-file FILE gives its passphrase.\n"))
+      #expect(
+        try refusal(["--passphrase-file", wrong, top], in: folder).hasSuffix(
+          "Invalid password, cannot unlock any keyslot\n"))
+      try expectMounted(top, ["--passphrase-file", right], showing: 3, in: folder)
+    }
+  }
+
   // MARK: Images in use
 
   @Test func looksAtARunningMachinesImageOnlyWhenToldTo() throws {
