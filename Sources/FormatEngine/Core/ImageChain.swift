@@ -50,6 +50,11 @@ public struct ChainMember: Sendable {
     return inner?.disk.members.flatMap(\.hostFiles) ?? []
   }
 
+  /// Whether its file, or the image that it lies in, tells nothing without a passphrase.
+  var isEncrypted: Bool {
+    layer.cipher != nil || inner?.disk.members.contains(where: \.isEncrypted) == true
+  }
+
   /// The disk that is the file of this one, nil where that is a file of the host.
   var inner: DiskStore? { ((file as? DebugStore)?.below ?? file) as? DiskStore }
 

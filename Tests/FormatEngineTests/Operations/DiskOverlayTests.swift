@@ -409,6 +409,54 @@ import Testing
       }
     }
   }
+
+  /// Its group may be another one than the image's, unless the folder hands that down.
+  @Test(.enabled(if: geteuid() == 0)) func aKeptOverlayGivesNothingToAnotherGroup() throws {
+    try withBase { folder, options, _ in
+      let base = folder.file("base.img")
+      unsafe chown(base, 0, 12_345)
+      for (number, (mode, folderMode, expected)) in [
+        (mode_t(0o660), mode_t(0o755), mode_t(0o600)), (0o644, 0o755, 0o644), (0o604, 0o755, 0o600),
+        (0o640, 0o2755, 0o640), (0o604, 0o2755, 0o604),
+      ].enumerated() {
+        unsafe chmod(base, mode)
+        let other = try folder.makeFolder("other-\(number)")
+        unsafe chown(other, 0, 12_345)
+        unsafe chmod(other, folderMode)
+        let path = other + "/over"
+        let overlay = try Overlay(over: try ImageOpener.open(base, options), options, at: .kept(path))
+        #expect(try Self.mode(of: path) == expected, "\(number)")
+        try overlay.chain.close()
+      }
+    }
+  }
+
+  @Test(arguments: [false, true]) func aKeptOverlayOfAnEncryptedImageIsItsOwnersAlone(_ isBelow: Bool) throws
+  {
+    try TemporaryFolder.with { folder in
+      let image = folder.file("image")
+      try ReferenceTool.create(
+        image, format: "luks", size: 1 << 20, options: ["iter-time=10"], passphrase: "sesame")
+      if isBelow {
+        try ReferenceTool.qemuImg(
+          "create", "-q", "-f", "qcow2", "-u", "-b", "image", "-F", "luks", "top", "1M", folder: folder.path)
+      }
+      var options = OpenOptions(format: isBelow ? "qcow2" : "luks")
+      options.sharing = .readersOnly
+      options.secrets.unnamed = Secret(text: "sesame")
+      let chain = try ImageOpener.open(isBelow ? folder.file("top") : image, options)
+      let overlay = try Overlay(over: chain, options, at: .kept(folder.file("over")))
+      #expect(try Self.mode(of: image) & 0o044 != 0)
+      #expect(try Self.mode(of: folder.file("over")) == 0o600)
+      try overlay.chain.close()
+    }
+  }
+
+  private static func mode(of path: String) throws -> mode_t {
+    var status = stat()
+    try #require(unsafe stat(path, &status) == 0)
+    return status.st_mode & 0o777
+  }
 }
 
 private final class Counter: Sendable {
