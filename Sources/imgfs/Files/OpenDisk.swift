@@ -58,9 +58,11 @@ final class OpenDisk: Sendable {
   }
 
   var byteCount: UInt64 {
-    if let window = file.view.window { return window.upperBound - window.lowerBound }
-    let size = try? withChain { (chain) throws(EngineError) in chain.virtualSize }
-    return min(size ?? file.view.listedByteCount, maximumFileOffset)
+    let size =
+      (try? withChain { (chain) throws(EngineError) in chain.virtualSize }) ?? file.view.listedByteCount
+    guard let window = file.view.window else { return min(size, maximumFileOffset) }
+    // The disk may have become smaller.
+    return window.clamped(to: 0..<max(size, window.lowerBound)).upperBound - window.lowerBound
   }
 
   /// Where `count` bytes at `offset` are, in a chain that `reading` gave; the request must lie inside the disk and not
@@ -120,13 +122,16 @@ final class OpenDisk: Sendable {
     // Counted before and after: whoever opens another file of the same bytes in between must not keep old ones.
     noteChange()
     defer { noteChange() }
-    try withChain { (chain) throws(EngineError) in try body(chain, start + offset) }
+    do throws(EngineError) {
+      try withChain { (chain) throws(EngineError) in try body(chain, start + offset) }
+    } catch {
+      // Somebody has just made the disk smaller.
+      guard error.code == .invalidArgument, byteCount < offset + count else { throw error }
+      throw EngineError(.noSpace, "The disk ends at \(byteCount)", offset: offset)
+    }
   }
 
-  private func noteChange() {
-    file.noteOwnChange()
-    use.session.noteChange()
-  }
+  private func noteChange() { use.session.noteChange(file) }
 
   /// All that was written before is on disk when it returns.
   func flush() throws(EngineError) {
@@ -149,8 +154,7 @@ final class OpenDisk: Sendable {
       throw .notPermitted("The disk gets smaller only with '-o shrink'")
     }
     try withChain { (chain) throws(EngineError) in try chain.resize(to: wanted) }
-    file.noteOwnChange()
-    use.session.noteShape()
+    use.session.noteShape(file)
   }
 
   // MARK: Data and holes

@@ -16,7 +16,7 @@ extension FuseCallbacks {
           return request.reply(try request.fileSystem.attributes(of: id), seconds: 0)
         }
         try request.fileSystem.change(id, FuseCallbacks.changes(status, which))
-        request.reply(try request.fileSystem.attributes(of: id))
+        request.reply(try request.fileSystem.briefAttributes(of: id))
       }
     }
     unsafe table.mkdir = { request, parent, name, _ in
