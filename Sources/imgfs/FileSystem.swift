@@ -1,5 +1,6 @@
 import FormatEngine
 import Glibc
+import Synchronization
 
 /// The mounted tree as file system calls see it, in Swift terms: FUSE's callbacks translate to and from
 /// here, and tests call it without a mount. Any thread may call any method at any time.
@@ -10,6 +11,8 @@ final class FileSystem: Sendable {
   let root: Node
   private let nodes: NodeTable
   let openFiles = OpenTable()
+  /// Inode numbers of files that were opened to be written: the kernel may keep some of what they were to hold.
+  private let written = Mutex<Set<UInt64>>([])
   /// Bytes of all disks together, for `statfs`.
   private let countCapacity: @Sendable () -> UInt64
   /// Folds the overlay of a mount that has one into the image below.
@@ -203,6 +206,7 @@ final class FileSystem: Sendable {
           ? .system(EACCES) : EngineError(.readOnly, "The image is mounted read-only")
       }
       let opened = try disk.opened()
+      if forWriting { written.withLock { _ = $0.insert(id) } }
       if forWriting && !opened.isWritable {
         throw EngineError(.readOnly, "The image could only be opened for reading")
       }
@@ -223,6 +227,9 @@ final class FileSystem: Sendable {
     /// Whether the kernel is to ask for the bytes each time, whatever size it thinks the file has.
     var bypassesCache: Bool
   }
+
+  /// Inode numbers of the files that somebody has opened to write them.
+  var openedForWriting: Set<UInt64> { written.withLock { $0 } }
 
   func close(_ handle: UInt64) { openFiles.remove(handle) }
 

@@ -159,18 +159,40 @@ final class OpenDisk: Sendable {
 
   // MARK: Data and holes
 
+  /// Holes are made of whole blocks, as `stat` tells their size: QEMU stops at an assertion where they are not.
+  static let blockByteCount: UInt64 = 4096
+
   /// The first offset from `offset` on that holds data, or that holds none; nil past the last one.
   func seek(from offset: UInt64, toData: Bool) -> UInt64? {
     let byteCount = byteCount
     guard offset < byteCount else { return nil }
     var position = offset
     while position < byteCount {
-      let run = run(at: position, byteCount)
-      if run.isData == toData { return position }
-      position += run.length
+      let holeEnd = holeEnd(from: position, byteCount)
+      let end = holeEnd < byteCount ? holeEnd - holeEnd % Self.blockByteCount : byteCount
+      if end > position {
+        if !toData { return position }
+        position = end
+      } else {
+        // Data, or less of a hole than a block.
+        if toData { return position }
+        let dataEnd = max(holeEnd, position + run(at: position, byteCount).length)
+        position = min(byteCount, dataEnd.aligned(upTo: Self.blockByteCount))
+      }
     }
     // Every file ends with a hole of no length.
     return toData ? nil : byteCount
+  }
+
+  /// Where the hole ends that `start` lies in; `start` itself where there is none.
+  private func holeEnd(from start: UInt64, _ byteCount: UInt64) -> UInt64 {
+    var position = start
+    while position < byteCount {
+      let run = run(at: position, byteCount)
+      if run.isData { break }
+      position += run.length
+    }
+    return position
   }
 
   /// Bytes that are not known to be zeros.

@@ -24,7 +24,7 @@ extension FuseCallbacks {
       let name = unsafe FuseCallbacks.bytes(of: name)
       let isStarted = OwnThread.run {
         // A snapshot holds what was written before, also what only the kernel has yet.
-        request.context.writeOutCache()
+        request.context.mount.writeOut()
         request.answer { () throws(EngineError) in
           request.reply(made: try request.fileSystem.makeFolder(name, in: parent))
         }
