@@ -27,7 +27,6 @@ static inline struct fuse_session *imgfs_session_new(
 
 /// <fcntl.h> would clash with the Glibc module, which leaves these out.
 enum { IMGFS_FALLOC_KEEP_SIZE = 1, IMGFS_FALLOC_PUNCH_HOLE = 2, IMGFS_FALLOC_ZERO_RANGE = 16 };
-int syncfs(int descriptor);
 pid_t gettid(void);
 
 /// The headers of these would take timespec from the Glibc module.

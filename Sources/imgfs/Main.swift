@@ -7,6 +7,7 @@ enum Main {
   static let version = "0.1.0"
 
   static func main() {
+    StandardDescriptors.fill()
     DescriptorLimit.raise()
     let words = unsafe String.hostWords(CommandLine.unsafeArgv, count: CommandLine.argc)
     let isHelper = MountHelperLine.isName(words.first ?? "")

@@ -11,6 +11,8 @@ enum Mount {
     // What comes through a descriptor is gone afterwards.
     let secrets = try SecretArguments.read(options)
     if options.isRehearsal {
+      // Nothing is to be made or mended by it.
+      (options.givenAccess, options.overlay) = (.readOnly, nil)
       try MountContent.open(options, Opening(options, secrets), at: options.mountPoint).close()
       return
     }
@@ -19,13 +21,35 @@ enum Mount {
     // Found now: the background process is in another folder when it removes the file.
     let pidFile = options.pidFile.map { ImageName.join($0, toFolderOf: HostFiles.currentFolder) }
     let background = options.isForeground ? nil : try Background.enter(mountPoint: mountPoint.path)
-    SignalWatch.blockSignals()
+    SignalWatch.ignoreFaults()
 
+    // What takes long may be ended by Ctrl-C.
     let content = try WaitingLine.during("Opening '\(options.sourceName)'") { () throws(EngineError) in
       try MountContent.open(options, Opening(options, secrets), at: mountPoint.path)
     }
-    defer { content.close() }
+    SignalWatch.blockSignals()
+    do throws(EngineError) {
+      try serve(content, options, at: mountPoint, background, pidFile)
+    } catch {
+      try? content.close()
+      throw error
+    }
+    do throws(EngineError) {
+      try content.close()
+    } catch {
+      if background != nil { SystemLog.write(error.message) }
+      throw error
+    }
+  }
+
+  private static func serve(
+    _ content: MountContent, _ options: MountOptions, at mountPoint: MountPoint, _ background: Background?,
+    _ pidFile: String?
+  ) throws(EngineError) {
+    var options = options
     if !content.isWritable { options.givenAccess = .readOnly }
+    content.idleCloser?.start()
+    defer { content.idleCloser?.end() }
     guard let process = ServingProcess(id: getpid()) else {
       throw EngineError(.system(errno: ENOENT), "Could not read '/proc/self/stat': is /proc mounted?")
     }

@@ -5,8 +5,10 @@ struct MountContent {
   let fileSystem: FileSystem
   /// Whether anything can be written: what was opened to be written may only be there to be read.
   let isWritable: Bool
-  /// Closes the images. What goes wrong then nobody waits for any more: it goes to the terminal, if there is one.
-  let close: () -> Void
+  /// Closes the images: all that was written is on disk when it returns.
+  let close: () throws(EngineError) -> Void
+  /// Closes those of several images that nobody uses.
+  var idleCloser: IdleCloser?
 
   /// `mountPoint` is where it will be mounted, without links.
   static func open(_ options: MountOptions, _ opening: Opening, at mountPoint: String) throws(EngineError)
@@ -31,7 +33,12 @@ struct MountContent {
     let session = ImageSession(chain, access: access, replacesChain: opened.overlay != nil)
     let commit = opened.overlay.map { OverlayCommit($0, of: session) }
     return MountContent(fileSystem: FileSystem(session, commit: commit), isWritable: chain.isWritable) {
-      complaining { () throws(EngineError) in try session.close() }
+      () throws(EngineError) in
+      do throws(EngineError) {
+        try session.close()
+      } catch {
+        throw error.whileTrying("Could not close '\(session.name)'")
+      }
     }
   }
 
@@ -39,6 +46,7 @@ struct MountContent {
   private static func several(_ options: MountOptions, _ opening: Opening, _ mountPoint: String)
     throws(EngineError) -> MountContent
   {
+    if let conflict = options.conflictWithSeveral { throw .invalid(conflict) }
     var settings = ImageShelf.Settings(
       access: access(options), idleSeconds: Double(options.idleSeconds), format: options.format)
     settings.access.isWritable = options.takesWrites
@@ -48,18 +56,14 @@ struct MountContent {
     let shelf = try ImageShelf(options.images, settings) { (path) throws(EngineError) in
       try opening.open(path).chain
     }
-    let closer = IdleCloser(shelf)
-    return MountContent(fileSystem: FileSystem(shelf), isWritable: options.takesWrites) {
-      closer.end()
-      complaining { () throws(EngineError) in try shelf.close() }
+    var content = MountContent(fileSystem: FileSystem(shelf), isWritable: options.takesWrites) {
+      () throws(EngineError) in try shelf.close()
     }
+    content.idleCloser = IdleCloser(shelf)
+    return content
   }
 
   private static func access(_ options: MountOptions) -> ImageSession.Access {
     ImageSession.Access(mayShrink: options.allowsShrinking, isShared: options.forcesSharing)
-  }
-
-  private static func complaining(_ body: () throws(EngineError) -> Void) {
-    do throws(EngineError) { try body() } catch { Terminal.complain(error.message) }
   }
 }

@@ -35,8 +35,9 @@ struct Opening: Sendable {
     do throws(EngineError) {
       return try open(image, isWritten ? .readWrite : .readOnly)
     } catch {
-      guard isWritten, error.meansOnlyReading else { throw error }
-      let opened = try open(image, .readOnly)
+      guard isWritten, let opened = try? open(image, .readOnly),
+        error.meansOnlyReading || opened.chain.members.last?.isMissing == true
+      else { throw error }
       Terminal.complain("warning: '\(image)' is mounted read-only: \(error.message)")
       return opened
     }
@@ -71,7 +72,7 @@ struct Opening: Sendable {
   private func chain(_ image: ImageSpecification, _ opening: OpenOptions) throws(EngineError) -> ImageChain {
     let chain = try ImageOpener.open(image, opening)
     // Only raw takes a file without a byte, and then there is nothing to mount. With `--format raw` it is meant.
-    if options.format == nil, try chain.members[0].file.byteCount() == 0 {
+    if chain.members[0].isProbed, try chain.members[0].file.byteCount() == 0 {
       throw .invalid("The file is empty")
     }
     if opening.access == .readWrite && !chain.isWritableAnywhere {
@@ -87,14 +88,14 @@ struct Opening: Sendable {
   private func warnOfMissing(_ chain: ImageChain) {
     guard let missing = chain.members.last?.missing else { return }
     Terminal.complain(
-      "warning: \(missing.reason.message)\nWhat '\(chain.members[0].path)' itself does not store cannot be read."
+      "warning: \(Terminal.shown(missing.reason.message))\nWhat '\(chain.members[0].path)' itself does not store cannot be read."
     )
   }
 
   /// Where what is too large for the memory may lie until the next start of the machine.
   private static var temporaryFolder: String {
-    guard let named = unsafe getenv("TMPDIR") else { return "/var/tmp" }
-    return unsafe String(hostBytes: named)
+    let named = unsafe getenv("TMPDIR").map { unsafe String(hostBytes: $0) } ?? ""
+    return named.isEmpty ? "/var/tmp" : named
   }
 
   private func openOptions(for image: ImageSpecification, _ access: FileAccess) throws(EngineError)
@@ -102,7 +103,7 @@ struct Opening: Sendable {
   {
     var opening = OpenOptions(format: options.format, access: access)
     // A disk that cannot be read as a whole is not to be written.
-    if !options.takesWrites { opening.missing = .kept }
+    if access == .readOnly { opening.missing = .kept }
     // The kernel keeps what was read of the files: it must stay true.
     opening.sharing = options.forcesSharing ? .anybody : .readersOnly
     if options.forcesSharing && image.refusesForcedSharing {

@@ -1,6 +1,5 @@
 import CommandLine
 import FormatEngine
-import Glibc
 
 /// The passphrases that a command line gives. They are read once, before the process goes into the background.
 enum SecretArguments {
@@ -12,7 +11,7 @@ enum SecretArguments {
     case .file(let path)?: secrets.unnamed = try Secret.file(path, .raw).withoutLineEnd
     case .descriptor(let number)?:
       secrets.unnamed = try Secret.descriptor(number).withoutLineEnd
-      close(number)
+      StandardDescriptors.finish(number)
     }
     return secrets
   }

@@ -18,6 +18,10 @@ final class SignalWatch: Sendable {
   static func blockSignals() {
     var signals = signalSet
     unsafe pthread_sigmask(SIG_SETMASK, &signals, nil)
+  }
+
+  /// What would end the process for a fault of those it works for is an error of a system call.
+  static func ignoreFaults() {
     signal(SIGPIPE, SIG_IGN)
     // Past the limit of setrlimit(2) a write is to fail with EFBIG, which reaches whoever wrote.
     signal(SIGXFSZ, SIG_IGN)

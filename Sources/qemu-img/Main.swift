@@ -7,6 +7,7 @@ import Glibc
     // Whoever reads standard output may go away: that is an error with a message, and no sudden end.
     signal(SIGPIPE, SIG_IGN)
     Console.holdClosedStreams()
+    StandardDescriptors.fill()
     DescriptorLimit.raise()
     let status = unsafe run(String.hostWords(CommandLine.unsafeArgv, count: CommandLine.argc))
     exit(Console.close() ? status : max(status, 1))

@@ -1,16 +1,19 @@
 import Synchronization
 
-/// A file that somebody has open.
+/// A file or folder that somebody has open.
 enum OpenFile: Sendable {
   case disk(OpenDisk)
   case text([UInt8])
+  /// What it held when it was opened, or gone back to the beginning of.
+  case folder(Folder.Listing)
 }
 
 /// The open files by handle. A handle is a place in the table, free again when its file is closed.
 final class OpenTable: Sendable {
   private struct Place {
     var file: OpenFile
-    var isForWriting: Bool
+    /// Of a file that is open for writing.
+    var hold: DiskWriters.Hold?
     /// Whether bytes past the file's end were refused, and its writer does not know it yet.
     var isOverrun = false
   }
@@ -22,9 +25,9 @@ final class OpenTable: Sendable {
 
   private let state = Mutex(State())
 
-  func insert(_ file: OpenFile, forWriting: Bool = false) -> UInt64 {
+  func insert(_ file: OpenFile, _ hold: DiskWriters.Hold? = nil) -> UInt64 {
     state.withLock { state in
-      let new = Place(file: file, isForWriting: forWriting)
+      let new = Place(file: file, hold: hold)
       if let place = state.free.popLast() {
         state.places[place] = new
         return UInt64(place)
@@ -42,20 +45,34 @@ final class OpenTable: Sendable {
     }
   }
 
+  /// Puts another file behind a handle that is there.
+  func replace(_ handle: UInt64, _ file: OpenFile) {
+    let old = state.withLock { state -> OpenFile? in
+      guard let place = Int(exactly: handle), place < state.places.count, let old = state.places[place]
+      else { return nil }
+      state.places[place]?.file = file
+      return old.file
+    }
+    withExtendedLifetime(old) {}
+  }
+
   func remove(_ handle: UInt64) {
-    state.withLock { state in
-      guard let place = Int(exactly: handle), place < state.places.count, state.places[place] != nil
-      else { return }
+    let removed = state.withLock { state -> Place? in
+      guard let place = Int(exactly: handle), place < state.places.count, let old = state.places[place]
+      else { return nil }
       state.places[place] = nil
       state.free.append(place)
+      return old
     }
+    // What ends with it ends outside of the lock: that may take long, and takes other locks.
+    withExtendedLifetime(removed) {}
   }
 
   /// All who write a file of which `isMeant` is true have to hear that it ends before what they wrote.
   func noteOverrun(of isMeant: (OpenFile) -> Bool) {
     state.withLock { state in
       for index in state.places.indices {
-        if let place = state.places[index], place.isForWriting, isMeant(place.file) {
+        if let place = state.places[index], place.hold != nil, isMeant(place.file) {
           state.places[index]?.isOverrun = true
         }
       }

@@ -28,6 +28,7 @@ final class FuseContext: Sendable {
   /// What the root's extended attribute says: the process that serves the tree.
   let process: ServingProcess
   private let mountPoint: String
+  let mount: OwnMount
   let sizeCorrection: SizeCorrection
   private let hasSetReadAhead = Atomic<Bool>(false)
   /// Called once, when the kernel begins to talk to us: the mount is ready.
@@ -40,7 +41,8 @@ final class FuseContext: Sendable {
     self.fileSystem = fileSystem
     self.process = process
     self.mountPoint = mountPoint
-    sizeCorrection = SizeCorrection(fileSystem, mountPoint: mountPoint)
+    mount = OwnMount(fileSystem, at: mountPoint)
+    sizeCorrection = SizeCorrection(fileSystem, mount)
     self.whenReady = whenReady
     userID = options.userID ?? getuid()
     groupID = options.groupID ?? getgid()
@@ -60,7 +62,7 @@ final class FuseContext: Sendable {
       connection.want |= UInt32(FUSE_CAP_WRITEBACK_CACHE) & connection.capable
       connection.max_background = Self.maximumBackgroundCount
       connection.congestion_threshold = Self.maximumBackgroundCount * 3 / 4
-      sizeCorrection.start()
+      mount.start()
     }
     // It also bounds reads.
     connection.max_write = UInt32(Self.maximumRequestByteCount)
@@ -78,14 +80,6 @@ final class FuseContext: Sendable {
     guard setting >= 0 else { return }
     Terminal.write("\(Self.readAheadByteCount / KiB)\n", to: setting)
     close(setting)
-  }
-
-  /// Has the kernel write what it keeps of the mounted files. Other threads must be answering its requests.
-  func writeOutCache() {
-    let folder = unsafe mountPoint.withHostBytes { unsafe open($0, O_RDONLY | O_DIRECTORY | O_CLOEXEC) }
-    guard folder >= 0 else { return }
-    syncfs(folder)
-    close(folder)
   }
 
   func status(of attributes: Attributes) -> stat {

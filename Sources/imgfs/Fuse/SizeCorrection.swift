@@ -18,20 +18,15 @@ final class SizeCorrection: Sendable {
   }
 
   private let fileSystem: FileSystem
-  private let mountPoint: String
+  private let mount: OwnMount
   private let state = Mutex(State())
-  /// "major:minor" of the mount, when it is there.
-  private let device = Mutex<String?>(nil)
   /// The thread that calls ftruncate; 0: none.
   private let thread = Atomic<pid_t>(0)
 
-  init(_ fileSystem: FileSystem, mountPoint: String) {
+  init(_ fileSystem: FileSystem, _ mount: OwnMount) {
     self.fileSystem = fileSystem
-    self.mountPoint = mountPoint
+    self.mount = mount
   }
-
-  /// To be called when the tree is mounted, and nothing else can be mounted over it yet.
-  func start() { device.withLock { $0 = MountEntry.find(at: mountPoint)?.device } }
 
   /// Whether a request of this thread comes from here.
   func isRunning(in thread: pid_t) -> Bool { thread != 0 && thread == self.thread.load(ordering: .acquiring) }
@@ -62,18 +57,7 @@ final class SizeCorrection: Sendable {
   }
 
   private func correctNow(_ id: UInt64) {
-    guard let names = fileSystem.path(of: id), let size = try? fileSystem.attributes(of: id).byteCount,
-      let device = device.withLock({ $0 })
-    else { return }
-    let path = ([mountPoint] + names.map { String(hostBytes: $0) }).joined(separator: "/")
-    let descriptor = unsafe path.withHostBytes { unsafe open($0, O_WRONLY | O_NOFOLLOW | O_CLOEXEC) }
-    guard descriptor >= 0 else { return }
-    defer { close(descriptor) }
-    // Something else may be mounted there by now.
-    var status = stat()
-    guard unsafe fstat(descriptor, &status) == 0, UInt64(status.st_ino) == id,
-      device == "\(gnu_dev_major(UInt64(status.st_dev))):\(gnu_dev_minor(UInt64(status.st_dev)))"
-    else { return }
-    ftruncate(descriptor, off_t(clamping: size))
+    guard let size = try? fileSystem.attributes(of: id).byteCount else { return }
+    mount.withFile(id, O_WRONLY) { ftruncate($0, off_t(clamping: size)) }
   }
 }

@@ -81,7 +81,11 @@ struct MountOptions: Equatable {
     if allowsShrinking && !takesWrites {
       return "The mount option 'shrink' needs 'rw' or --overlay beside it"
     }
-    guard images.count > 1 else { return nil }
+    return images.count > 1 ? conflictWithSeveral : nil
+  }
+
+  /// The same for several images, be they named or found in a folder.
+  var conflictWithSeveral: String? {
     if snapshot != nil { return "--snapshot takes one image" }
     if usesImageOptions { return "--image-opts takes one image" }
     if case .file? = overlay { return "--overlay FILE takes one image" }

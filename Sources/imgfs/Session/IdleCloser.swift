@@ -7,9 +7,10 @@ final class IdleCloser: Sendable {
   private let shelf: ImageShelf
   private let isEnding = Atomic<Bool>(false)
 
+  init(_ shelf: ImageShelf) { self.shelf = shelf }
+
   /// Starts the thread. Where there can be none, images stay open.
-  init(_ shelf: ImageShelf) {
-    self.shelf = shelf
+  func start() {
     var thread = pthread_t()
     let argument = unsafe Unmanaged.passRetained(self).toOpaque()
     let result = unsafe pthread_create(&thread, nil, { unsafe IdleCloser.run(unsafe $0) }, argument)

@@ -33,8 +33,10 @@ final class ImageSession: Sendable {
   let name: String
   private let opening: @Sendable () throws(EngineError) -> ImageChain
   private let state: Mutex<State>
-  /// Counts what changes the bytes of the disk.
-  private let changeCounter = Atomic<UInt64>(0)
+  /// What changes the bytes of the disk.
+  let ledger = ChangeLedger()
+  /// Which files of the disk are open for writing.
+  let writers = DiskWriters()
   /// Counts what changes the shape of the tree: snapshots, sizes, layers.
   private let shapeCounter = Atomic<UInt64>(0)
   /// Counts the chains that were put in the place of others.
@@ -186,23 +188,23 @@ final class ImageSession: Sendable {
   // MARK: What changes
 
   /// Another number whenever the disk's bytes may be others.
-  var changes: UInt64 { changeCounter.load(ordering: .acquiring) }
+  var changes: UInt64 { ledger.changes }
   /// Another number whenever the tree may look another way.
   var shape: UInt64 { shapeCounter.load(ordering: .acquiring) }
 
   /// Another number whenever the layers below the top may be others.
   var chainNumber: UInt64 { chainCounter.load(ordering: .acquiring) }
 
-  /// To be called after the bytes of the disk were changed.
-  func noteChange() {
+  /// To be called after the bytes of the disk were changed, through `file` if it was one.
+  func noteChange(_ file: DiskFile? = nil) {
     changeTime.store(MonotonicClock.wallNanoseconds, ordering: .relaxed)
-    changeCounter.add(1, ordering: .releasing)
+    ledger.note(file)
   }
 
   /// To be called after the shape was changed.
-  func noteShape() {
+  func noteShape(_ file: DiskFile? = nil) {
     shapeCounter.add(1, ordering: .releasing)
-    noteChange()
+    noteChange(file)
   }
 
   /// When the disk was last written through this mount, nil where it was not.
