@@ -31,15 +31,26 @@ struct ShelfScanner {
   func files(at path: String) -> [Found] {
     guard let status = Self.status(path) else { return [] }
     guard Self.isFolderOfImages(path) else {
-      return [Found(path: path, stamp: FileStamp(status), isInFolder: false)]
+      return [Found(path: path, stamp: Self.stamp(at: path, status), isInFolder: false)]
     }
     return Self.names(in: path).compactMap { name in
       let path = ImageName.join(name, toFolderOf: path + "/")
       guard !leadsToMount(path), let status = Self.status(path) else { return nil }
       let kind = status.st_mode & S_IFMT
       guard kind == S_IFREG || (kind == S_IFDIR && ImageOpener.fileOfBundle(path) != nil) else { return nil }
-      return Found(path: path, stamp: FileStamp(status), isInFolder: true)
+      return Found(path: path, stamp: Self.stamp(at: path, status), isInFolder: true)
     }
+  }
+
+  /// The stamp that an image at `path` has when it is opened; nil where there is nothing.
+  static func stamp(at path: String) -> FileStamp? { status(path).map { stamp(at: path, $0) } }
+
+  /// Of a folder that is an image, its descriptor is what is opened.
+  private static func stamp(at path: String, _ status: stat) -> FileStamp {
+    guard status.st_mode & S_IFMT == S_IFDIR, let descriptor = ImageOpener.fileOfBundle(path) else {
+      return FileStamp(status)
+    }
+    return FileStamp(self.status(descriptor) ?? status)
   }
 
   /// Told by names alone.
