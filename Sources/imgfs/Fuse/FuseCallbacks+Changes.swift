@@ -22,7 +22,7 @@ extension FuseCallbacks {
     unsafe table.mkdir = { request, parent, name, _ in
       guard let request = unsafe request.map({ unsafe FuseRequest($0) }) else { return }
       let name = unsafe FuseCallbacks.bytes(of: name)
-      let isStarted = OwnThread.run {
+      let isStarted = request.context.ownThreads.run {
         // A snapshot holds what was written before, also what only the kernel has yet.
         request.context.writeOutCache()
         request.answer { () throws(EngineError) in

@@ -28,6 +28,8 @@ final class FuseContext: Sendable {
   /// What the root's extended attribute says: the process that serves the tree.
   let process: ServingProcess
   private let mountPoint: String
+  /// All that do not answer requests, so that the mount's end can wait for them.
+  let ownThreads = OwnThreads()
   let sizeCorrection: SizeCorrection
   private let hasSetReadAhead = Atomic<Bool>(false)
   /// Called once, when the kernel begins to talk to us: the mount is ready.
@@ -40,7 +42,7 @@ final class FuseContext: Sendable {
     self.fileSystem = fileSystem
     self.process = process
     self.mountPoint = mountPoint
-    sizeCorrection = SizeCorrection(fileSystem, mountPoint: mountPoint)
+    sizeCorrection = SizeCorrection(fileSystem, ownThreads, mountPoint: mountPoint)
     self.whenReady = whenReady
     userID = options.userID ?? getuid()
     groupID = options.groupID ?? getgid()

@@ -55,9 +55,15 @@ import Glibc
     let watch = SignalWatch {
       // While requests are still answered: what the kernel has not written yet is written now.
       if self.context.isWritable { self.context.writeOutCache() }
+      // What is half done is done first, for the same reason.
+      self.context.ownThreads.finish()
       unsafe fuse_session_exit(self.session)
     }
-    defer { watch.finish() }
+    defer {
+      watch.finish()
+      // The session and the images are closed next.
+      context.ownThreads.finish()
+    }
     // Memory may be short because of what only we can write: we must not wait for it ourselves. Threads inherit this.
     if context.isWritable { imgfs_become_io_flusher() }
     if isSingleThreaded { return unsafe fuse_session_loop(session) >= 0 }

@@ -18,6 +18,7 @@ final class SizeCorrection: Sendable {
   }
 
   private let fileSystem: FileSystem
+  private let threads: OwnThreads
   private let mountPoint: String
   private let state = Mutex(State())
   /// "major:minor" of the mount, when it is there.
@@ -25,7 +26,8 @@ final class SizeCorrection: Sendable {
   /// The thread that calls ftruncate; 0: none.
   private let thread = Atomic<pid_t>(0)
 
-  init(_ fileSystem: FileSystem, mountPoint: String) {
+  init(_ fileSystem: FileSystem, _ threads: OwnThreads, mountPoint: String) {
+    self.threads = threads
     self.fileSystem = fileSystem
     self.mountPoint = mountPoint
   }
@@ -44,7 +46,7 @@ final class SizeCorrection: Sendable {
       return !state.isRunning
     }
     guard mustStart else { return }
-    if !OwnThread.run({ self.correctAll() }) { state.withLock { $0.isRunning = false } }
+    if !threads.run({ self.correctAll() }) { state.withLock { $0.isRunning = false } }
   }
 
   private func correctAll() {
