@@ -189,11 +189,12 @@ final class FileSystem: Sendable {
         throw EngineError(.readOnly, "The image could only be opened for reading")
       }
       return Opened(
-        handle: openFiles.insert(.disk(opened), forWriting: forWriting), keepsCache: disk.keepsCache(),
+        handle: openFiles.insert(.disk(opened), of: id, forWriting: forWriting),
+        keepsCache: disk.keepsCache(),
         bypassesCache: false)
     case .text(let text):
       if forWriting { throw .system(text.isLive ? EACCES : EROFS) }
-      let handle = openFiles.insert(.text(try text.content()))
+      let handle = openFiles.insert(.text(try text.content()), of: id)
       return Opened(handle: handle, keepsCache: !text.isLive, bypassesCache: text.isLive)
     }
   }
@@ -214,10 +215,15 @@ final class FileSystem: Sendable {
     return file
   }
 
-  /// Where data or a hole next begins (SEEK_DATA, SEEK_HOLE).
-  func seek(_ handle: UInt64, from offset: UInt64, toData: Bool) throws(EngineError) -> UInt64 {
+  /// Where data or a hole next begins (SEEK_DATA, SEEK_HOLE). Where not `isAllKnown`, there may be data that has not come
+  /// here yet, anywhere.
+  func seek(_ handle: UInt64, from offset: UInt64, toData: Bool, isAllKnown: Bool = true)
+    throws(EngineError) -> UInt64
+  {
     var found: UInt64?
     switch try file(handle) {
+    case .disk(let disk) where !isAllKnown:
+      if offset < disk.byteCount { found = toData ? offset : disk.byteCount }
     case .disk(let disk): found = disk.seek(from: offset, toData: toData)
     case .text(let text):
       if offset < UInt64(text.count) { found = toData ? offset : UInt64(text.count) }

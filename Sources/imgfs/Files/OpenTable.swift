@@ -10,6 +10,8 @@ enum OpenFile: Sendable {
 final class OpenTable: Sendable {
   private struct Place {
     var file: OpenFile
+    /// The file's number in the tree.
+    var id: UInt64
     var isForWriting: Bool
     /// Whether bytes past the file's end were refused, and its writer does not know it yet.
     var isOverrun = false
@@ -22,9 +24,9 @@ final class OpenTable: Sendable {
 
   private let state = Mutex(State())
 
-  func insert(_ file: OpenFile, forWriting: Bool = false) -> UInt64 {
+  func insert(_ file: OpenFile, of id: UInt64, forWriting: Bool = false) -> UInt64 {
     state.withLock { state in
-      let new = Place(file: file, isForWriting: forWriting)
+      let new = Place(file: file, id: id, isForWriting: forWriting)
       if let place = state.free.popLast() {
         state.places[place] = new
         return UInt64(place)
@@ -48,6 +50,17 @@ final class OpenTable: Sendable {
       else { return }
       state.places[place] = nil
       state.free.append(place)
+    }
+  }
+
+  /// The numbers of the files that somebody may write and of which `isMeant` is true, each once.
+  func written(_ isMeant: (OpenFile) -> Bool) -> [UInt64] {
+    state.withLock { state in
+      var ids: [UInt64] = []
+      for case let place? in state.places where place.isForWriting {
+        if !ids.contains(place.id) && isMeant(place.file) { ids.append(place.id) }
+      }
+      return ids
     }
   }
 

@@ -24,7 +24,7 @@ extension FuseCallbacks {
       let name = unsafe FuseCallbacks.bytes(of: name)
       request.answerFromOwnThread { () throws(EngineError) in
         // A snapshot holds what was written before, also what only the kernel has yet.
-        request.context.writeOutCache()
+        request.context.mountedFiles.writeOut()
         request.reply(made: try request.fileSystem.makeFolder(name, in: parent))
       }
     }

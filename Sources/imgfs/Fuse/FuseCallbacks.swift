@@ -109,9 +109,13 @@ enum FuseCallbacks {
         whence == CInt(IMGFS_SEEK_DATA) || whence == CInt(IMGFS_SEEK_HOLE)
       else { return request.fail(EINVAL) }
       let handle = unsafe info.pointee.fh
-      request.answer { () throws(EngineError) in
-        let toData = whence == CInt(IMGFS_SEEK_DATA)
-        request.reply(offset: try request.fileSystem.seek(handle, from: offset, toData: toData))
+      let toData = whence == CInt(IMGFS_SEEK_DATA)
+      request.context.afterSending(handle) { isAllKnown in
+        request.answer { () throws(EngineError) in
+          request.reply(
+            offset: try request.fileSystem.seek(
+              handle, from: offset, toData: toData, isAllKnown: isAllKnown))
+        }
       }
     }
   }

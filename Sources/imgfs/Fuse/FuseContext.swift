@@ -30,7 +30,11 @@ final class FuseContext: Sendable {
   private let mountPoint: String
   /// All that do not answer requests, so that the mount's end can wait for them.
   let ownThreads = OwnThreads()
+  let mountedFiles: MountedFiles
   let sizeCorrection: SizeCorrection
+  /// Whether the kernel's pages are known to be under way until we have answered for them: since Linux 6.16, whose protocol
+  /// is 7.44. Before, it wrote copies, and counted the pages themselves as written.
+  private let hasHonestPages = Atomic<Bool>(false)
   private let hasSetReadAhead = Atomic<Bool>(false)
   /// Called once, when the kernel begins to talk to us: the mount is ready.
   private let whenReady: @Sendable () -> Void
@@ -42,7 +46,8 @@ final class FuseContext: Sendable {
     self.fileSystem = fileSystem
     self.process = process
     self.mountPoint = mountPoint
-    sizeCorrection = SizeCorrection(fileSystem, ownThreads, mountPoint: mountPoint)
+    mountedFiles = MountedFiles(fileSystem, mountPoint: mountPoint)
+    sizeCorrection = SizeCorrection(fileSystem, mountedFiles, ownThreads)
     self.whenReady = whenReady
     userID = options.userID ?? getuid()
     groupID = options.groupID ?? getgid()
@@ -62,7 +67,9 @@ final class FuseContext: Sendable {
       connection.want |= UInt32(FUSE_CAP_WRITEBACK_CACHE) & connection.capable
       connection.max_background = Self.maximumBackgroundCount
       connection.congestion_threshold = Self.maximumBackgroundCount * 3 / 4
-      sizeCorrection.start()
+      hasHonestPages.store(
+        connection.proto_major == 7 && connection.proto_minor >= 44, ordering: .relaxed)
+      mountedFiles.start()
     }
     // It also bounds reads.
     connection.max_write = UInt32(Self.maximumRequestByteCount)
@@ -82,12 +89,15 @@ final class FuseContext: Sendable {
     close(setting)
   }
 
-  /// Has the kernel write what it keeps of the mounted files. Other threads must be answering its requests.
-  func writeOutCache() {
-    let folder = unsafe mountPoint.withHostBytes { unsafe open($0, O_RDONLY | O_DIRECTORY | O_CLOEXEC) }
-    guard folder >= 0 else { return }
-    syncfs(folder)
-    close(folder)
+  /// Calls `body` on this thread or another: with true when the kernel keeps nothing that was written to the disk of an
+  /// open file, with false where that is not known. It is for what holds the kernel's lock of one of the disk's files.
+  func afterSending(_ handle: UInt64, _ body: @escaping @Sendable (Bool) -> Void) {
+    let files = isWritable ? fileSystem.writtenFiles(likeThatOf: handle) : []
+    if files.isEmpty { return body(true) }
+    let isStarted =
+      hasHonestPages.load(ordering: .relaxed)
+      && ownThreads.run { body(self.mountedFiles.sendOut(files)) }
+    if !isStarted { body(false) }
   }
 
   func status(of attributes: Attributes) -> stat {

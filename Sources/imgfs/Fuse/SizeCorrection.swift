@@ -9,7 +9,6 @@ import Synchronization
 /// makes the file longer there, and nothing that a server answers makes it shorter again. Only ftruncate(2) does. So it
 /// is called, through the mount, by a thread that answers no requests; the request that comes of it changes nothing, and
 /// is answered with the true size.
-///
 final class SizeCorrection: Sendable {
   private struct State {
     /// Inode numbers of the files.
@@ -19,21 +18,16 @@ final class SizeCorrection: Sendable {
 
   private let fileSystem: FileSystem
   private let threads: OwnThreads
-  private let mountPoint: String
+  private let files: MountedFiles
   private let state = Mutex(State())
-  /// "major:minor" of the mount, when it is there.
-  private let device = Mutex<String?>(nil)
   /// The thread that calls ftruncate; 0: none.
   private let thread = Atomic<pid_t>(0)
 
-  init(_ fileSystem: FileSystem, _ threads: OwnThreads, mountPoint: String) {
-    self.threads = threads
+  init(_ fileSystem: FileSystem, _ files: MountedFiles, _ threads: OwnThreads) {
     self.fileSystem = fileSystem
-    self.mountPoint = mountPoint
+    self.files = files
+    self.threads = threads
   }
-
-  /// To be called when the tree is mounted, and nothing else can be mounted over it yet.
-  func start() { device.withLock { $0 = MountEntry.find(at: mountPoint)?.device } }
 
   /// Whether a request of this thread comes from here.
   func isRunning(in thread: pid_t) -> Bool { thread != 0 && thread == self.thread.load(ordering: .acquiring) }
@@ -64,18 +58,7 @@ final class SizeCorrection: Sendable {
   }
 
   private func correctNow(_ id: UInt64) {
-    guard let names = fileSystem.path(of: id), let size = try? fileSystem.attributes(of: id).byteCount,
-      let device = device.withLock({ $0 })
-    else { return }
-    let path = ([mountPoint] + names.map { String(hostBytes: $0) }).joined(separator: "/")
-    let descriptor = unsafe path.withHostBytes { unsafe open($0, O_WRONLY | O_NOFOLLOW | O_CLOEXEC) }
-    guard descriptor >= 0 else { return }
-    defer { close(descriptor) }
-    // Something else may be mounted there by now.
-    var status = stat()
-    guard unsafe fstat(descriptor, &status) == 0, UInt64(status.st_ino) == id,
-      device == "\(gnu_dev_major(UInt64(status.st_dev))):\(gnu_dev_minor(UInt64(status.st_dev)))"
-    else { return }
-    ftruncate(descriptor, off_t(clamping: size))
+    guard let size = try? fileSystem.attributes(of: id).byteCount else { return }
+    _ = files.withFile(id, O_WRONLY) { ftruncate($0, off_t(clamping: size)) == 0 }
   }
 }
