@@ -27,6 +27,9 @@ static inline struct fuse_session *imgfs_session_new(
 
 /// <fcntl.h> would clash with the Glibc module, which leaves these out.
 enum { IMGFS_FALLOC_KEEP_SIZE = 1, IMGFS_FALLOC_PUNCH_HOLE = 2, IMGFS_FALLOC_ZERO_RANGE = 16 };
+int sync_file_range(int descriptor, off_t offset, off_t count, unsigned flags);
+/// Waits for what is under way, writes, and waits.
+enum { IMGFS_SYNC_FILE_RANGE_ALL = 7 };
 pid_t gettid(void);
 
 /// The headers of these would take timespec from the Glibc module.

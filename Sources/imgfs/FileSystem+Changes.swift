@@ -36,6 +36,15 @@ extension FileSystem {
     return count
   }
 
+  /// The numbers of the files that somebody has open to write them; with a handle only those that show the same disk.
+  func writtenFiles(likeThatOf handle: UInt64? = nil) -> [UInt64] {
+    guard let handle else { return openFiles.written { _ in true } }
+    guard case .disk(let disk)? = openFiles[handle], disk.file.view.follows else { return [] }
+    return openFiles.written { file in
+      if case .disk(let other) = file { other.file.view.session === disk.file.view.session } else { false }
+    }
+  }
+
   // MARK: The end of the disk
 
   /// The kernel took bytes past the end of the disk, made its own idea of the file longer, and learns only now that

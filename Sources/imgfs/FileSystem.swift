@@ -1,6 +1,5 @@
 import FormatEngine
 import Glibc
-import Synchronization
 
 /// The mounted tree as file system calls see it, in Swift terms: FUSE's callbacks translate to and from
 /// here, and tests call it without a mount. Any thread may call any method at any time.
@@ -11,8 +10,6 @@ final class FileSystem: Sendable {
   let root: Node
   private let nodes: NodeTable
   let openFiles = OpenTable()
-  /// Inode numbers of files that were opened to be written: the kernel may keep some of what they were to hold.
-  private let written = Mutex<Set<UInt64>>([])
   /// Bytes of all disks together, for `statfs`.
   private let countCapacity: @Sendable () -> UInt64
   /// Folds the overlay of a mount that has one into the image below.
@@ -71,7 +68,7 @@ final class FileSystem: Sendable {
 
   /// Opens a folder for `entries`.
   func openFolder(_ id: UInt64) throws(EngineError) -> UInt64 {
-    openFiles.insert(.folder(try folder(id).1.listing()))
+    openFiles.insert(.folder(try folder(id).1.listing()), of: id)
   }
 
   /// Calls `body` with each entry of an open folder from `position` on, "." and ".." first, until it returns
@@ -206,16 +203,16 @@ final class FileSystem: Sendable {
           ? .system(EACCES) : EngineError(.readOnly, "The image is mounted read-only")
       }
       let opened = try disk.opened()
-      if forWriting { written.withLock { _ = $0.insert(id) } }
       if forWriting && !opened.isWritable {
         throw EngineError(.readOnly, "The image could only be opened for reading")
       }
       let hold = forWriting ? try disk.holdForWriting() : nil
       return Opened(
-        handle: openFiles.insert(.disk(opened), hold), keepsCache: disk.keepsCache(), bypassesCache: false)
+        handle: openFiles.insert(.disk(opened), of: id, hold), keepsCache: disk.keepsCache(),
+        bypassesCache: false)
     case .text(let text):
       if forWriting { throw .system(text.isLive ? EACCES : EROFS) }
-      let handle = openFiles.insert(.text(try text.content()))
+      let handle = openFiles.insert(.text(try text.content()), of: id)
       return Opened(handle: handle, keepsCache: !text.isLive, bypassesCache: text.isLive)
     }
   }
@@ -228,9 +225,6 @@ final class FileSystem: Sendable {
     var bypassesCache: Bool
   }
 
-  /// Inode numbers of the files that somebody has opened to write them.
-  var openedForWriting: Set<UInt64> { written.withLock { $0 } }
-
   func close(_ handle: UInt64) { openFiles.remove(handle) }
 
   /// The file that a handle stands for.
@@ -239,10 +233,15 @@ final class FileSystem: Sendable {
     return file
   }
 
-  /// Where data or a hole next begins (SEEK_DATA, SEEK_HOLE).
-  func seek(_ handle: UInt64, from offset: UInt64, toData: Bool) throws(EngineError) -> UInt64 {
+  /// Where data or a hole next begins (SEEK_DATA, SEEK_HOLE). Where not `isAllKnown`, there may be data that has not come
+  /// here yet, anywhere.
+  func seek(_ handle: UInt64, from offset: UInt64, toData: Bool, isAllKnown: Bool = true)
+    throws(EngineError) -> UInt64
+  {
     var found: UInt64?
     switch try file(handle) {
+    case .disk(let disk) where !isAllKnown:
+      if offset < disk.byteCount { found = toData ? offset : disk.byteCount }
     case .disk(let disk): found = disk.seek(from: offset, toData: toData)
     case .folder: throw .system(EISDIR)
     case .text(let text):

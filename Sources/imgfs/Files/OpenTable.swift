@@ -12,6 +12,8 @@ enum OpenFile: Sendable {
 final class OpenTable: Sendable {
   private struct Place {
     var file: OpenFile
+    /// The file's number in the tree.
+    var id: UInt64
     /// Of a file that is open for writing.
     var hold: DiskWriters.Hold?
     /// Whether bytes past the file's end were refused, and its writer does not know it yet.
@@ -25,9 +27,9 @@ final class OpenTable: Sendable {
 
   private let state = Mutex(State())
 
-  func insert(_ file: OpenFile, _ hold: DiskWriters.Hold? = nil) -> UInt64 {
+  func insert(_ file: OpenFile, of id: UInt64, _ hold: DiskWriters.Hold? = nil) -> UInt64 {
     state.withLock { state in
-      let new = Place(file: file, hold: hold)
+      let new = Place(file: file, id: id, hold: hold)
       if let place = state.free.popLast() {
         state.places[place] = new
         return UInt64(place)
@@ -66,6 +68,17 @@ final class OpenTable: Sendable {
     }
     // What ends with it ends outside of the lock: that may take long, and takes other locks.
     withExtendedLifetime(removed) {}
+  }
+
+  /// The numbers of the files that somebody may write and of which `isMeant` is true, each once.
+  func written(_ isMeant: (OpenFile) -> Bool) -> [UInt64] {
+    state.withLock { state in
+      var ids: [UInt64] = []
+      for case let place? in state.places where place.hold != nil {
+        if !ids.contains(place.id) && isMeant(place.file) { ids.append(place.id) }
+      }
+      return ids
+    }
   }
 
   /// All who write a file of which `isMeant` is true have to hear that it ends before what they wrote.

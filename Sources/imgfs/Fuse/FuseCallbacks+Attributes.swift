@@ -28,7 +28,8 @@ extension FuseCallbacks {
     unsafe table.setxattr = { request, id, name, value, count, _ in
       guard let request = unsafe request.map({ unsafe FuseRequest($0) }) else { return }
       let name = unsafe String(hostBytes: FuseCallbacks.bytes(of: name))
-      request.answer { () throws(EngineError) in
+      // A commit waits until the kernel has told of the closing of lower layers' files.
+      request.answerFromOwnThread { () throws(EngineError) in
         try request.fileSystem.setExtendedAttribute(name, of: id)
         request.fail(0)
       }

@@ -22,19 +22,17 @@ extension FuseCallbacks {
     unsafe table.mkdir = { request, parent, name, _ in
       guard let request = unsafe request.map({ unsafe FuseRequest($0) }) else { return }
       let name = unsafe FuseCallbacks.bytes(of: name)
-      let isStarted = OwnThread.run {
+      request.answerFromOwnThread { () throws(EngineError) in
         // A snapshot holds what was written before, also what only the kernel has yet.
-        request.context.mount.writeOut()
-        request.answer { () throws(EngineError) in
-          request.reply(made: try request.fileSystem.makeFolder(name, in: parent))
-        }
+        request.context.mountedFiles.writeOut()
+        request.reply(made: try request.fileSystem.makeFolder(name, in: parent))
       }
-      if !isStarted { request.fail(EAGAIN) }
     }
     unsafe table.rmdir = { request, parent, name in
       guard let request = unsafe request.map({ unsafe FuseRequest($0) }) else { return }
       let name = unsafe FuseCallbacks.bytes(of: name)
-      request.answer { () throws(EngineError) in
+      // It waits until the kernel has told of the closing of the snapshot's files.
+      request.answerFromOwnThread { () throws(EngineError) in
         try request.fileSystem.removeFolder(name, in: parent)
         request.fail(0)
       }

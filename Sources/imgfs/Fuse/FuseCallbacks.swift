@@ -109,9 +109,13 @@ enum FuseCallbacks {
         whence == CInt(IMGFS_SEEK_DATA) || whence == CInt(IMGFS_SEEK_HOLE)
       else { return request.fail(EINVAL) }
       let handle = unsafe info.pointee.fh
-      request.answer { () throws(EngineError) in
-        let toData = whence == CInt(IMGFS_SEEK_DATA)
-        request.reply(offset: try request.fileSystem.seek(handle, from: offset, toData: toData))
+      let toData = whence == CInt(IMGFS_SEEK_DATA)
+      request.context.afterSending(handle) { isAllKnown in
+        request.answer { () throws(EngineError) in
+          request.reply(
+            offset: try request.fileSystem.seek(
+              handle, from: offset, toData: toData, isAllKnown: isAllKnown))
+        }
       }
     }
   }
@@ -122,20 +126,17 @@ enum FuseCallbacks {
   /// Another file of the same bytes is open for writing; perhaps it has just been closed, which the kernel tells only after
   /// whoever closed it goes on. Waited for by a thread of its own, so that this is heard.
   private static func openAfterOthers(_ request: FuseRequest, _ id: UInt64, _ info: fuse_file_info) {
-    let isStarted = OwnThread.run {
-      request.answer { () throws(EngineError) in
-        for _ in 1..<attemptsToOpen {
-          do throws(EngineError) {
-            return request.reply(try request.fileSystem.open(id, forWriting: true), info)
-          } catch {
-            guard error.errno == EBUSY else { throw error }
-            usleep(5_000)
-          }
+    request.answerFromOwnThread { () throws(EngineError) in
+      for _ in 1..<attemptsToOpen {
+        do throws(EngineError) {
+          return request.reply(try request.fileSystem.open(id, forWriting: true), info)
+        } catch {
+          guard error.errno == EBUSY else { throw error }
+          usleep(5_000)
         }
-        request.reply(try request.fileSystem.open(id, forWriting: true), info)
       }
+      request.reply(try request.fileSystem.open(id, forWriting: true), info)
     }
-    if !isStarted { request.fail(EBUSY) }
   }
 
   private static func read(

@@ -28,8 +28,13 @@ final class FuseContext: Sendable {
   /// What the root's extended attribute says: the process that serves the tree.
   let process: ServingProcess
   private let mountPoint: String
-  let mount: OwnMount
+  /// All that do not answer requests, so that the mount's end can wait for them.
+  let ownThreads = OwnThreads()
+  let mountedFiles: MountedFiles
   let sizeCorrection: SizeCorrection
+  /// Whether the kernel's pages are known to be under way until we have answered for them: since Linux 6.16, whose protocol
+  /// is 7.44. Before, it wrote copies, and counted the pages themselves as written.
+  private let hasHonestPages = Atomic<Bool>(false)
   private let hasSetReadAhead = Atomic<Bool>(false)
   /// Called once, when the kernel begins to talk to us: the mount is ready.
   private let whenReady: @Sendable () -> Void
@@ -41,8 +46,8 @@ final class FuseContext: Sendable {
     self.fileSystem = fileSystem
     self.process = process
     self.mountPoint = mountPoint
-    mount = OwnMount(fileSystem, at: mountPoint)
-    sizeCorrection = SizeCorrection(fileSystem, mount)
+    mountedFiles = MountedFiles(fileSystem, mountPoint: mountPoint)
+    sizeCorrection = SizeCorrection(fileSystem, mountedFiles, ownThreads)
     self.whenReady = whenReady
     userID = options.userID ?? getuid()
     groupID = options.groupID ?? getgid()
@@ -62,7 +67,9 @@ final class FuseContext: Sendable {
       connection.want |= UInt32(FUSE_CAP_WRITEBACK_CACHE) & connection.capable
       connection.max_background = Self.maximumBackgroundCount
       connection.congestion_threshold = Self.maximumBackgroundCount * 3 / 4
-      mount.start()
+      hasHonestPages.store(
+        connection.proto_major == 7 && connection.proto_minor >= 44, ordering: .relaxed)
+      mountedFiles.start()
     }
     // It also bounds reads.
     connection.max_write = UInt32(Self.maximumRequestByteCount)
@@ -80,6 +87,17 @@ final class FuseContext: Sendable {
     guard setting >= 0 else { return }
     Terminal.write("\(Self.readAheadByteCount / KiB)\n", to: setting)
     close(setting)
+  }
+
+  /// Calls `body` on this thread or another: with true when the kernel keeps nothing that was written to the disk of an
+  /// open file, with false where that is not known. It is for what holds the kernel's lock of one of the disk's files.
+  func afterSending(_ handle: UInt64, _ body: @escaping @Sendable (Bool) -> Void) {
+    let files = isWritable ? fileSystem.writtenFiles(likeThatOf: handle) : []
+    if files.isEmpty { return body(true) }
+    let isStarted =
+      hasHonestPages.load(ordering: .relaxed)
+      && ownThreads.run { body(self.mountedFiles.sendOut(files)) }
+    if !isStarted { body(false) }
   }
 
   func status(of attributes: Attributes) -> stat {

@@ -25,6 +25,11 @@ import Glibc
     do throws(EngineError) { try body() } catch { fail(error.errno) }
   }
 
+  /// The same on a thread of its own, for what makes requests or waits for one: with `-s` nobody else would answer them.
+  func answerFromOwnThread(_ body: @escaping @Sendable () throws(EngineError) -> Void) {
+    if !context.ownThreads.run({ answer(body) }) { fail(EAGAIN) }
+  }
+
   func reply(_ bytes: UnsafeRawBufferPointer) {
     _ = unsafe fuse_reply_buf(raw, bytes.baseAddress?.assumingMemoryBound(to: CChar.self), bytes.count)
   }

@@ -54,10 +54,16 @@ import Glibc
   func run(isSingleThreaded: Bool) -> Bool {
     let watch = SignalWatch {
       // While requests are still answered: what the kernel has not written yet is written now.
-      if self.context.isWritable { self.context.mount.writeOut() }
+      if self.context.isWritable { self.context.mountedFiles.writeOut() }
+      // What is half done is done first, for the same reason.
+      self.context.ownThreads.finish()
       unsafe fuse_session_exit(self.session)
     }
-    defer { watch.finish() }
+    defer {
+      watch.finish()
+      // The session and the images are closed next.
+      context.ownThreads.finish()
+    }
     // Memory may be short because of what only we can write: we must not wait for it ourselves. Threads inherit this.
     if context.isWritable { imgfs_become_io_flusher() }
     if isSingleThreaded { return unsafe fuse_session_loop(session) >= 0 }

@@ -9,7 +9,6 @@ import Synchronization
 /// makes the file longer there, and nothing that a server answers makes it shorter again. Only ftruncate(2) does. So it
 /// is called, through the mount, by a thread that answers no requests; the request that comes of it changes nothing, and
 /// is answered with the true size.
-///
 final class SizeCorrection: Sendable {
   private struct State {
     /// Inode numbers of the files.
@@ -18,14 +17,16 @@ final class SizeCorrection: Sendable {
   }
 
   private let fileSystem: FileSystem
-  private let mount: OwnMount
+  private let threads: OwnThreads
+  private let files: MountedFiles
   private let state = Mutex(State())
   /// The thread that calls ftruncate; 0: none.
   private let thread = Atomic<pid_t>(0)
 
-  init(_ fileSystem: FileSystem, _ mount: OwnMount) {
+  init(_ fileSystem: FileSystem, _ files: MountedFiles, _ threads: OwnThreads) {
     self.fileSystem = fileSystem
-    self.mount = mount
+    self.files = files
+    self.threads = threads
   }
 
   /// Whether a request of this thread comes from here.
@@ -39,7 +40,7 @@ final class SizeCorrection: Sendable {
       return !state.isRunning
     }
     guard mustStart else { return }
-    if !OwnThread.run({ self.correctAll() }) { state.withLock { $0.isRunning = false } }
+    if !threads.run({ self.correctAll() }) { state.withLock { $0.isRunning = false } }
   }
 
   private func correctAll() {
@@ -58,6 +59,6 @@ final class SizeCorrection: Sendable {
 
   private func correctNow(_ id: UInt64) {
     guard let size = try? fileSystem.attributes(of: id).byteCount else { return }
-    mount.withFile(id, O_WRONLY) { ftruncate($0, off_t(clamping: size)) }
+    _ = files.withFile(id, O_WRONLY) { ftruncate($0, off_t(clamping: size)) == 0 }
   }
 }

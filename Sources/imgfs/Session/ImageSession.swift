@@ -91,6 +91,12 @@ final class ImageSession: Sendable {
 
   /// Keeps the image open for as long as the result lives, and with `pinning` keeps its chain from becoming another one.
   func use(pinning: Bool = false) throws(EngineError) -> ImageUse {
+    // Not while the chain is becoming another one.
+    if pinning, let gate { return try gate.shared { () throws(EngineError) in try takeUse(pinning: true) } }
+    return try takeUse(pinning: pinning)
+  }
+
+  private func takeUse(pinning: Bool) throws(EngineError) -> ImageUse {
     let chain = try opened { state in
       state.useCount += 1
       state.totalUseCount += 1
@@ -153,6 +159,7 @@ final class ImageSession: Sendable {
     }
   }
 
+  private var isPinned: Bool { state.withLock { $0.pinCount > 0 } }
   /// How many need the chain as it is.
   var useCount: Int { state.withLock { $0.useCount } }
   var isOpen: Bool { sight.isOpen }
@@ -183,21 +190,26 @@ final class ImageSession: Sendable {
   /// not change by that. Where somebody has a lower layer or a snapshot open, it is not run.
   func replacingChain(_ body: () -> (ImageChain, EngineError?)) throws(EngineError) {
     guard let gate else { throw .notPermitted("The chain stays what it is") }
-    let failure = try gate.alone { () throws(EngineError) -> EngineError? in
-      try waitForPins()
-      let (chain, failure) = body()
-      state.withLock { $0.chain = chain }
-      return failure
-    }
-    chainCounter.add(1, ordering: .releasing)
-    noteShape()
-    if let failure { throw failure }
-  }
-
-  /// For a second: the kernel tells of a file's closing only after whoever closed it goes on.
-  private func waitForPins() throws(EngineError) {
+    // For a second: the kernel tells of a file's closing only after whoever closed it goes on. Outside of the gate, so that
+    // it can be told.
     for _ in 0..<200 {
-      if state.withLock({ $0.pinCount == 0 }) { return }
+      var failure: EngineError?
+      let isDone =
+        isPinned
+        ? false
+        : try gate.alone { () throws(EngineError) in
+          if isPinned { return false }
+          let (chain, error) = body()
+          state.withLock { $0.chain = chain }
+          failure = error
+          return true
+        }
+      if isDone {
+        chainCounter.add(1, ordering: .releasing)
+        noteShape()
+        if let failure { throw failure }
+        return
+      }
       usleep(5_000)
     }
     throw EngineError(.system(errno: EBUSY), "Somebody has a file below 'layers' or 'snapshots' open")

@@ -9,8 +9,8 @@ import Testing
 
   @Test func findsFilesByHandleUntilTheyAreClosed() {
     let table = OpenTable()
-    let first = table.insert(.text([1]))
-    let second = table.insert(.text([2]))
+    let first = table.insert(.text([1]), of: 1)
+    let second = table.insert(.text([2]), of: 2)
     #expect(content(table[first]) == [1])
     #expect(content(table[second]) == [2])
     table.remove(first)
@@ -21,10 +21,10 @@ import Testing
 
   @Test func usesFreePlacesAgainEachOnce() {
     let table = OpenTable()
-    let first = table.insert(.text([1]))
+    let first = table.insert(.text([1]), of: 1)
     table.remove(first)
     table.remove(first)
-    let handles = [table.insert(.text([2])), table.insert(.text([3]))]
+    let handles = [table.insert(.text([2]), of: 2), table.insert(.text([3]), of: 3)]
     #expect(Set(handles).count == 2)
     #expect(handles.contains(first))
   }

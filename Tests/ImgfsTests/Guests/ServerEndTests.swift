@@ -128,6 +128,34 @@ import Testing
     }
   }
 
+  /// A snapshot that is being taken when the signal comes is taken as a whole, and whoever asked for it is told.
+  @Test func endedServerFinishesASnapshotFirst() throws {
+    let kind = WritableImage(format: "qcow2", options: ["cluster_size=512", "preallocation=metadata"])
+    try TemporaryFolder.with { folder in
+      let image = try kind.make(32 << 20, in: folder)
+      for options in ["", "-s"] {
+        let mountPoint = try folder.makeFolder("mount")
+        defer {
+          if MountedImage.isMounted(mountPoint) { _ = try? Shell.run("umount --lazy mount", in: folder) }
+        }
+        let output = try Shell.run(
+          """
+          "$imgfs" $options -o rw --pid-file pid "$image" mount
+          server=$(cat pid)
+          mkdir "mount/snapshots/with$options" & mkdir=$!
+          sleep 0.03
+          kill -TERM $server
+          wait $mkdir && echo made
+          while [ -e /proc/$server/exe ]; do sleep 0.02; done
+          """, ["imgfs": try BuiltProduct.imgfs.path, "image": image, "options": options], in: folder)
+        #expect(output == "made\n")
+        #expect(!MountedImage.isMounted(mountPoint))
+        #expect(try ReferenceTool.qemuImg("snapshot", "-l", image).stdoutText.contains("with\(options) "))
+      }
+      try kind.expectSound(image)
+    }
+  }
+
   /// A loop device that holds the disk keeps the mount; nothing is torn away.
   @Test(.enabled(if: MountedImage.canLoopMount)) func staysWhileALoopDeviceHoldsIt() throws {
     let kind = WritableImage(format: "qcow2")

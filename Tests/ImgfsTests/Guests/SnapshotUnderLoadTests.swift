@@ -30,6 +30,26 @@ import Testing
     }
   }
 
+  /// Who deletes a snapshot right after its disk was read need not wait for the kernel to say that it is closed.
+  @Test(arguments: [[], ["-s"]]) func isDeletedOnceItsReadersHaveGone(_ more: [String]) throws {
+    try TemporaryFolder.with { folder in
+      let image = try kind.make(8 << 20, in: folder)
+      try MountedImage.with(image, options: ["-o", "rw"] + more, in: folder) { mount in
+        try Shell.run(
+          """
+          mkdir "$mount/snapshots/now"
+          exec 3<"$mount/snapshots/now/disk.raw"
+          head -c 1M <&3 >/dev/null
+          rmdir "$mount/snapshots/now" 3<&- & rmdir=$!
+          sleep 0.2
+          exec 3<&-
+          wait $rmdir
+          """, ["mount": mount.path], in: folder)
+      }
+      try kind.expectSound(image)
+    }
+  }
+
   /// fio verifies what it writes while snapshots are taken and deleted; one that was taken at a quiet moment stays so.
   @Test func snapshotsComeAndGoUnderLoad() throws {
     let seconds = Effort.current == .soak ? 60 : 4

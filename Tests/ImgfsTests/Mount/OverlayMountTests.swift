@@ -129,6 +129,33 @@ import Testing
     }
   }
 
+  /// A commit waits for the end of those who read below, and nobody waits for it meanwhile.
+  @Test(arguments: [[], ["-s"]]) func waitsBesideTheOthers(_ more: [String]) throws {
+    try TemporaryFolder.with { folder in
+      let image = try base("qcow2", folder)
+      try MountedImage.with(image, options: ["--overlay", "tmp"] + more, in: folder) { mount in
+        try io("write -P 2 1M 1M", on: mount)
+        let output = try Shell.run(
+          """
+          exec 3<"$mount/layers/1-base.qcow2/disk.raw"
+          head -c 4k <&3 >/dev/null
+          "$imgfs" --commit "$mount" 3<&- & commit=$!
+          sleep 0.1
+          # As many readers as there may be threads that answer.
+          for reader in {1..16}; do
+            dd if="$mount/disk.raw" of=/dev/null iflag=direct bs=64k count=1 status=none 3<&- & readers+=($!)
+          done
+          for reader in ${readers[@]}; do wait $reader; done
+          [ -e /proc/$commit/exe ] && echo "read meanwhile"
+          exec 3<&-
+          wait $commit && echo committed
+          """, ["imgfs": try BuiltProduct.imgfs.path, "mount": mount.path], in: folder)
+        #expect(output == "read meanwhile\ncommitted\n")
+      }
+      try ReferenceTool.io(["read -P 2 1M 1M"], on: image, format: "qcow2")
+    }
+  }
+
   /// Writes 32 KiB at a place in units of that, and reads them again.
   private static func writeAndRead(_ disk: String, at place: Int, _ value: UInt8) throws {
     guard let handle = FileHandle(forUpdatingAtPath: disk) else { throw TestFailure("It does not open") }

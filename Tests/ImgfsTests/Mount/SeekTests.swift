@@ -81,6 +81,31 @@ struct SeekTests {
     }
   }
 
+  /// What was written is data at once, also where only the kernel has it, by whichever of the disk's files.
+  @Test(arguments: [[], ["-s"]]) func findsWhatOnlyTheKernelHas(_ more: [String]) throws {
+    try TemporaryFolder.with { folder in
+      let image = folder.file("empty.qcow2")
+      try ReferenceTool.create(image, format: "qcow2", size: 64 << 20)
+      try MountedImage.with(image, options: ["-o", "rw"] + more, in: folder) { mount in
+        let layer = mount.file("layers/0-empty.qcow2/disk.raw")
+        let descriptor = unsafe open(mount.file("disk.raw"), O_RDWR | O_CLOEXEC)
+        defer { close(descriptor) }
+        var expected: [Range<Int>] = []
+        for place in [10 << 20, 30 << 20] {
+          let bytes = [UInt8](repeating: 7, count: 1 << 20)
+          let count = unsafe pwrite(descriptor, bytes, bytes.count, place)
+          #expect(count == bytes.count)
+          expected.append(place..<place + bytes.count)
+          let file = place == 10 << 20 ? mount.file("disk.raw") : layer
+          let found = try data(of: file)
+          #expect(found == expected)
+          let first = lseek(descriptor, 0, Self.seekData)
+          #expect(first == 10 << 20)
+        }
+      }
+    }
+  }
+
   @Test func keepsCopiesSparse() throws {
     try TemporaryFolder.with { folder in
       let image = folder.file("large.qcow2")

@@ -1,0 +1,54 @@
+import Glibc
+import Synchronization
+
+/// Threads for what must not be done by one that answers requests, since it makes requests itself, or waits for one.
+final class OwnThreads: Sendable {
+  private final class Work: Sendable {
+    let body: @Sendable () -> Void
+    init(_ body: @escaping @Sendable () -> Void) { self.body = body }
+  }
+
+  private struct State {
+    var count = 0
+    var isEnding = false
+  }
+
+  private let state = Mutex(State())
+
+  /// Runs `body` beside whoever calls. False where there can be no more threads, and after `finish`.
+  func run(_ body: @escaping @Sendable () -> Void) -> Bool {
+    let mayStart = state.withLock { state in
+      if !state.isEnding { state.count += 1 }
+      return !state.isEnding
+    }
+    guard mayStart else { return false }
+    let work = Work {
+      body()
+      self.state.withLock { $0.count -= 1 }
+    }
+    var thread = pthread_t()
+    let argument = unsafe Unmanaged.passRetained(work).toOpaque()
+    let result = unsafe pthread_create(&thread, nil, { unsafe OwnThreads.start(unsafe $0) }, argument)
+    guard result == 0 else {
+      unsafe Unmanaged<Work>.fromOpaque(argument).release()
+      state.withLock { $0.count -= 1 }
+      return false
+    }
+    pthread_detach(thread)
+    return true
+  }
+
+  /// Returns when all of them have done their work; no more are started. They may be waiting for answers to requests: it
+  /// is called while these are still answered, or when the kernel has given up the mount.
+  func finish() {
+    state.withLock { $0.isEnding = true }
+    while state.withLock({ $0.count > 0 }) { usleep(2000) }
+  }
+
+  private static func start(_ argument: UnsafeMutableRawPointer?) -> UnsafeMutableRawPointer? {
+    guard let argument = unsafe argument else { return nil }
+    // SAFETY: `run` retained the object for this thread.
+    unsafe Unmanaged<Work>.fromOpaque(argument).takeRetainedValue().body()
+    return nil
+  }
+}
