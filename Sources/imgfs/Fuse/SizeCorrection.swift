@@ -59,6 +59,8 @@ final class SizeCorrection: Sendable {
 
   private func correctNow(_ id: UInt64) {
     guard let size = try? fileSystem.attributes(of: id).byteCount else { return }
-    _ = files.withFile(id, O_WRONLY) { ftruncate($0, off_t(clamping: size)) == 0 }
+    if files.withFile(id, O_WRONLY, { ftruncate($0, off_t(clamping: size)) == 0 }) {
+      fileSystem.openFiles.noteCorrection(of: id)
+    }
   }
 }
