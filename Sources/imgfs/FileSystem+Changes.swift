@@ -37,7 +37,7 @@ extension FileSystem {
   }
 
   /// The numbers of the files that somebody has open to write them; with a handle only those that show the same disk.
-  func writtenFiles(likeThatOf handle: UInt64? = nil) -> [UInt64] {
+  func openedForWriting(likeThatOf handle: UInt64? = nil) -> [UInt64] {
     guard let handle else { return openFiles.written { _ in true } }
     guard case .disk(let disk)? = openFiles[handle], disk.file.view.follows else { return [] }
     return openFiles.written { file in

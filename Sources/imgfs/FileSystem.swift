@@ -66,15 +66,22 @@ final class FileSystem: Sendable {
     if case .text(let text)? = nodes.forget(id, count: count)?.content { text.release() }
   }
 
-  /// Calls `body` with each entry of a folder from `position` on, "." and ".." first, until it returns
-  /// false. `next` is the position to go on from. With `remembering`, every entry that `body` takes
+  /// Opens a folder for `entries`.
+  func openFolder(_ id: UInt64) throws(EngineError) -> UInt64 {
+    openFiles.insert(.folder(try folder(id).1.listing()), of: id)
+  }
+
+  /// Calls `body` with each entry of an open folder from `position` on, "." and ".." first, until it returns
+  /// false. `next` is the position to go on from; the entries are those that there were when the folder was opened, or
+  /// last read from its beginning. With `remembering`, every entry that `body` takes
   /// counts as a lookup, except "." and ".." and those without a size.
   func entries(
-    of folderID: UInt64, from position: UInt64, remembering: Bool,
+    of folderID: UInt64, _ handle: UInt64, from position: UInt64, remembering: Bool,
     _ body: (_ name: [UInt8], _ attributes: Attributes, _ next: UInt64) -> Bool
   ) throws(EngineError) {
     let (node, folder) = try folder(folderID)
-    let listing = try folder.listing()
+    if position == 0 { openFiles.replace(handle, .folder(try folder.listing())) }
+    guard case .folder(let listing) = try file(handle) else { throw .system(EBADF) }
     var index = position
     while index < UInt64(listing.nodes.count) + 2 {
       if index < 2 {
@@ -107,6 +114,14 @@ final class FileSystem: Sendable {
   /// All that `stat` shows, found out where it was not known before.
   func attributes(of id: UInt64) throws(EngineError) -> Attributes { exactAttributes(of: try node(id)) }
 
+  /// What is known of them without counting what takes room.
+  func briefAttributes(of id: UInt64) throws(EngineError) -> Attributes {
+    let node = try node(id)
+    var attributes = firstAttributes(of: node)
+    try findSize(of: node, &attributes)
+    return attributes
+  }
+
   /// What is damaged has attributes too, if only guessed ones; it is `open` that says what is wrong.
   private func exactAttributes(of node: Node) -> Attributes {
     var attributes = firstAttributes(of: node)
@@ -116,12 +131,14 @@ final class FileSystem: Sendable {
       case .folder, .link: break
       case .disk(let disk):
         attributes.byteCount = try disk.opened().byteCount
-        attributes.allocatedByteCount = try disk.allocatedByteCount()
+        guard let allocated = try disk.allocatedByteCount() else { break }
+        attributes.allocatedByteCount = allocated
+        attributes.isExact = true
       case .text(let text):
         attributes.byteCount = try text.byteCount()
         attributes.allocatedByteCount = attributes.byteCount
+        attributes.isExact = true
       }
-      attributes.isExact = true
     } catch {}
     attributes.hasSize = true
     return attributes
@@ -145,7 +162,8 @@ final class FileSystem: Sendable {
     switch node.content {
     case .folder(let folder):
       attributes.kind = .folder
-      attributes.isWritable = folder.changes != nil
+      // Who may fold the overlay in says so by setting an attribute of the root.
+      attributes.isWritable = folder.changes != nil || (commit != nil && node.id == root.id)
     case .link(let target):
       attributes.kind = .link
       attributes.byteCount = UInt64(target.count)
@@ -188,10 +206,10 @@ final class FileSystem: Sendable {
       if forWriting && !opened.isWritable {
         throw EngineError(.readOnly, "The image could only be opened for reading")
       }
+      let hold = forWriting ? try disk.holdForWriting() : nil
       return Opened(
-        handle: openFiles.insert(.disk(opened), of: id, forWriting: forWriting),
-        keepsCache: disk.keepsCache(),
-        bypassesCache: false)
+        handle: openFiles.insert(.disk(opened), of: id, forWriting: forWriting, hold),
+        keepsCache: disk.keepsCache(), bypassesCache: false)
     case .text(let text):
       if forWriting { throw .system(text.isLive ? EACCES : EROFS) }
       let handle = openFiles.insert(.text(try text.content()), of: id)
@@ -225,6 +243,7 @@ final class FileSystem: Sendable {
     case .disk(let disk) where !isAllKnown:
       if offset < disk.byteCount { found = toData ? offset : disk.byteCount }
     case .disk(let disk): found = disk.seek(from: offset, toData: toData)
+    case .folder: throw .system(EISDIR)
     case .text(let text):
       if offset < UInt64(text.count) { found = toData ? offset : UInt64(text.count) }
     }
@@ -251,6 +270,7 @@ extension OpenFile {
       switch self {
       case .disk(let disk): disk.byteCount
       case .text(let text): UInt64(text.count)
+      case .folder: UInt64(0)
       }
     return offset < end ? Int(min(UInt64(count), end - offset)) : 0
   }

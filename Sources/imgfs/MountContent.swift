@@ -51,8 +51,7 @@ struct MountContent {
       access: access(options), idleSeconds: Double(options.idleSeconds), format: options.format)
     settings.access.isWritable = options.takesWrites
     settings.mountPoint = mountPoint
-    // What an overlay without a name holds is lost when it is closed.
-    if options.overlay != nil { settings.idleSeconds = .infinity }
+    settings.hasOverlays = options.overlay != nil
     let shelf = try ImageShelf(options.images, settings) { (path) throws(EngineError) in
       try opening.open(path).chain
     }

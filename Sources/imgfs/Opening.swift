@@ -79,7 +79,7 @@ struct Opening: Sendable {
       throw EngineError(.readOnly, "Images of this kind are written once, from front to back")
     }
     // What may not be opened, and what comes back to itself, is no accident: whoever mounts has to say what he wants.
-    if let reason = chain.members.last?.missing?.reason, reason.code == .permissionDenied || reason.isLoop {
+    if let reason = chain.members.last?.missing?.reason, reason.code == .forbidden || reason.isLoop {
       throw reason
     }
     return try options.snapshot.map { (name) throws(EngineError) in try snapshot(name, of: chain) } ?? chain
@@ -121,7 +121,8 @@ struct Opening: Sendable {
   /// Where an image may name files: the folder that its own name leads to, and the one in which it lies after all
   /// links. A device has none: beside it lie the machine's disks.
   private static func ownFolders(of image: ImageSpecification) throws(EngineError) -> [AllowedFolder] {
-    guard let path = image.filePath, HostFiles.identity(of: path) != nil else { return [] }
+    guard let name = image.filePath, HostFiles.identity(of: name) != nil else { return [] }
+    let path = ImageOpener.fileOfBundle(name) ?? name
     let real = try HostFiles.realPath(path)
     guard HostFiles.isRegularFile(real) else { return [] }
     var folders: [AllowedFolder] = []

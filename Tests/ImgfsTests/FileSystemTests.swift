@@ -9,7 +9,11 @@ extension FileSystem {
   /// Names in a folder, without "." and "..".
   func names(in folder: UInt64) throws(EngineError) -> [String] {
     var names: [String] = []
-    try entries(of: folder, from: 2, remembering: false) { name, _, _ in
+    let handle = try openFolder(folder)
+    defer { close(handle) }
+    // Position 0 is where a folder is read anew.
+    try entries(of: folder, handle, from: 0, remembering: false) { _, _, _ in false }
+    try entries(of: folder, handle, from: 2, remembering: false) { name, _, _ in
       names.append(String(decoding: name, as: UTF8.self))
       return true
     }
@@ -32,6 +36,7 @@ extension FileSystem {
     let count = file.readable(at: offset, count: count)
     guard count > 0 else { return [] }
     switch file {
+    case .folder: return []
     case .text(let text): return Array(text[Int(offset)..<Int(offset) + count])
     case .disk(let disk):
       let buffer = AlignedBuffer(byteCount: count)
@@ -136,7 +141,8 @@ extension FileSystem {
       let system = FileSystem(ImageSession(SnapshotfulLayer([String](repeating: "s", count: 65_536)).chain()))
       let folder = try #require(try system.find("snapshots"))
       var count = 0
-      try system.entries(of: folder.id, from: 0, remembering: true) { _, _, _ in
+      let handle = try system.openFolder(folder.id)
+      try system.entries(of: folder.id, handle, from: 0, remembering: true) { _, _, _ in
         count += 1
         return true
       }
@@ -152,9 +158,11 @@ extension FileSystem {
     let folder = try #require(try system.find("snapshots"))
     var found: [String] = []
     var position: UInt64 = 0
+    let handle = try system.openFolder(folder.id)
     while true {
       var taken = 0
-      try system.entries(of: folder.id, from: position, remembering: false) { name, attributes, next in
+      try system.entries(of: folder.id, handle, from: position, remembering: false) {
+        name, attributes, next in
         guard taken < 7 else { return false }
         taken += 1
         position = next
@@ -171,7 +179,8 @@ extension FileSystem {
   @Test func countsListedEntriesAsLookupsWhereAsked() throws {
     let system = FileSystem(ImageSession(SnapshotfulLayer(["one"]).chain()))
     var ids: [UInt64] = []
-    try system.entries(of: 1, from: 0, remembering: true) { name, attributes, _ in
+    let folder = try system.openFolder(1)
+    try system.entries(of: 1, folder, from: 0, remembering: true) { name, attributes, _ in
       if name.first != UInt8(ascii: ".") { ids.append(attributes.id) }
       return true
     }

@@ -65,7 +65,7 @@ public enum ReferenceTool: String, Sendable {
   }
 
   /// How an image is named on the command line. `passphrase`: of this image and of what lies below it.
-  static func names(_ image: String, _ format: String, _ passphrase: String?) -> [String] {
+  public static func names(_ image: String, _ format: String, _ passphrase: String?) -> [String] {
     guard let passphrase else { return ["-f", format, image] }
     return [
       "--object", "secret,id=key,data=\(passphrase)", "--image-opts",

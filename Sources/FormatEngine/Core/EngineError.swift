@@ -12,9 +12,13 @@ public struct EngineError: Error, Sendable, Equatable {
     case noSpace
     case notFound
     case permissionDenied
+    /// The rules for files that images name do not allow it, whatever the system says (`ReferencePolicy`).
+    case forbidden
     case locked
     /// The image is encrypted, and nobody gave its passphrase.
     case missingKey
+    /// The image is encrypted with another passphrase than the one given.
+    case wrongKey
     case tooLarge
     case cancelled
     /// A system call failed with this `errno`.

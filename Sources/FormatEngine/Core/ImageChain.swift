@@ -50,6 +50,11 @@ public struct ChainMember: Sendable {
     return inner?.disk.members.flatMap(\.hostFiles) ?? []
   }
 
+  /// Whether its file, or the image that it lies in, tells nothing without a passphrase.
+  var isEncrypted: Bool {
+    layer.cipher != nil || inner?.disk.members.contains(where: \.isEncrypted) == true
+  }
+
   /// The disk that is the file of this one, nil where that is a file of the host.
   var inner: DiskStore? { ((file as? DebugStore)?.below ?? file) as? DiskStore }
 
@@ -147,7 +152,7 @@ public final class ImageChain: Sendable {
     let top = ChainMember(
       layer: layer, file: old.file, path: old.path, nodeName: old.nodeName, formatName: old.formatName,
       locked: old.locked)
-    return ImageChain(members: [top] + members[(depth + 1)...])
+    return ImageChain(members: top.over(members[(depth + 1)...]))
   }
 
   /// All that was written before is on disk when it returns.

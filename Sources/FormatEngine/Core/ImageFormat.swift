@@ -174,7 +174,7 @@ public enum FormatCatalog {
   static let overlay: any CreatableFormat.Type = Qcow2Format.self
 
   /// Files by which a folder is known to be an image: the one to open where the folder is named.
-  public static let bundleDescriptors = ["DiskDescriptor.xml"]
+  static let bundleDescriptors = ["DiskDescriptor.xml"]
 
   public static func format(named name: String) -> (any ImageFormat.Type)? {
     all.first { $0.name == name }

@@ -21,8 +21,7 @@ extension ImageOpener {
     guard old.hostFiles.map(\.identity) == top.hostFiles.map(\.identity) else {
       throw EngineError(.notFound, "'\(old.path)' is another file now", path: old.path)
     }
-    let members = [top] + chain.members[(depth + 1)...]
-    return ImageChain(members: members, access: .readWrite)
+    return ImageChain(members: top.over(chain.members[(depth + 1)...]), access: .readWrite)
   }
 
   /// A member of a chain that is read only, opened once more: its tables are taken from the file again. Who has the

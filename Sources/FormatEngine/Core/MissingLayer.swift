@@ -7,10 +7,13 @@ public struct MissingImage: Equatable, Sendable {
   /// Why it cannot be opened. The message says which file is wanted.
   public let reason: EngineError
 
-  /// Nil for failures that say nothing of the file, and for a file that somebody else is writing to: an image over
-  /// it must not be read either.
+  /// Nil for failures that say nothing of the file, for a file that somebody else is writing to - an image over it must
+  /// not be read either - and for one that only wants its passphrase.
   init?(_ error: EngineError, name: String, path: String?) {
-    guard error.code != .locked, error.code != .cancelled, !error.isShortage else { return nil }
+    switch error.code {
+    case .locked, .cancelled, .missingKey, .wrongKey: return nil
+    default: if error.isShortage { return nil }
+    }
     self.name = name
     self.path = path
     let tellsFile = error.message.contains(name) || path.map { error.message.contains($0) } == true
@@ -32,17 +35,18 @@ public struct MissingImage: Equatable, Sendable {
 /// Stands at the end of a chain for a file that cannot be opened. Whatever would be read of it is an error.
 final class MissingLayer: ImageLayer {
   let image: MissingImage
+  private let above: any ImageLayer
   /// As the layer above has it: no part of that is taken for bytes that were never there.
-  let virtualSize: UInt64
+  var virtualSize: UInt64 { above.virtualSize }
   let clusterSize: UInt64 = 0
   let backing: BackingReference? = nil
   let storesHoles = false
   let cipher: LayerCipher? = nil
   private let nothing = NullStore(byteCount: 0)
 
-  init(_ image: MissingImage, virtualSize: UInt64) {
+  init(_ image: MissingImage, below above: any ImageLayer) {
     self.image = image
-    self.virtualSize = virtualSize
+    self.above = above
   }
 
   func store(_ index: UInt16) -> any ByteStore { nothing }
@@ -61,10 +65,19 @@ final class MissingLayer: ImageLayer {
 extension ChainMember {
   /// The place of a file that is missing below `above`.
   init(_ missing: MissingImage, below above: ChainMember) {
-    let layer = MissingLayer(missing, virtualSize: above.layer.virtualSize)
+    self.init(missing, below: above.layer, formatName: above.layer.backing?.format ?? "")
+  }
+
+  private init(_ missing: MissingImage, below above: any ImageLayer, formatName: String) {
+    let layer = MissingLayer(missing, below: above)
     self.init(
-      layer: layer, file: layer.store(0), path: missing.path ?? missing.name,
-      formatName: above.layer.backing?.format ?? "")
+      layer: layer, file: layer.store(0), path: missing.path ?? missing.name, formatName: formatName)
+  }
+
+  /// Itself and the members below it: what is missing there reaches as far as this one's layer.
+  func over(_ below: ArraySlice<ChainMember>) -> [ChainMember] {
+    guard let next = below.first, let missing = next.missing else { return [self] + below }
+    return [self, ChainMember(missing, below: layer, formatName: next.formatName)] + below.dropFirst()
   }
 
   /// What is wanted here and cannot be opened; nil for a member that is open.

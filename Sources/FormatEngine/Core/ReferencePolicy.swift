@@ -82,7 +82,7 @@ public struct ReferencePolicy: Sendable {
 
   private func refusal(_ name: String, _ role: Role, _ path: String, _ reason: String) -> EngineError {
     EngineError(
-      .permissionDenied, "The \(role.rawValue) '\(name)' of '\(path)' is not opened: \(reason)", path: path)
+      .forbidden, "The \(role.rawValue) '\(name)' of '\(path)' is not opened: \(reason)", path: path)
   }
 }
 

@@ -5,7 +5,7 @@ extension LUKSHeader {
     for index in slots.indices {
       if let key = try volumeKey(inSlot: index, for: passphrase, area) { return key }
     }
-    throw EngineError(.permissionDenied, "Invalid password, cannot unlock any keyslot")
+    throw EngineError(.wrongKey, "Invalid password, cannot unlock any keyslot")
   }
 
   /// The volume key as the slot holds it; nil where the slot is not in use or the passphrase is another one.

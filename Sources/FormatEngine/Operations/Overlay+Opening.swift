@@ -44,7 +44,9 @@ extension Overlay {
     _ path: String, over image: ImageChain, _ backing: BackingReference, _ options: OpenOptions
   ) throws(EngineError) {
     let file = try FileStore.createExclusively(
-      path, asPrivateAs: image.members[0].hostFiles.first, cache: options.cache)
+      path,
+      asPrivateAs: image.members.contains(where: \.isEncrypted) ? nil : image.members[0].hostFiles.first,
+      cache: options.cache)
     do throws(EngineError) {
       try file.lock(.creationOfTables)
       try make(on: file, over: image, backing)

@@ -15,11 +15,18 @@ public final class Overlay: Sendable {
 
   /// What the image below was opened with.
   private let options: OpenOptions
-  private let current: Mutex<ImageChain>
+  private let state: Mutex<State>
+
+  private struct State {
+    var chain: ImageChain
+    /// The image, as it was open before a commit after which it could not be opened again; its place in the chain is
+    /// that of a file that is missing.
+    var lost: ChainMember?
+  }
 
   /// The disk to read and write: the overlay, and below it the members of the image. After `commit`, however that ends,
   /// it is another one.
-  public var chain: ImageChain { current.withLock { $0 } }
+  public var chain: ImageChain { state.withLock { $0.chain } }
 
   /// `image` was opened with `options`, for reading only.
   public init(over image: ImageChain, _ options: OpenOptions, at place: Place) throws(EngineError) {
@@ -29,17 +36,20 @@ public final class Overlay: Sendable {
     case .temporary(let folder): top = try Self.temporary(over: image, inFolder: folder)
     case .kept(let path): top = try Self.kept(over: image, at: path, options)
     }
-    current = Mutex(ImageChain(members: [top] + image.members, access: .readWrite))
+    state = Mutex(State(chain: ImageChain(members: [top] + image.members, access: .readWrite)))
   }
 
   /// Writes what the overlay holds into the image below it, which grows with it, and empties the overlay. On disk when it
   /// returns; the other members' locks are held all the time.
   ///
   /// The caller sees to it that nobody uses any part of `chain` meanwhile, and takes the new `chain` afterwards, also
-  /// where this throws: then the overlay still holds everything, and the disk reads as before. A crash at any moment leaves an overlay that
-  /// is kept as it was, over an image that may hold a part of it already.
+  /// where this throws: then the overlay still holds everything, and the disk reads as before - but where the image could
+  /// not be opened again what the overlay does not hold cannot be read until another commit opens it. A crash at any
+  /// moment leaves an overlay that is kept as it was, over an image that may hold a part of it already.
   public func commit(progress: Progress = .none) throws(EngineError) {
-    let old = chain
+    // Nobody holds what is lost, and its locks, once it is open again.
+    let isLost = state.withLock { $0.lost != nil }
+    let old = isLost ? try renewBase(of: chain) : chain
     if let missing = old.members[1].missing { throw missing.reason }
     guard old.members[1].node != nil else {
       throw .unsupported("The overlay lies over a snapshot, which nobody writes to")
@@ -54,30 +64,37 @@ public final class Overlay: Sendable {
     } catch {
       // What was written is put in order, and reads the same in the overlay.
       try? base.close()
-      renewBase(of: old)
+      // The first error is the one to tell.
+      _ = try? renewBase(of: old)
       throw error
     }
-    renewBase(of: old)
-    try removeContent(of: chain)
+    try removeContent(of: try renewBase(of: old))
   }
 
-  /// Takes the tables of the image below from its file again: others than before may be there.
-  private func renewBase(of old: ImageChain) {
-    let below: ChainMember
+  /// Takes the tables of the image below from its file again: others than before may be there. Throws where that cannot be
+  /// opened; what is read of it is an error from then on.
+  private func renewBase(of old: ImageChain) throws(EngineError) -> ImageChain {
+    let image = state.withLock { $0.lost } ?? old.members[1]
     do throws(EngineError) {
-      below = try ImageOpener.reopen(old.members[1], options)
+      return replaceBase(of: old, by: try ImageOpener.reopen(image, options), lost: nil)
     } catch {
+      let error = error.whileTrying("Could not open '\(image.path)' again after a commit")
       // The old tables may lead to what is something else now.
-      below = ChainMember(MissingImage(old.members[1], error), below: old.members[0])
+      let missing = ChainMember(MissingImage(image, error), below: old.members[0])
+      _ = replaceBase(of: old, by: missing, lost: image)
+      throw error
     }
-    let new = ImageChain(
-      members: [old.members[0], below] + old.members.dropFirst(2), access: .readWrite)
-    current.withLock { $0 = new }
+  }
+
+  private func replaceBase(of old: ImageChain, by member: ChainMember, lost: ChainMember?) -> ImageChain {
+    let new = ImageChain(members: [old.members[0]] + member.over(old.members[2...]), access: .readWrite)
+    state.withLock { $0 = State(chain: new, lost: lost) }
+    return new
   }
 
   /// The image below has it all, on disk.
   private func removeContent(of chain: ImageChain) throws(EngineError) {
-    guard let layer = chain.top as? any Emptyable, !chain.members[1].isMissing else { return }
+    guard let layer = chain.top as? any Emptyable else { return }
     try chain.changingWhole { () throws(EngineError) in try layer.removeContent(progress: .none) }
     try chain.flush()
   }

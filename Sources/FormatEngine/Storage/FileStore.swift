@@ -138,7 +138,7 @@ public final class FileStore: ByteStore {
       case .characterDevice where place.allowsCharacterDevices: break
       case .characterDevice:
         throw EngineError(
-          .permissionDenied, "Could not open '\(path)': no image may name a character device", path: path)
+          .forbidden, "Could not open '\(path)': no image may name a character device", path: path)
       default:
         throw EngineError(
           .invalidArgument, "'file' driver requires '\(path)' to be a regular file", path: path)
@@ -284,6 +284,7 @@ public final class FileStore: ByteStore {
     if result != 0 {
       throw .systemCall("Could not preallocate new data", errno: result, path: path)
     }
+    knownEnd.max(offset + count, ordering: .acquiringAndReleasing)
   }
 
   public func resize(to byteCount: UInt64) throws(EngineError) {

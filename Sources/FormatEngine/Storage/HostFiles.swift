@@ -161,7 +161,8 @@ extension EngineError {
   /// The system's own words where a system call failed.
   public var systemText: String? {
     switch code {
-    case .system, .noSpace, .permissionDenied, .readOnly, .notFound: Self.systemErrorText(errno)
+    case .system, .noSpace, .permissionDenied, .forbidden, .wrongKey, .readOnly, .notFound:
+      Self.systemErrorText(errno)
     default: nil
     }
   }
@@ -178,7 +179,7 @@ extension EngineError {
     switch code {
     case .system(let number): number
     case .notFound: ENOENT
-    case .permissionDenied: EACCES
+    case .permissionDenied, .forbidden, .wrongKey: EACCES
     case .missingKey: ENOKEY
     case .readOnly: EROFS
     case .noSpace: ENOSPC

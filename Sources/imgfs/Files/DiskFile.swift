@@ -8,35 +8,30 @@ final class DiskFile: Sendable {
     weak var opened: OpenDisk?
     /// Bytes that are not known to be zeros, and how the disk was when they were counted.
     var allocated: (count: UInt64, changes: UInt64, until: Double)?
-    /// As somebody set it.
-    var time: FileTime?
-    /// Changes of others that whoever opened it last has seen.
-    var seenChanges: UInt64 = 0
-    var hasBeenOpened = false
+    var isCounting = false
+    /// As somebody set it, and how many changes of others there were then.
+    var time: (time: FileTime, others: UInt64)?
+    /// Changes of others that whoever opened it last has seen; nil: nobody has.
+    var seenChanges: UInt64?
   }
 
   let view: DiskView
-  /// Changes that were made through this file.
-  private let ownChanges = Atomic<UInt64>(0)
-  /// Held while the disk is opened or walked, so that it happens once. Before every lock of the engine.
+  /// Held while the disk is opened, so that it happens once. Before every lock of the engine.
   private let state = Mutex(State())
 
   init(_ view: DiskView) { self.view = view }
 
+  deinit { view.session.ledger.forget(ObjectIdentifier(self)) }
+
   /// The opened disk, the same for all who have it open at one time.
   func opened() throws(EngineError) -> OpenDisk {
-    try state.withLock { (state) throws(EngineError) in try opened(&state) }
+    try state.withLock { (state) throws(EngineError) in
+      if let disk = state.opened { return disk }
+      let disk = try OpenDisk(self)
+      state.opened = disk
+      return disk
+    }
   }
-
-  private func opened(_ state: inout State) throws(EngineError) -> OpenDisk {
-    if let disk = state.opened { return disk }
-    let disk = try OpenDisk(self)
-    state.opened = disk
-    return disk
-  }
-
-  /// Whether somebody has it open.
-  var isOpen: Bool { state.withLock { $0.opened != nil } }
 
   /// Bytes that are not known to be zeros, if they were counted before and the disk has not changed.
   var knownAllocatedByteCount: UInt64? { state.withLock { known($0) } }
@@ -48,36 +43,57 @@ final class DiskFile: Sendable {
   }
 
   /// Bytes that are not known to be zeros. Of a disk that is being written they are counted now and then only: for
-  /// twenty times as long as counting took they stay what they were.
-  func allocatedByteCount() throws(EngineError) -> UInt64 {
-    try state.withLock { (state) throws(EngineError) in
-      if let known = known(state) { return known }
-      let changes = view.changes
-      let start = MonotonicClock.seconds
-      let count = try opened(&state).allocatedByteCount()
-      let end = MonotonicClock.seconds
-      state.allocated = (count, changes, end + 20 * (end - start))
-      return count
+  /// twenty times as long as counting took they stay what they were. While one counts, others get the last number, nil
+  /// where there is none yet.
+  func allocatedByteCount() throws(EngineError) -> UInt64? {
+    let disk = try opened()
+    let (known, mustCount) = state.withLock { state -> (UInt64?, Bool) in
+      if let count = self.known(state) { return (count, false) }
+      if state.isCounting { return (state.allocated?.count, false) }
+      state.isCounting = true
+      return (nil, true)
     }
+    guard mustCount else { return known }
+    let changes = view.changes
+    let start = MonotonicClock.seconds
+    let count = disk.allocatedByteCount()
+    let end = MonotonicClock.seconds
+    state.withLock { state in
+      state.allocated = (count, changes, end + 20 * (end - start))
+      state.isCounting = false
+    }
+    return count
   }
 
-  /// To be called with each `noteChange` of the session that comes from here.
-  func noteOwnChange() { ownChanges.add(1, ordering: .relaxed) }
+  private var changesOfOthers: UInt64 {
+    view.follows ? view.session.ledger.changesOfOthers(than: self) : 0
+  }
 
   /// Whether what the kernel keeps of the file is still true: asked once whenever it is opened.
   func keepsCache() -> Bool {
-    let others = view.changes &- ownChanges.load(ordering: .relaxed)
+    let others = changesOfOthers
     return state.withLock { state in
-      defer { (state.seenChanges, state.hasBeenOpened) = (others, true) }
-      return !view.isShared && (!state.hasBeenOpened || state.seenChanges == others)
+      defer { state.seenChanges = others }
+      return !view.isShared && (state.seenChanges ?? others) == others
     }
   }
 
-  /// When it was changed last.
+  /// When it was changed last: as it was set, unless it was changed through another file since.
   func time(_ original: FileTime) -> FileTime {
     guard view.follows else { return original }
-    return state.withLock { $0.time } ?? view.session.lastChange ?? original
+    let others = changesOfOthers
+    if let set = state.withLock({ $0.time }), set.others == others { return set.time }
+    return view.session.lastChange ?? original
   }
 
-  func setTime(_ time: FileTime) { state.withLock { $0.time = time } }
+  func setTime(_ time: FileTime) {
+    let others = changesOfOthers
+    state.withLock { $0.time = (time, others) }
+  }
+
+  /// Throws EBUSY where the same bytes are open for writing in another file.
+  func holdForWriting() throws(EngineError) -> DiskWriters.Hold {
+    // What is added to the disk later is the whole disk's as well.
+    try view.session.writers.hold(self, view.window ?? 0..<UInt64.max)
+  }
 }

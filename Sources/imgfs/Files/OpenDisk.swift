@@ -58,9 +58,11 @@ final class OpenDisk: Sendable {
   }
 
   var byteCount: UInt64 {
-    if let window = file.view.window { return window.upperBound - window.lowerBound }
-    let size = try? withChain { (chain) throws(EngineError) in chain.virtualSize }
-    return min(size ?? file.view.listedByteCount, maximumFileOffset)
+    let size =
+      (try? withChain { (chain) throws(EngineError) in chain.virtualSize }) ?? file.view.listedByteCount
+    guard let window = file.view.window else { return min(size, maximumFileOffset) }
+    // The disk may have become smaller.
+    return window.clamped(to: 0..<max(size, window.lowerBound)).upperBound - window.lowerBound
   }
 
   /// Where `count` bytes at `offset` are, in a chain that `reading` gave; the request must lie inside the disk and not
@@ -120,13 +122,16 @@ final class OpenDisk: Sendable {
     // Counted before and after: whoever opens another file of the same bytes in between must not keep old ones.
     noteChange()
     defer { noteChange() }
-    try withChain { (chain) throws(EngineError) in try body(chain, start + offset) }
+    do throws(EngineError) {
+      try withChain { (chain) throws(EngineError) in try body(chain, start + offset) }
+    } catch {
+      // Somebody has just made the disk smaller.
+      guard error.code == .invalidArgument, byteCount < offset + count else { throw error }
+      throw EngineError(.noSpace, "The disk ends at \(byteCount)", offset: offset)
+    }
   }
 
-  private func noteChange() {
-    file.noteOwnChange()
-    use.session.noteChange()
-  }
+  private func noteChange() { use.session.noteChange(file) }
 
   /// All that was written before is on disk when it returns.
   func flush() throws(EngineError) {
@@ -149,11 +154,13 @@ final class OpenDisk: Sendable {
       throw .notPermitted("The disk gets smaller only with '-o shrink'")
     }
     try withChain { (chain) throws(EngineError) in try chain.resize(to: wanted) }
-    file.noteOwnChange()
-    use.session.noteShape()
+    use.session.noteShape(file)
   }
 
   // MARK: Data and holes
+
+  /// Holes are made of whole blocks, as `stat` tells their size: QEMU stops at an assertion where they are not.
+  static let blockByteCount: UInt64 = 4096
 
   /// The first offset from `offset` on that holds data, or that holds none; nil past the last one.
   func seek(from offset: UInt64, toData: Bool) -> UInt64? {
@@ -161,12 +168,31 @@ final class OpenDisk: Sendable {
     guard offset < byteCount else { return nil }
     var position = offset
     while position < byteCount {
-      let run = run(at: position, byteCount)
-      if run.isData == toData { return position }
-      position += run.length
+      let holeEnd = holeEnd(from: position, byteCount)
+      let end = holeEnd < byteCount ? holeEnd - holeEnd % Self.blockByteCount : byteCount
+      if end > position {
+        if !toData { return position }
+        position = end
+      } else {
+        // Data, or less of a hole than a block.
+        if toData { return position }
+        let dataEnd = max(holeEnd, position + run(at: position, byteCount).length)
+        position = min(byteCount, dataEnd.aligned(upTo: Self.blockByteCount))
+      }
     }
     // Every file ends with a hole of no length.
     return toData ? nil : byteCount
+  }
+
+  /// Where the hole ends that `start` lies in; `start` itself where there is none.
+  private func holeEnd(from start: UInt64, _ byteCount: UInt64) -> UInt64 {
+    var position = start
+    while position < byteCount {
+      let run = run(at: position, byteCount)
+      if run.isData { break }
+      position += run.length
+    }
+    return position
   }
 
   /// Bytes that are not known to be zeros.

@@ -1,9 +1,11 @@
 import Synchronization
 
-/// A file that somebody has open.
+/// A file or folder that somebody has open.
 enum OpenFile: Sendable {
   case disk(OpenDisk)
   case text([UInt8])
+  /// What it held when it was opened, or gone back to the beginning of.
+  case folder(Folder.Listing)
 }
 
 /// The open files by handle. A handle is a place in the table, free again when its file is closed.
@@ -13,6 +15,8 @@ final class OpenTable: Sendable {
     /// The file's number in the tree.
     var id: UInt64
     var isForWriting: Bool
+    /// Of a disk that is open for writing.
+    var hold: DiskWriters.Hold?
     /// Whether bytes past the file's end were refused, and its writer does not know it yet.
     var isOverrun = false
     /// Until then, in seconds of the monotonic clock, its writer may be the one who writes past the end.
@@ -30,9 +34,11 @@ final class OpenTable: Sendable {
 
   private let state = Mutex(State())
 
-  func insert(_ file: OpenFile, of id: UInt64, forWriting: Bool = false) -> UInt64 {
+  func insert(
+    _ file: OpenFile, of id: UInt64, forWriting: Bool = false, _ hold: DiskWriters.Hold? = nil
+  ) -> UInt64 {
     state.withLock { state in
-      let new = Place(file: file, id: id, isForWriting: forWriting)
+      let new = Place(file: file, id: id, isForWriting: forWriting, hold: hold)
       if let place = state.free.popLast() {
         state.places[place] = new
         return UInt64(place)
@@ -50,13 +56,27 @@ final class OpenTable: Sendable {
     }
   }
 
+  /// Puts another file behind a handle that is there.
+  func replace(_ handle: UInt64, _ file: OpenFile) {
+    let old = state.withLock { state -> OpenFile? in
+      guard let place = Int(exactly: handle), place < state.places.count, let old = state.places[place]
+      else { return nil }
+      state.places[place]?.file = file
+      return old.file
+    }
+    withExtendedLifetime(old) {}
+  }
+
   func remove(_ handle: UInt64) {
-    state.withLock { state in
-      guard let place = Int(exactly: handle), place < state.places.count, state.places[place] != nil
-      else { return }
+    let removed = state.withLock { state -> Place? in
+      guard let place = Int(exactly: handle), place < state.places.count, let old = state.places[place]
+      else { return nil }
       state.places[place] = nil
       state.free.append(place)
+      return old
     }
+    // What ends with it ends outside of the lock: that may take long, and takes other locks.
+    withExtendedLifetime(removed) {}
   }
 
   /// The numbers of the files that somebody may write and of which `isMeant` is true, each once.

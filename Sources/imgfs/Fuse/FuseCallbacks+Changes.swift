@@ -16,7 +16,7 @@ extension FuseCallbacks {
           return request.reply(try request.fileSystem.attributes(of: id), seconds: 0)
         }
         try request.fileSystem.change(id, FuseCallbacks.changes(status, which))
-        request.reply(try request.fileSystem.attributes(of: id))
+        request.reply(try request.fileSystem.briefAttributes(of: id))
       }
     }
     unsafe table.mkdir = { request, parent, name, _ in
@@ -24,7 +24,7 @@ extension FuseCallbacks {
       let name = unsafe FuseCallbacks.bytes(of: name)
       request.answerFromOwnThread { () throws(EngineError) in
         // A snapshot holds what was written before, also what only the kernel has yet.
-        request.context.mountedFiles.writeOut()
+        request.context.mount.writeOut()
         request.reply(made: try request.fileSystem.makeFolder(name, in: parent))
       }
     }

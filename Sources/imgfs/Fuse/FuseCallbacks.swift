@@ -81,18 +81,18 @@ enum FuseCallbacks {
   private static func addFiles(to table: inout fuse_lowlevel_ops) {
     unsafe table.open = { request, id, info in
       guard let request = unsafe request.map({ unsafe FuseRequest($0) }),
-        var info = unsafe info?.pointee
+        let info = unsafe info?.pointee
       else { return }
       request.answer { () throws(EngineError) in
         let forWriting =
           (info.flags & O_ACCMODE != O_RDONLY || info.flags & O_TRUNC != 0) && !request.isOfSizeCorrection
         request.context.setReadAhead()
-        let opened = try request.fileSystem.open(id, forWriting: forWriting)
-        info.fh = opened.handle
-        info.keep_cache = opened.keepsCache ? 1 : 0
-        info.direct_io = opened.bypassesCache ? 1 : 0
-        info.noflush = 1
-        request.reply(opened: info)
+        do throws(EngineError) {
+          request.reply(try request.fileSystem.open(id, forWriting: forWriting), info)
+        } catch {
+          guard forWriting, error.errno == EBUSY else { throw error }
+          FuseCallbacks.openAfterOthers(request, id, info)
+        }
       }
     }
     unsafe table.release = { request, _, info in
@@ -125,6 +125,28 @@ enum FuseCallbacks {
     }
   }
 
+  /// For a second, at 5 ms each.
+  private static let attemptsToOpen = 200
+
+  /// Another file of the same bytes is open for writing; perhaps it has just been closed, which the kernel tells only after
+  /// whoever closed it goes on. Waited for by a thread of its own, so that this is heard.
+  private static func openAfterOthers(_ request: FuseRequest, _ id: UInt64, _ info: fuse_file_info) {
+    let isStarted = request.context.ownThreads.run {
+      request.answer { () throws(EngineError) in
+        for _ in 1..<attemptsToOpen {
+          do throws(EngineError) {
+            return request.reply(try request.fileSystem.open(id, forWriting: true), info)
+          } catch {
+            guard error.errno == EBUSY else { throw error }
+            usleep(5_000)
+          }
+        }
+        request.reply(try request.fileSystem.open(id, forWriting: true), info)
+      }
+    }
+    if !isStarted { request.fail(EBUSY) }
+  }
+
   private static func read(
     _ request: FuseRequest, _ handle: UInt64, at offset: UInt64, count: Int
   ) throws(EngineError) {
@@ -132,6 +154,7 @@ enum FuseCallbacks {
     let count = file.readable(at: offset, count: count)
     guard count > 0 else { return request.replyNothing() }
     switch file {
+    case .folder: throw .system(EISDIR)
     case .text(let text):
       // SAFETY: `readable` ends the range inside the text.
       unsafe text.withUnsafeBytes { raw in
@@ -167,23 +190,32 @@ enum FuseCallbacks {
       else { return }
       request.answer { () throws(EngineError) in
         let isFixed = try request.fileSystem.isFixed(id)
+        info.fh = try request.fileSystem.openFolder(id)
         info.cache_readdir = isFixed ? 1 : 0
         info.keep_cache = isFixed ? 1 : 0
         request.reply(opened: info)
       }
     }
-    unsafe table.readdir = { request, id, room, offset, _ in
+    unsafe table.readdir = { request, id, room, offset, info in
       guard let request = unsafe request.map({ unsafe FuseRequest($0) }) else { return }
-      FuseCallbacks.list(request, id, room: room, from: offset, withAttributes: false)
+      guard let handle = unsafe info?.pointee.fh else { return request.fail(EBADF) }
+      FuseCallbacks.list(request, id, handle, room: room, from: offset, withAttributes: false)
     }
-    unsafe table.readdirplus = { request, id, room, offset, _ in
+    unsafe table.readdirplus = { request, id, room, offset, info in
       guard let request = unsafe request.map({ unsafe FuseRequest($0) }) else { return }
-      FuseCallbacks.list(request, id, room: room, from: offset, withAttributes: true)
+      guard let handle = unsafe info?.pointee.fh else { return request.fail(EBADF) }
+      FuseCallbacks.list(request, id, handle, room: room, from: offset, withAttributes: true)
+    }
+    unsafe table.releasedir = { request, _, info in
+      guard let request = unsafe request.map({ unsafe FuseRequest($0) }) else { return }
+      if let info = unsafe info { unsafe request.fileSystem.close(info.pointee.fh) }
+      request.fail(0)
     }
   }
 
   private static func list(
-    _ request: FuseRequest, _ id: UInt64, room: Int, from offset: off_t, withAttributes: Bool
+    _ request: FuseRequest, _ id: UInt64, _ handle: UInt64, room: Int, from offset: off_t,
+    withAttributes: Bool
   ) {
     guard let position = UInt64(exactly: offset) else { return request.fail(EINVAL) }
     let pool = request.context.buffers
@@ -192,7 +224,7 @@ enum FuseCallbacks {
     let bytes = unsafe buffer.prefix(min(room, pool.bufferByteCount))
     request.answer { () throws(EngineError) in
       var used = 0
-      try request.fileSystem.entries(of: id, from: position, remembering: withAttributes) {
+      try request.fileSystem.entries(of: id, handle, from: position, remembering: withAttributes) {
         name, attributes, next in
         let rest = unsafe UnsafeMutableRawBufferPointer(rebasing: bytes[used...])
         let needed = unsafe request.add(

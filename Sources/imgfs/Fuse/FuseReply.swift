@@ -73,6 +73,15 @@ import Glibc
 
   func reply(written count: Int) { _ = unsafe fuse_reply_write(raw, count) }
 
+  func reply(_ opened: FileSystem.Opened, _ info: fuse_file_info) {
+    var info = info
+    info.fh = opened.handle
+    info.keep_cache = opened.keepsCache ? 1 : 0
+    info.direct_io = opened.bypassesCache ? 1 : 0
+    info.noflush = 1
+    reply(opened: info)
+  }
+
   func reply(opened info: fuse_file_info) {
     var info = info
     _ = unsafe fuse_reply_open(raw, &info)

@@ -58,9 +58,18 @@ enum ManualChapters {
       .paragraph(
         "fallocate(2) punches holes and zeroes ranges, and what a guest discards (fstrim(8), or the mount option discard)"
           + " makes the image smaller, or makes room in it. truncate(2) of disk.raw upwards makes the disk larger;"
-          + " downwards it needs the mount option shrink."),
+          + " downwards it needs the mount option shrink. Without that, cp(1) and '>' fail, which empty a file first: dd(1)"
+          + " with conv=notrunc does not. What would lie past the end of the disk fails with ENOSPC; the kernel may tell of"
+          + " it only when the file is synced or closed."),
       .paragraph(
-        "mkdir snapshots/NAME takes a snapshot, and rmdir deletes one, where the format has snapshots."),
+        "disk.raw and the partitions show the same bytes, and the kernel keeps what it has read or is to write of each for"
+          + " itself. So the same bytes can be open for writing in one of them at a time: another one fails with EBUSY"
+          + " until that is closed. Whoever opens a file sees what was written to the others and synced or closed before."
+      ),
+      .paragraph(
+        "mkdir snapshots/NAME takes a snapshot of what was written until then, and rmdir deletes one that nobody has open,"
+          + " where the format has snapshots. What a file system that is mounted from the disk has not yet written is"
+          + " not in it: fsfreeze(8) or sync(1) sees to that."),
       .paragraph(
         "While an image is mounted to be written, other programs that keep to QEMU's locks can neither read nor write"
           + " it; while it is mounted to be read, they can read it.")),
@@ -71,7 +80,7 @@ enum ManualChapters {
           + " written, or that lies on a read-only medium. --overlay FILE is kept: the next mount with the same FILE goes"
           + " on from there, and QEMU opens it as an image of its own. --overlay tmp is thrown away when the tree is"
           + " unmounted, however that happens. imgfs --commit MOUNTPOINT writes what the overlay holds into the image."
-      )),
+          + " What an overlay holds is not encrypted, also over an encrypted image.")),
     ManualChapter(
       "SEVERAL IMAGES",
       .paragraph(

@@ -8,6 +8,7 @@ struct FileStamp: Equatable, Sendable {
 
   var device: UInt64 = 0
   var inode: UInt64 = 0
+  /// 0 for devices, of which the system does not say it without opening them.
   var byteCount: UInt64 = 0
   var modified = FileTime(seconds: 0, nanoseconds: 0)
 
@@ -18,7 +19,7 @@ struct FileStamp: Equatable, Sendable {
   init(_ member: ChainMember) {
     guard let file = member.hostFiles.first else { return }
     (device, inode) = (file.identity.device, file.identity.inode)
-    byteCount = (try? file.byteCount()) ?? 0
+    byteCount = file.kind.isDevice ? 0 : (try? file.byteCount()) ?? 0
     if let time = try? file.modificationTime() {
       modified = FileTime(seconds: time.seconds, nanoseconds: time.nanoseconds)
     }

@@ -5,7 +5,7 @@ import Synchronization
 /// An image of the mount, from when somebody first looks at it. One that stands alone is open from the start and for as
 /// long as it is mounted; where there are several, those that nobody uses are closed, and opened again on demand.
 ///
-/// Lock order: a folder's, disk's or text's own lock -> `state` -> the engine's locks.
+/// Lock order: a folder's, disk's or text's own lock -> `passage` -> `state` -> the engine's locks.
 final class ImageSession: Sendable {
   /// What may be done to the image.
   struct Access: Equatable, Sendable {
@@ -18,8 +18,14 @@ final class ImageSession: Sendable {
 
   private struct State {
     var chain: ImageChain?
+    /// The chain is being closed: its files may still change.
+    var isClosing = false
+    /// It was closed for good.
+    var hasEnded = false
     /// Those who need the chain to stay open.
     var useCount = 0
+    /// Those who ever did.
+    var totalUseCount: UInt64 = 0
     /// Those of them who need it to stay the same.
     var pinCount = 0
     /// When the last of them went, in seconds of the monotonic clock.
@@ -32,9 +38,16 @@ final class ImageSession: Sendable {
   /// As the user gave it, for messages.
   let name: String
   private let opening: @Sendable () throws(EngineError) -> ImageChain
+  /// How many members of the chain are above the image itself.
+  private let imageDepth: Int
+  /// Held while the image is opened or closed, however long that takes.
+  private let passage = Mutex(())
+  /// Held for a look or a note only.
   private let state: Mutex<State>
-  /// Counts what changes the bytes of the disk.
-  private let changeCounter = Atomic<UInt64>(0)
+  /// What changes the bytes of the disk.
+  let ledger = ChangeLedger()
+  /// Which files of the disk are open for writing.
+  let writers = DiskWriters()
   /// Counts what changes the shape of the tree: snapshots, sizes, layers.
   private let shapeCounter = Atomic<UInt64>(0)
   /// Counts the chains that were put in the place of others.
@@ -47,12 +60,14 @@ final class ImageSession: Sendable {
   /// the chain stays what it is.
   private let gate: Gate?
 
-  /// An image that `open` opens on demand.
+  /// An image that `open` opens on demand, with `imageDepth` members above it.
   init(
-    name: String, access: Access = Access(), open: @escaping @Sendable () throws(EngineError) -> ImageChain
+    name: String, access: Access = Access(), imageDepth: Int = 0,
+    open: @escaping @Sendable () throws(EngineError) -> ImageChain
   ) {
     self.name = name
     self.access = access
+    self.imageDepth = imageDepth
     gate = nil
     opening = open
     state = Mutex(State())
@@ -63,6 +78,7 @@ final class ImageSession: Sendable {
     let name = chain.members[0].path
     self.name = name
     self.access = access
+    imageDepth = 0
     gate = replacesChain ? Gate() : nil
     opening = { () throws(EngineError) in throw EngineError(.cancelled, "'\(name)' is closed") }
     state = Mutex(State(chain: chain))
@@ -81,11 +97,10 @@ final class ImageSession: Sendable {
   }
 
   private func takeUse(pinning: Bool) throws(EngineError) -> ImageUse {
-    let chain = try state.withLock { (state) throws(EngineError) in
-      let chain = try Self.opened(&state, opening, name)
+    let chain = try opened { state in
       state.useCount += 1
+      state.totalUseCount += 1
       if pinning { state.pinCount += 1 }
-      return chain
     }
     return ImageUse(self, gate == nil || pinning ? chain : nil, isPinning: pinning)
   }
@@ -99,22 +114,41 @@ final class ImageSession: Sendable {
       return try body(chain)
     }
     return try gate.shared { () throws(EngineError) in
-      try body(try state.withLock { (state) throws(EngineError) in try Self.opened(&state, opening, name) })
+      try body(try opened { _ in })
     }
   }
 
-  private static func opened(
-    _ state: inout State, _ opening: () throws(EngineError) -> ImageChain, _ name: String
-  ) throws(EngineError) -> ImageChain {
-    if let chain = state.chain { return chain }
-    let chain = try opening()
-    if let stamps = state.stamps, stamps != chain.members.map({ FileStamp($0) }) {
-      try? chain.close()
-      throw EngineError(
-        .system(errno: FileStamp.replacedErrno), "'\(name)' has been changed by somebody else")
+  /// The chain, which is opened where it is not; `note` is run in the moment in which it is found open.
+  private func opened(_ note: (inout State) -> Void) throws(EngineError) -> ImageChain {
+    if let chain = try openChain(note) { return chain }
+    return try passage.withLock { (_) throws(EngineError) in
+      // Somebody else may have opened it meanwhile.
+      if let chain = try openChain(note) { return chain }
+      let chain = try opening()
+      let stamps = chain.members.map { FileStamp($0) }
+      let isSame = state.withLock { state in
+        guard state.stamps == nil || state.stamps == stamps else { return false }
+        (state.chain, state.stamps) = (chain, stamps)
+        note(&state)
+        return true
+      }
+      guard isSame else {
+        try? chain.close()
+        throw EngineError(
+          .system(errno: FileStamp.replacedErrno), "'\(name)' has been changed by somebody else")
+      }
+      return chain
     }
-    state.chain = chain
-    return chain
+  }
+
+  private func openChain(_ note: (inout State) -> Void) throws(EngineError) -> ImageChain? {
+    try state.withLock { (state) throws(EngineError) in
+      if state.hasEnded {
+        throw EngineError(.system(errno: FileStamp.replacedErrno), "'\(name)' is closed")
+      }
+      if state.chain != nil { note(&state) }
+      return state.chain
+    }
   }
 
   fileprivate func endUse(isPinning: Bool) {
@@ -128,11 +162,29 @@ final class ImageSession: Sendable {
   private var isPinned: Bool { state.withLock { $0.pinCount > 0 } }
   /// How many need the chain as it is.
   var useCount: Int { state.withLock { $0.useCount } }
-  var isOpen: Bool { state.withLock { $0.chain != nil } }
+  var isOpen: Bool { sight.isOpen }
   /// Guest bytes of the disk, 0 where it is not open.
-  var openByteCount: UInt64 { state.withLock { $0.chain?.virtualSize ?? 0 } }
-  /// The image's first file when it was last opened or closed; nil: it never was.
-  var lastStamp: FileStamp? { state.withLock { $0.stamps?.first } }
+  var openByteCount: UInt64 { state.withLock { $0.chain }?.virtualSize ?? 0 }
+
+  /// What there is to see of the image's own file.
+  struct Sight: Equatable {
+    /// Whether this mount may be writing it.
+    var isOpen: Bool
+    /// When it was last opened or closed; nil: it never was.
+    var stamp: FileStamp?
+  }
+
+  var sight: Sight {
+    state.withLock { state in
+      let stamps = state.stamps ?? []
+      return Sight(
+        isOpen: state.chain != nil || state.isClosing,
+        stamp: stamps.indices.contains(imageDepth) ? stamps[imageDepth] : nil)
+    }
+  }
+
+  /// Whether it is closed for good.
+  var hasEnded: Bool { state.withLock { $0.hasEnded } }
 
   /// Runs `body` while nobody uses the chain, and puts the one that it gives in its place: what the disk reads as must
   /// not change by that. Where somebody has a lower layer or a snapshot open, it is not run.
@@ -165,56 +217,75 @@ final class ImageSession: Sendable {
 
   // MARK: Its end
 
-  /// Closes the image if nobody uses it and nobody has for `seconds`; it is opened again on demand.
-  func closeIfIdle(for seconds: Double) throws(EngineError) {
-    try state.withLock { (state) throws(EngineError) in
-      guard let chain = state.chain, state.useCount == 0,
-        MonotonicClock.seconds - state.idleSince >= seconds
-      else { return }
-      state.chain = nil
-      defer { state.stamps = chain.members.map { FileStamp($0) } }
-      try chain.close()
+  /// Closes the image if nobody uses it and nobody has for `seconds`; it is opened again on demand, unless it is
+  /// closed `forGood`. What was written is put on disk first: where that fails, the image stays open. Nor is it closed
+  /// where somebody is just opening or closing it.
+  func closeIfIdle(for seconds: Double, forGood: Bool = false) throws(EngineError) {
+    _ = try passage.withLockIfAvailable { (_) throws(EngineError) in
+      let idle = state.withLock { state -> (chain: ImageChain, useCount: UInt64)? in
+        guard let chain = state.chain else {
+          if forGood { state.hasEnded = true }
+          return nil
+        }
+        guard state.useCount == 0, MonotonicClock.seconds - state.idleSince >= seconds else { return nil }
+        return (chain, state.totalUseCount)
+      }
+      guard let idle else { return }
+      try idle.chain.flush()
+      let isStillIdle = state.withLock { state in
+        // Somebody may have written since.
+        guard state.useCount == 0, state.totalUseCount == idle.useCount else { return false }
+        (state.chain, state.isClosing, state.hasEnded) = (nil, true, forGood)
+        return true
+      }
+      guard isStillIdle else { return }
+      defer {
+        let stamps = idle.chain.members.map { FileStamp($0) }
+        state.withLock { ($0.stamps, $0.isClosing) = (stamps, false) }
+      }
+      try idle.chain.close()
     }
   }
 
-  /// How long nobody has used it; nil while somebody does, where it is not open, and where that cannot be said without
-  /// waiting.
+  /// How long nobody has used it; nil while somebody does, and where it is not open.
   var idleSecondsIfFree: Double? {
-    let idle = state.withLockIfAvailable { state in
+    state.withLock { state in
       state.chain == nil || state.useCount > 0 ? nil : MonotonicClock.seconds - state.idleSince
     }
-    return idle ?? nil
   }
 
-  /// Closes the image for good: all that was written is on disk when it returns.
+  /// Closes the image for good: all that was written is on disk when it returns, and nobody opens it again.
   func close() throws(EngineError) {
-    try state.withLock { (state) throws(EngineError) in
-      guard let chain = state.chain else { return }
-      state.chain = nil
-      try chain.close()
+    try passage.withLock { (_) throws(EngineError) in
+      let chain = state.withLock { state in
+        state.hasEnded = true
+        defer { state.chain = nil }
+        return state.chain
+      }
+      try chain?.close()
     }
   }
 
   // MARK: What changes
 
   /// Another number whenever the disk's bytes may be others.
-  var changes: UInt64 { changeCounter.load(ordering: .acquiring) }
+  var changes: UInt64 { ledger.changes }
   /// Another number whenever the tree may look another way.
   var shape: UInt64 { shapeCounter.load(ordering: .acquiring) }
 
   /// Another number whenever the layers below the top may be others.
   var chainNumber: UInt64 { chainCounter.load(ordering: .acquiring) }
 
-  /// To be called after the bytes of the disk were changed.
-  func noteChange() {
+  /// To be called after the bytes of the disk were changed, through `file` if it was one.
+  func noteChange(_ file: DiskFile? = nil) {
     changeTime.store(MonotonicClock.wallNanoseconds, ordering: .relaxed)
-    changeCounter.add(1, ordering: .releasing)
+    ledger.note(file)
   }
 
   /// To be called after the shape was changed.
-  func noteShape() {
+  func noteShape(_ file: DiskFile? = nil) {
     shapeCounter.add(1, ordering: .releasing)
-    noteChange()
+    noteChange(file)
   }
 
   /// When the disk was last written through this mount, nil where it was not.

@@ -7,31 +7,16 @@ final class ImageShelf: Sendable {
   /// How an image of the shelf is opened, by its path.
   typealias Opening = @Sendable (_ path: String) throws(EngineError) -> ImageChain
 
-  /// An image on the shelf, for as long as its file is the same.
-  final class Item: Sendable {
-    let path: String
-    let session: ImageSession
-    /// The file when the item was put on the shelf.
-    let stamp: FileStamp
-
-    fileprivate init(_ path: String, _ stamp: FileStamp, _ session: ImageSession) {
-      (self.path, self.stamp, self.session) = (path, stamp, session)
-    }
-
-    /// Whether the file that has been found at the path is the one that this item shows.
-    fileprivate func stands(for found: FileStamp) -> Bool {
-      guard let shown = session.lastStamp else { return stamp == found }
-      // What is open may be written by this very mount.
-      return session.isOpen ? shown.isSameFile(as: found) : shown == found
-    }
-  }
-
   struct Settings: Sendable {
     var access = ImageSession.Access()
     /// Seconds after which an image that nobody uses is closed.
     var idleSeconds = 10.0
     /// Images that may be open although nobody uses them.
     var maximumIdleCount = 64
+    /// Each image has an overlay without a name above it. What that holds is lost when it is closed: it stays open.
+    var hasOverlays = false
+    /// Seconds for which a look at the folders holds.
+    var scanSeconds = 1.0
     /// The format that all images have; nil: each is probed.
     var format: String?
     /// Where the shelf is mounted, without links.
@@ -40,19 +25,23 @@ final class ImageShelf: Sendable {
 
   private struct State {
     var items: [Item] = []
+    /// Items that are on the shelf no longer, and not closed for good yet.
+    var leaving: [Item] = []
     var number: UInt64 = 0
     var scannedAt = -Double.infinity
+    /// The shelf is closed.
+    var hasEnded = false
     /// What was found out about files of folders, so that unchanged ones are not probed again.
     var isImage: [String: (stamp: FileStamp, answer: Bool)] = [:]
   }
 
-  /// Seconds for which a look at the folders holds.
-  private static let scanSeconds = 1.0
-
   let settings: Settings
   private let paths: [String]
   private let opening: Opening
-  /// Held while the folders are looked through. Before the sessions' locks.
+  private let itemCounter = Atomic<UInt64>(0)
+  /// Held while the folders are looked through, and while what is leaving is closed. Before `state`.
+  private let scanning = Mutex(())
+  /// Held for a look or a note only, and no other lock meanwhile.
   private let state = Mutex(State())
 
   /// Throws where one of the paths leads nowhere.
@@ -73,80 +62,120 @@ final class ImageShelf: Sendable {
     (self.paths, self.settings, self.opening) = (found, settings, opening)
   }
 
-  /// The images that are there now, in the order of the command line and of their names, and a number that is
-  /// another one whenever the list is.
+  /// The images that were there at the last look at the folders, in the order of the command line and of their names, and
+  /// a number that is a higher one whenever the list is another.
+  var list: (items: [Item], number: UInt64) { state.withLock { ($0.items, $0.number) } }
+
+  /// The same, after another look where the last one does not hold any more.
   func items() -> (items: [Item], number: UInt64) {
-    state.withLock { state in
-      if MonotonicClock.seconds - state.scannedAt >= Self.scanSeconds {
-        scan(&state)
-        state.scannedAt = MonotonicClock.seconds
+    scanIfDue()
+    return list
+  }
+
+  /// Looks at the folders again where the last look does not hold any more. Where somebody is looking already, what he
+  /// finds is not waited for, but for the first time.
+  func scanIfDue() {
+    let scannedAt = state.withLock { $0.scannedAt }
+    guard isDue(scannedAt) else { return }
+    if scannedAt == -.infinity {
+      scanning.withLock { _ in
+        if isDue(state.withLock { $0.scannedAt }) { scan() }
       }
-      return (state.items, state.number)
+    } else {
+      _ = scanning.withLockIfAvailable { _ in scan() }
     }
   }
 
-  private func scan(_ state: inout State) {
-    let old = Dictionary(state.items.map { ($0.path, $0) }, uniquingKeysWith: { first, _ in first })
+  private func isDue(_ scannedAt: Double) -> Bool {
+    MonotonicClock.seconds - scannedAt >= settings.scanSeconds
+  }
+
+  /// `scanning` is held.
+  private func scan() {
+    let (old, leaving, known) = state.withLock { ($0.items, $0.leaving, $0.isImage) }
     let scanner = ShelfScanner(format: settings.format, mountPoint: settings.mountPoint)
+    let found = paths.flatMap { scanner.files(at: $0) }
+    var knownItems = KnownItems(old + leaving)
+    // Those who keep their names come before those who got the name of another.
+    let staying = found.map { knownItems.take(at: $0) }
     var items: [Item] = []
     var isImage: [String: (stamp: FileStamp, answer: Bool)] = [:]
-    for path in paths {
-      for found in scanner.files(at: path) {
-        if found.isInFolder {
-          let known = state.isImage[found.path]
-          let answer = known?.stamp == found.stamp ? known?.answer : nil
-          let settled = answer ?? scanner.isImage(found)
-          isImage[found.path] = (found.stamp, settled)
-          guard settled else { continue }
-        }
-        if let item = old[found.path], item.stands(for: found.stamp) {
-          items.append(item)
-        } else {
-          items.append(Item(found.path, found.stamp, makeSession(found.path)))
-        }
+    var isSame = true
+    for (found, staying) in zip(found, staying) {
+      if found.isInFolder {
+        let answer = known[found.path].flatMap { $0.stamp == found.stamp ? $0.answer : nil }
+        let settled = staying != nil || (answer ?? scanner.isImage(found))
+        isImage[found.path] = (found.stamp, settled)
+        guard settled else { continue }
       }
+      let item = staying ?? knownItems.take(anywhere: found) ?? makeItem(found)
+      if item.move(to: found.path) { isSame = false }
+      items.append(item)
     }
-    state.isImage = isImage
-    let isSame =
-      items.count == state.items.count && zip(items, state.items).allSatisfy { $0 === $1 }
-    if !isSame { (state.items, state.number) = (items, state.number + 1) }
+    isSame = isSame && items.map(\.number) == old.map(\.number)
+    let stayingNumbers = Set(items.map(\.number))
+    let gone = (old + leaving).filter { !stayingNumbers.contains($0.number) }
+    state.withLock { state in
+      guard !state.hasEnded else { return }
+      state.isImage = isImage
+      state.leaving = gone
+      if !isSame { (state.items, state.number) = (items, state.number + 1) }
+      state.scannedAt = MonotonicClock.seconds
+    }
   }
 
-  private func makeSession(_ path: String) -> ImageSession {
-    ImageSession(name: path, access: settings.access) { [weak self] () throws(EngineError) in
+  private func makeItem(_ found: ShelfScanner.Found) -> Item {
+    let place = Item.Place(found.path)
+    let session = ImageSession(
+      name: found.path, access: settings.access, imageDepth: settings.hasOverlays ? 1 : 0
+    ) { [weak self] () throws(EngineError) in
       guard let self else { throw EngineError(.cancelled, "The mount is ending") }
       self.makeRoom()
-      return try self.opening(path)
+      return try self.opening(place.path.withLock { $0 })
+    }
+    return Item(itemCounter.add(1, ordering: .relaxed).newValue, place, found.stamp, session)
+  }
+
+  /// Closes what has been idle longest, where too much is open. Called while a session is being opened: others are only
+  /// closed where that needs no waiting.
+  private func makeRoom() {
+    let idle = list.items.compactMap { item in item.session.idleSecondsIfFree.map { (item, $0) } }
+    guard idle.count >= settings.maximumIdleCount else { return }
+    let longest = idle.sorted { $0.1 > $1.1 }.prefix(idle.count - settings.maximumIdleCount + 1)
+    for (item, _) in longest { closeIfIdle(item, for: 0) }
+  }
+
+  /// Closes what nobody has used for a while; what has left the shelf, for good.
+  func closeIdle() {
+    for item in list.items { closeIfIdle(item, for: settings.idleSeconds) }
+    // A look at the folders may put what has left back on the shelf.
+    _ = scanning.withLockIfAvailable { _ in
+      let leaving = state.withLock { $0.leaving }
+      for item in leaving { closeIfIdle(item, for: settings.idleSeconds, forGood: true) }
+      let rest = leaving.filter { !$0.session.hasEnded }
+      state.withLock { $0.leaving = rest }
     }
   }
 
-  /// Closes what has been idle longest, where too much is open. Called while a session's lock is held: others are
-  /// only closed where theirs is free.
-  private func makeRoom() {
-    let items = state.withLockIfAvailable { $0.items } ?? []
-    let idle = items.compactMap { item in item.session.idleSecondsIfFree.map { (item, $0) } }
-    guard idle.count >= settings.maximumIdleCount else { return }
-    let longest = idle.sorted { $0.1 > $1.1 }.prefix(idle.count - settings.maximumIdleCount + 1)
-    for (item, _) in longest { close(item, idleFor: 0) }
-  }
-
-  /// Closes what nobody has used for a while.
-  func closeIdle() {
-    for item in state.withLock({ $0.items }) { close(item, idleFor: settings.idleSeconds) }
-  }
-
-  private func close(_ item: Item, idleFor seconds: Double) {
+  private func closeIfIdle(_ item: Item, for seconds: Double, forGood: Bool = false) {
     do throws(EngineError) {
-      try item.session.closeIfIdle(for: seconds)
+      try item.session.closeIfIdle(for: settings.hasOverlays ? .infinity : seconds, forGood: forGood)
+      item.hasComplained.store(false, ordering: .relaxed)
     } catch {
+      // It is tried again and again.
+      guard !item.hasComplained.exchange(true, ordering: .relaxed) else { return }
       Terminal.complain("Could not close '\(item.path)': \(error.message)")
     }
   }
 
   /// Closes all images for good.
   func close() throws(EngineError) {
+    let items = state.withLock { state in
+      state.hasEnded = true
+      return state.items + state.leaving
+    }
     var failure: EngineError?
-    for item in state.withLock({ $0.items }) {
+    for item in items {
       do throws(EngineError) {
         try item.session.close()
       } catch {
@@ -158,8 +187,6 @@ final class ImageShelf: Sendable {
 
   /// Bytes of the disks that are open.
   var capacity: UInt64 {
-    state.withLock({ $0.items }).reduce(0) { sum, item in
-      sum.addingReportingOverflow(item.session.openByteCount).partialValue
-    }
+    list.items.reduce(0) { sum, item in sum.addingReportingOverflow(item.session.openByteCount).partialValue }
   }
 }

@@ -24,22 +24,33 @@ struct ShelfScanner {
   /// Whether `path` is a folder, and not one that is an image itself.
   static func isFolderOfImages(_ path: String) -> Bool {
     guard let status = status(path) else { return false }
-    return status.st_mode & S_IFMT == S_IFDIR && !isBundle(path)
+    return status.st_mode & S_IFMT == S_IFDIR && ImageOpener.fileOfBundle(path) == nil
   }
 
   /// The file at `path`, or, where that is a folder and no image, the files in it, by name.
   func files(at path: String) -> [Found] {
     guard let status = Self.status(path) else { return [] }
     guard Self.isFolderOfImages(path) else {
-      return [Found(path: path, stamp: FileStamp(status), isInFolder: false)]
+      return [Found(path: path, stamp: Self.stamp(at: path, status), isInFolder: false)]
     }
     return Self.names(in: path).compactMap { name in
       let path = ImageName.join(name, toFolderOf: path + "/")
       guard !leadsToMount(path), let status = Self.status(path) else { return nil }
       let kind = status.st_mode & S_IFMT
-      guard kind == S_IFREG || (kind == S_IFDIR && Self.isBundle(path)) else { return nil }
-      return Found(path: path, stamp: FileStamp(status), isInFolder: true)
+      guard kind == S_IFREG || (kind == S_IFDIR && ImageOpener.fileOfBundle(path) != nil) else { return nil }
+      return Found(path: path, stamp: Self.stamp(at: path, status), isInFolder: true)
     }
+  }
+
+  /// The stamp that an image at `path` has when it is opened; nil where there is nothing.
+  static func stamp(at path: String) -> FileStamp? { status(path).map { stamp(at: path, $0) } }
+
+  /// Of a folder that is an image, its descriptor is what is opened.
+  private static func stamp(at path: String, _ status: stat) -> FileStamp {
+    guard status.st_mode & S_IFMT == S_IFDIR, let descriptor = ImageOpener.fileOfBundle(path) else {
+      return FileStamp(status)
+    }
+    return FileStamp(self.status(descriptor) ?? status)
   }
 
   /// Told by names alone.
@@ -57,7 +68,7 @@ struct ShelfScanner {
   /// Whether a file of a folder is an image.
   func isImage(_ found: Found) -> Bool {
     if Self.isPart(found.path) { return false }
-    if format != nil || Self.isBundle(found.path) { return true }
+    if format != nil || ImageOpener.fileOfBundle(found.path) != nil { return true }
     guard let file = try? FileStore.open(found.path, access: .readOnly),
       let kind = try? ImageOpener.probe(file, path: found.path)
     else { return false }
@@ -74,11 +85,6 @@ struct ShelfScanner {
     let end = name.dropLast(5).suffix(5)
     return end.hasPrefix("-") && "sf".contains(end.dropFirst().prefix(1)) && end.count == 5
       && end.suffix(3).allSatisfy { $0.isASCII && $0.isNumber }
-  }
-
-  /// A folder that is one image.
-  private static func isBundle(_ path: String) -> Bool {
-    FormatCatalog.bundleDescriptors.contains { status("\(path)/\($0)") != nil }
   }
 
   private static func status(_ path: String) -> stat? {

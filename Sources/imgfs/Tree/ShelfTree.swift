@@ -14,20 +14,20 @@ final class ShelfTree: Sendable {
   }
 
   func makeRoot() -> Node {
-    let folder = Folder { () throws(EngineError) in
-      self.shelf.items().number
-    } _: { (previous) throws(EngineError) in
-      self.nodes(previous)
+    let folder = Folder {
+      self.shelf.scanIfDue()
+    } look: { () throws(EngineError) in
+      let (items, number) = self.shelf.list
+      return (number, { (previous) throws(EngineError) in self.nodes(items, previous) })
     }
     return Node(
       id: NodeNumbers.root, parentID: NodeNumbers.root, name: [], time: time, content: .folder(folder))
   }
 
-  private func nodes(_ previous: Folder.Listing?) -> [Node] {
-    let items = shelf.items().items
+  private func nodes(_ items: [ImageShelf.Item], _ previous: Folder.Listing?) -> [Node] {
     let names = SafeName.unique(items.map { ImageName.lastComponent(of: $0.path) })
     return zip(items, names).map { item, name in
-      let token = String(UInt(bitPattern: ObjectIdentifier(item).hashValue))
+      let token = String(item.number)
       if let old = previous?.node(named: name), old.token == token { return old }
       let tree = ImageTree(item.session, numbers, mayFail: true)
       return tree.makeFolder(

@@ -95,6 +95,55 @@ import Testing
     }
   }
 
+  /// A snapshot may be longer than its image is now: what is missing below it reaches as far as it does.
+  @Test func whatIsMissingReachesAsFarAsALongerSnapshot() throws {
+    try withChain { folder, options in
+      let middle = folder.file("middle.qcow2")
+      try ReferenceTool.qemuImg("snapshot", "-c", "long", middle)
+      try ReferenceTool.qemuImg("resize", "-q", "--shrink", middle, "512k")
+      HostFile.remove(folder.file("base.raw"))
+      for name in ["middle.qcow2", "top.qcow2"] {
+        let image = try ImageOpener.open(folder.file(name), options)
+        let depth = image.members.count - 2
+        let layer = try #require(image.members[depth].layer as? any SnapshotKeeping)
+        let chain = image.replacing(
+          layerAt: depth, with: try layer.openSnapshot(try #require(try layer.snapshots().first)))
+        #expect(chain.virtualSize == UInt64(Self.size))
+        #expect(chain.members.map(\.isMissing) == [false, true])
+        #expect(chain.members.last?.missing == image.members.last?.missing)
+        #expect(try chain.readBytes(at: 131_072, count: 131_072).holdsOnly(2))
+        for offset in [UInt64(0), 524_287, 524_288, UInt64(Self.size) - 1] {
+          let error = #expect(throws: EngineError.self) { try chain.readBytes(at: offset, count: 1) }
+          #expect(error?.errno == EIO)
+        }
+        // The image itself ends where it ends now.
+        #expect(image.members[depth + 1].layer.virtualSize == image.members[depth].layer.virtualSize)
+      }
+    }
+  }
+
+  /// A file that only wants its passphrase is there.
+  @Test func encryptedFilesAreNeverMissing() throws {
+    try TemporaryFolder.with { folder in
+      try ReferenceTool.create(
+        folder.file("base"), format: "luks", size: Self.size, options: ["iter-time=10"], passphrase: "sesame")
+      try ReferenceTool.qemuImg(
+        "create", "-q", "-f", "qcow2", "-u", "-b", "base", "-F", "luks", "top", "1M", folder: folder.path)
+      var options = OpenOptions(format: "qcow2")
+      options.missing = .kept
+      for (passphrase, code) in [(nil, EngineError.Code.missingKey), ("barley", .wrongKey)] {
+        if let passphrase { options.secrets.unnamed = Secret(text: passphrase) }
+        let error = #expect(throws: EngineError.self) {
+          try ImageOpener.open(folder.file("top"), options)
+        }
+        #expect(error?.code == code, "\(String(describing: error))")
+      }
+      var known = OpenOptions(format: "qcow2")
+      known.secrets.unnamed = Secret(text: "sesame")
+      #expect(try ImageOpener.open(folder.file("top"), known).members.count == 2)
+    }
+  }
+
   /// Each failure keeps its own reason, which says which file it is about.
   @Test func everyReasonIsTold() throws {
     try withChain { folder, options in
@@ -111,7 +160,7 @@ import Testing
       var confined = options
       let other = try folder.makeFolder("other")
       confined.policy = ReferencePolicy(.folders([try AllowedFolder(other)]))
-      #expect(try reason(confined).code == .permissionDenied)
+      #expect(try reason(confined).code == .forbidden)
       confined.policy = ReferencePolicy(.nowhere)
       #expect(try reason(confined).message.contains("no file that an image names is to be opened"))
       // A folder, and a loop.

@@ -62,7 +62,7 @@ import Testing
     let error = #expect(throws: EngineError.self) {
       try FileStore.open(FilePlace(named: "/dev/zero"), access: .readOnly, cache: .writeback)
     }
-    #expect(error?.code == .permissionDenied)
+    #expect(error?.code == .forbidden)
     _ = try FileStore.open(FilePlace(path: "/dev/zero"), access: .readOnly, cache: .writeback)
   }
 
@@ -86,7 +86,7 @@ import Testing
         do throws(EngineError) {
           _ = try resolve(name, scope, in: folder)
           Issue.record("\(name) was allowed")
-        } catch { #expect(error.code == .permissionDenied && error.message.contains(name), "\(error)") }
+        } catch { #expect(error.code == .forbidden && error.message.contains(name), "\(error)") }
       }
     }
   }

@@ -266,6 +266,51 @@ import Testing
     }
   }
 
+  /// That is a failure, the overlay goes on holding everything, and the next commit opens the image.
+  @Test func anImageThatCannotBeOpenedAgainIsAnErrorUntilItCan() throws {
+    try withBase { folder, options, first in
+      let (base, away) = (folder.file("base.img"), folder.file("away"))
+      let overlay = try Overlay(
+        over: try ImageOpener.open(base, options), options, at: .temporary(inFolder: folder.path))
+      var model = first
+      try overlay.chain.writeBytes(Self.bytes, at: 100)
+      model.write(Self.bytes, at: 100)
+      let leaving = Progress(
+        report: { _, _ in },
+        isCancelled: {
+          unsafe rename(base, away)
+          return false
+        })
+      let error = #expect(throws: EngineError.self) { try overlay.commit(progress: leaving) }
+      #expect(
+        error?.code == .notFound && error?.message.contains("'\(base)' again") == true,
+        "\(String(describing: error))")
+      for _ in 0..<2 {
+        #expect(overlay.chain.members[1].missing?.reason == error)
+        #expect(try overlay.chain.readBytes(at: 65_536, count: 4096).holdsOnly(0xa5))
+        #expect(throws: EngineError.self) { try overlay.chain.readBytes(at: 1 << 20, count: 1) }
+        let again = #expect(throws: EngineError.self) { try overlay.commit() }
+        #expect(again == error)
+      }
+      // Another file in its place is none that would do.
+      try folder.write([1, 2, 3], to: "base.img")
+      #expect(throws: EngineError.self) { try overlay.commit() }
+      #expect(try Files.read(base) == [1, 2, 3])
+      unsafe rename(away, base)
+      // A whole cluster needs nothing of the image.
+      let cluster = [UInt8](repeating: 3, count: 65_536)
+      try overlay.chain.writeBytes(cluster, at: 262_144)
+      model.write(cluster, at: 262_144)
+      try overlay.commit()
+      #expect(ModelDisk.firstDifference(try overlay.chain.readAll(), model.bytes) == nil)
+      #expect(try overlay.chain.delta(at: 0).allExtents().allSatisfy(\.located.readsAsZeros))
+      #expect(ModelDisk.firstDifference(try overlay.chain.lower(from: 1).readAll(), model.bytes) == nil)
+      try overlay.chain.writeBytes([1, 2, 3], at: 5)
+      try overlay.commit()
+      #expect(try overlay.chain.lower(from: 1).readBytes(at: 5, count: 3) == [1, 2, 3])
+    }
+  }
+
   @Test func aBaseThatOthersHoldIsNotWrittenTo() throws {
     try withBase { folder, options, model in
       let base = folder.file("base.img")
@@ -363,6 +408,54 @@ import Testing
         try overlay.chain.close()
       }
     }
+  }
+
+  /// Its group may be another one than the image's, unless the folder hands that down.
+  @Test(.enabled(if: geteuid() == 0)) func aKeptOverlayGivesNothingToAnotherGroup() throws {
+    try withBase { folder, options, _ in
+      let base = folder.file("base.img")
+      unsafe chown(base, 0, 12_345)
+      for (number, (mode, folderMode, expected)) in [
+        (mode_t(0o660), mode_t(0o755), mode_t(0o600)), (0o644, 0o755, 0o644), (0o604, 0o755, 0o600),
+        (0o640, 0o2755, 0o640), (0o604, 0o2755, 0o604),
+      ].enumerated() {
+        unsafe chmod(base, mode)
+        let other = try folder.makeFolder("other-\(number)")
+        unsafe chown(other, 0, 12_345)
+        unsafe chmod(other, folderMode)
+        let path = other + "/over"
+        let overlay = try Overlay(over: try ImageOpener.open(base, options), options, at: .kept(path))
+        #expect(try Self.mode(of: path) == expected, "\(number)")
+        try overlay.chain.close()
+      }
+    }
+  }
+
+  @Test(arguments: [false, true]) func aKeptOverlayOfAnEncryptedImageIsItsOwnersAlone(_ isBelow: Bool) throws
+  {
+    try TemporaryFolder.with { folder in
+      let image = folder.file("image")
+      try ReferenceTool.create(
+        image, format: "luks", size: 1 << 20, options: ["iter-time=10"], passphrase: "sesame")
+      if isBelow {
+        try ReferenceTool.qemuImg(
+          "create", "-q", "-f", "qcow2", "-u", "-b", "image", "-F", "luks", "top", "1M", folder: folder.path)
+      }
+      var options = OpenOptions(format: isBelow ? "qcow2" : "luks")
+      options.sharing = .readersOnly
+      options.secrets.unnamed = Secret(text: "sesame")
+      let chain = try ImageOpener.open(isBelow ? folder.file("top") : image, options)
+      let overlay = try Overlay(over: chain, options, at: .kept(folder.file("over")))
+      #expect(try Self.mode(of: image) & 0o044 != 0)
+      #expect(try Self.mode(of: folder.file("over")) == 0o600)
+      try overlay.chain.close()
+    }
+  }
+
+  private static func mode(of path: String) throws -> mode_t {
+    var status = stat()
+    try #require(unsafe stat(path, &status) == 0)
+    return status.st_mode & 0o777
   }
 }
 

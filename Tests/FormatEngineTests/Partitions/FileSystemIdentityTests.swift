@@ -1,4 +1,5 @@
 import Foundation
+import Synchronization
 import TestSupport
 import Testing
 
@@ -123,6 +124,50 @@ import Testing
     func short(_ offset: Int) -> Int { Int(bytes[offset]) | Int(bytes[offset + 1]) << 8 }
     let tables = Int(bytes[16]) * (short(22) == 0 ? short(36) : short(22))
     return (short(14) + tables) * short(11)
+  }
+
+  /// A FAT32 with its root folder in clusters 2 and 3, with clusters of any size and any entry for cluster 3 in the FAT.
+  private static func fat32(
+    sectorByteCount: UInt16, clusterSectorCount: UInt8, next: UInt32, label: String
+  ) -> PiecedDisk {
+    let sector = Int(sectorByteCount)
+    let cluster = sector * Int(clusterSectorCount)
+    var boot: [UInt8] = [0xeb, 0x58, 0x90] + Array("mkfs.fat".utf8)
+    boot.append(littleEndian: sectorByteCount)
+    boot += [clusterSectorCount, 8, 0, 1]
+    boot += [0, 0, 0, 0, 0xf8] + [UInt8](repeating: 0, count: 10)
+    boot.append(littleEndian: UInt32(1 << 18))
+    boot.append(littleEndian: UInt32(8))
+    boot += [0, 0, 0, 0, 2] + [UInt8](repeating: 0, count: 21)
+    boot += [0x29, 1, 2, 3, 4] + Array("NO NAME    FAT32   ".utf8)
+    var table = [UInt8](repeating: 0, count: 8)
+    table.append(littleEndian: UInt32(3))
+    table.append(littleEndian: next)
+    // Files without a name's worth, then the label at the end of the second cluster.
+    let file = Array("A FILE  TXT ".utf8) + [UInt8](repeating: 0, count: 20)
+    var folder = Array([[UInt8]](repeating: file, count: 2 * cluster / 32).joined())
+    if !label.isEmpty {
+      folder.replaceSubrange(folder.count - 32..<folder.count - 20, with: Array(label.utf8) + [0x08])
+    }
+    return PiecedDisk(
+      byteCount: UInt64(sector) << 18,
+      [(0, boot), (8 * UInt64(sector), table), (16 * UInt64(sector), folder)])
+  }
+
+  @Test func labelIsFoundInALaterClusterOfTheRootFolder() throws {
+    let disk = Self.fat32(
+      sectorByteCount: 512, clusterSectorCount: 8, next: 0x0fff_ffff, label: "THE LABEL  ")
+    #expect(FileSystemIdentity.find(in: try DiskWindow(disk))?.label == "THE LABEL")
+  }
+
+  /// Neither a root folder that is a loop nor large clusters make it read on.
+  @Test(arguments: [(512, 1), (512, 8), (4096, 128)])
+  func littleIsReadOfARootFolderWithoutEnd(_ sectorByteCount: UInt16, _ clusterSectorCount: UInt8) throws {
+    let disk = Self.fat32(
+      sectorByteCount: sectorByteCount, clusterSectorCount: clusterSectorCount, next: 2, label: "")
+    let found = try FATVolume.identify(DiskWindow(disk))
+    #expect(found == FileSystemIdentity(type: "vfat", uuid: "0403-0201"))
+    #expect((64 << 10..<66 << 10).contains(disk.readByteCount.load(ordering: .relaxed)))
   }
 
   /// lvm2 needs a block device, and more than a test wants of the machine; blkid judges what is made by hand. (It looks for

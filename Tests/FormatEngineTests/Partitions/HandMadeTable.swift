@@ -11,6 +11,8 @@ final class PiecedDisk: ByteStore {
   private let pieces: [DiskPiece]
 
   private let unreadable: Range<UInt64>
+  /// All that was read of it.
+  let readByteCount = Atomic<Int>(0)
 
   init(byteCount: UInt64, _ pieces: [DiskPiece], unreadable: Range<UInt64> = 0..<0) {
     size = byteCount
@@ -22,6 +24,7 @@ final class PiecedDisk: ByteStore {
   func allocatedByteCount() throws(EngineError) -> UInt64 { 0 }
   func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(EngineError) {
     unsafe buffer.initializeMemory(as: UInt8.self, repeating: 0)
+    readByteCount.add(buffer.count, ordering: .relaxed)
     let end = offset + UInt64(buffer.count)
     guard !unreadable.overlaps(offset..<end) else { throw .corrupt("Unreadable") }
     for piece in pieces {

@@ -47,6 +47,31 @@ import Testing
     }
   }
 
+  /// Room that was set aside, or made zeros, is the file's own.
+  @Test(arguments: [CacheMode.writeback, .direct]) func whatWasReservedAndIsGoneIsAnError(_ cache: CacheMode)
+    throws
+  {
+    try TemporaryFolder.with { folder in
+      for isReserved in [false, true] {
+        let path = try folder.write([UInt8](repeating: 7, count: 4096), to: "file")
+        guard let store = try? FileStore.open(path, access: .readWrite, cache: cache) else { return }
+        if isReserved {
+          try store.reserve(at: 4096, count: 61_440)
+        } else {
+          try store.writeZeros(at: 4096, count: 61_440, freeing: false)
+        }
+        #expect(try store.byteCount() == 65_536)
+        #expect(try store.bytes(at: 61_440, count: 8192).isZero)
+        try Self.truncate(path, to: 32_768)
+        for offset in [UInt64(32_760), 40_000, 65_535] {
+          let error = #expect(throws: EngineError.self) { try store.bytes(at: offset, count: 16) }
+          #expect(error?.errno == EIO, "\(isReserved)")
+        }
+        #expect(try store.bytes(at: 65_536, count: 10).isZero)
+      }
+    }
+  }
+
   /// A file that grows at the same time is never taken for one that was cut off.
   @Test func readsBesideWritesThatAppendAreNoErrors() throws {
     try TemporaryFolder.with { folder in

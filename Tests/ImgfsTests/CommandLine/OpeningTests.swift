@@ -99,6 +99,22 @@ struct OpeningTests {
     }
   }
 
+  /// A folder that is an image is where it names files.
+  @Test(arguments: ["disk.hdd", "disk.hdd/", "link.hdd", "disk.hdd/DiskDescriptor.xml"])
+  func opensABundleByItsFolder(_ name: String) throws {
+    try TemporaryFolder.with { folder in
+      var random = SeededRandom(seed: 68)
+      let model = try #require(
+        try ParallelsBundleImage().make(in: try folder.makeFolder("disk.hdd"), &random).last)
+      try FileManager.default.createSymbolicLink(
+        atPath: folder.file("link.hdd"), withDestinationPath: "disk.hdd")
+      try MountedImage.with(folder.file(name), in: folder) { mount in
+        let bytes = try Files.read(mount.file("disk.raw"))
+        #expect(ModelDisk.firstDifference(bytes, model.bytes) == nil)
+      }
+    }
+  }
+
   // MARK: Secrets
 
   static let encrypted: [(format: String, options: [String])] = [
@@ -161,6 +177,28 @@ struct OpeningTests {
       #expect(
         try refusal(["--passphrase-file", binary, image], in: folder).contains(
           "The passphrase is not valid UTF-8"))
+    }
+  }
+
+  /// It is there, and only wants its passphrase.
+  @Test func anEncryptedFileBelowIsNotMissing() throws {
+    try TemporaryFolder.with { folder in
+      let top = folder.file("top.q")
+      try ReferenceTool.create(
+        folder.file("base"), format: "luks", size: 1 << 18, options: ["iter-time=10"],
+        passphrase: "open sesame")
+      try ReferenceTool.io(
+        ["write -P 3 0 256k"], on: folder.file("base"), format: "luks", passphrase: "open sesame")
+      try ReferenceTool.qemuImg("create", "-q", "-f", "qcow2", "-u", "-b", "base", "-F", "luks", top, "256k")
+      let right = try folder.write(Array("open sesame".utf8), to: "right")
+      let wrong = try folder.write(Array("open barley".utf8), to: "wrong")
+      #expect(
+        try refusal([top], in: folder).hasSuffix(
+          "Parameter 'key-secret' is required for cipher\n--passphrase-file FILE gives its passphrase.\n"))
+      #expect(
+        try refusal(["--passphrase-file", wrong, top], in: folder).hasSuffix(
+          "Invalid password, cannot unlock any keyslot\n"))
+      try expectMounted(top, ["--passphrase-file", right], showing: 3, in: folder)
     }
   }
 

@@ -49,6 +49,30 @@ struct OwnerTests {
     }
   }
 
+  /// A file below that the system does not let the user read is as one that is missing.
+  @Test(.enabled(if: Files.exists("/usr/bin/fusermount3"))) func filesThatMayNotBeReadAreMissing() throws {
+    try withDisk { folder, disk in
+      let (imgfs, top) = (folder.file("imgfs"), folder.file("top.qcow2"))
+      try TestProcess.run(["/bin/cp", BuiltProduct.imgfs.path, imgfs]).expecting(0)
+      try ReferenceTool.create(
+        top, format: "qcow2", size: 1 << 18, options: ["cluster_size=4k"], over: ("disk.raw", "raw"))
+      try ReferenceTool.io(["write -P 4 4k 4k"], on: top, format: "qcow2")
+      try TestProcess.run(["/bin/chmod", "000", disk]).expecting(0)
+      let mountPoint = try folder.makeFolder("mnt")
+      unsafe #expect(chown(mountPoint, 65534, 65534) == 0)
+      func user(_ words: String...) throws -> ProcessResult { try TestProcess.run(Self.asNobody + words) }
+      let result = try user(imgfs, top, mountPoint).expecting(0)
+      #expect(
+        result.stderrText.contains("warning: Could not open backing file: Could not open '\(disk)': Perm"))
+      func block(_ number: Int) throws -> ProcessResult {
+        try user("/bin/dd", "if=\(mountPoint)/disk.raw", "bs=4k", "count=1", "skip=\(number)", "status=none")
+      }
+      #expect(try block(1).expecting(0).stdoutText == String(repeating: "\u{4}", count: 4096))
+      #expect(try block(0).stderrText.contains("Input/output error"))
+      try user(imgfs, "--unmount", mountPoint).expecting(0)
+    }
+  }
+
   /// The whole life of a mount of somebody who has to ask fusermount3. The program is copied to where everybody may
   /// start it.
   @Test(.enabled(if: Files.exists("/usr/bin/fusermount3"))) func ordinaryUsersMount() throws {

@@ -100,6 +100,29 @@ extension OpenDisk {
     }
   }
 
+  /// QEMU's own rule for what lseek may say, which it asserts with O_DIRECT.
+  @Test func holesAreMadeOfWholeBlocks() throws {
+    try TemporaryFolder.with { folder in
+      let path = folder.file("disk.qcow2")
+      try ReferenceTool.qemuImg("create", "-f", "qcow2", "-o", "cluster_size=512", path, "64512")
+      try ReferenceTool.io(
+        ["write -P 1 4608 512", "write -P 1 20480 4608", "write -P 1 26624 512", "write -P 1 40448 512"],
+        on: path, format: "qcow2")
+      let disk = try OpenDisk(try ImageOpener.open(path))
+      var places: [UInt64] = []
+      var (position, isData): (UInt64, Bool) = (0, false)
+      while let next = disk.seek(from: position, toData: !isData) {
+        places.append(next)
+        (position, isData) = (next, !isData)
+      }
+      // 4608 to 5120; 20480 to 25088, with 26624 to 27136 behind a hole of less than a block; 40448 to 40960.
+      #expect(places == [4096, 8192, 20480, 28672, 36864, 40960])
+      #expect(disk.seek(from: 40_960, toData: false) == 40_960)
+      #expect(disk.seek(from: 4_700, toData: true) == 4_700)
+      #expect(disk.seek(from: 100, toData: false) == 100)
+    }
+  }
+
   @Test func endsAFullDiskWithAHole() throws {
     try TemporaryFolder.with { folder in
       let disk = try qcow2(folder, "write -P 1 0 1M")

@@ -73,6 +73,7 @@ import Testing
         """
         head -c 11M /dev/zero | tr '\\0' x >source
         dd if=source of="$disk" bs=4k conv=notrunc,fsync status=none || echo refused
+        for attempt in $(seq 100); do [[ $(stat -c %s "$disk") == \(byteCount) ]] && break; sleep 0.05; done
         cmp <(head -c \(byteCount) source) "$disk" && echo same
         """, ["disk": disk], in: folder)
       #expect(output.contains("No space left on device"))

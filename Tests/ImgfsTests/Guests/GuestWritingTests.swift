@@ -64,7 +64,7 @@ import Testing
       try LoopMount.with(raw, "ro", in: folder) { place in
         try expectSame(place, expected)
       }
-      try MountedImage.with(image, options: ["-F", item.image.format], in: folder) { mount in
+      try MountedImage.with(image, options: try item.image.words(in: folder), in: folder) { mount in
         try LoopMount.with(mount.file("disk.raw"), "ro", in: folder) { place in
           try expectSame(place, expected)
         }
@@ -98,7 +98,7 @@ import Testing
         try Shell.run(
           "dd if=packed of=\"$disk\" bs=64k conv=notrunc,fsync", ["disk": mount.file("disk.raw")], in: folder)
       }
-      try MountedImage.with(image, options: ["-F", kind.format], in: folder) { mount in
+      try MountedImage.with(image, options: try kind.words(in: folder), in: folder) { mount in
         try LoopMount.with(mount.file("disk.raw"), "ro", in: folder) { place in
           let (found, expected) = (try LoopMount.digests(below: place), try LoopMount.digests(below: source))
           #expect(found == expected)

@@ -8,7 +8,8 @@ import Testing
     try TemporaryFolder.with { folder in
       let source = try GuestImages.scattered("source.raw", byteCount: 24 << 20, seed: 61, in: folder)
       let image = try kind.make(24 << 20, in: folder)
-      try ReferenceTool.io(["write -P 9 0 24M"], on: image, format: kind.format)
+      try ReferenceTool.io(
+        ["write -P 9 0 24M"], on: image, format: kind.format, passphrase: kind.passphrase)
       try kind.mounted(image, in: folder) { mount in
         let disk = mount.file("disk.raw")
         try ReferenceTool.qemuImg("convert", "-n", "-t", "none", "-f", "raw", "-O", "raw", source, disk)

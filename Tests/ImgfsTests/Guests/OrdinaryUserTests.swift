@@ -41,6 +41,12 @@ struct OrdinaryUserTests {
         fusermount3 -u guest
         for attempt in $(seq 200); do ./imgfs --unmount image 2>/dev/null && break; sleep 0.05; done
         ! mountpoint -q image
+        ./imgfs --overlay tmp disk.qcow2 image
+        printf folded | dd of=image/disk.raw conv=notrunc status=none
+        ./imgfs --commit image
+        for attempt in $(seq 200); do ./imgfs --unmount image 2>/dev/null && break; sleep 0.05; done
+        qemu-img convert -O raw disk.qcow2 disk.raw
+        test "$(head -c 6 disk.raw)" = folded
         STEPS
         timeout 60 $user bash steps
         """, ["user": user], in: folder)

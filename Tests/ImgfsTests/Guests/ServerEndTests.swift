@@ -46,7 +46,7 @@ import Testing
       let image = try kind.make(16 << 20, in: folder)
       let mountPoint = try folder.makeFolder("mount")
       try BuiltProduct.imgfs.run(
-        ["-F", kind.format, "-o", "rw", "--pid-file", folder.file("pid"), image, mountPoint]
+        kind.words(in: folder) + ["-o", "rw", "--pid-file", folder.file("pid"), image, mountPoint]
       ).expecting(0)
       defer {
         if MountedImage.isMounted(mountPoint) { _ = try? Shell.run("umount --lazy mount", in: folder) }
@@ -90,9 +90,10 @@ import Testing
     if ["vhdx", "parallels", "qed"].contains(kind.format) {
       _ = try ReferenceTool.qemuImg.run(["check", "-q", "-r", "all", "-f", kind.format, image])
     }
-    let verdict = try ReferenceTool.check(image, format: kind.format)
+    let verdict = try ReferenceTool.check(image, format: kind.format, passphrase: kind.passphrase)
     #expect(verdict.corruptions == 0 && verdict.checkErrors == 0, "\(verdict.text)")
-    let ours = try BuiltProduct.qemuImg.run(["check", "-f", kind.format, image])
+    let ours = try BuiltProduct.qemuImg.run(
+      ["check"] + ReferenceTool.names(image, kind.format, kind.passphrase))
     #expect([0, 3, 63].contains(ours.status), "\(ours.stdoutText)\(ours.stderrText)")
   }
 
@@ -109,11 +110,16 @@ import Testing
         head -c 60M /dev/urandom >source
         "$imgfs" -F "$format" -o rw --pid-file pid "$image" mount
         server=$(cat pid)
-        # Open until after the end, so that no close writes it out.
-        exec 3<>mount/disk.raw
-        cat source >&3
-        kill -TERM $server
-        while [ -e /proc/$server/exe ]; do sleep 0.02; done
+        # Open until after the end: a close would have the kernel write.
+        python3 - $server <<'PYTHON'
+        import os, signal, sys, time
+        server = int(sys.argv[1])
+        file = os.open("mount/disk.raw", os.O_RDWR)
+        os.write(file, open("source", "rb").read())
+        os.kill(server, signal.SIGTERM)
+        while os.path.exists(f"/proc/{server}/exe"):
+            time.sleep(0.02)
+        PYTHON
         """, ["imgfs": try BuiltProduct.imgfs.path, "image": image, "format": kind.format], in: folder)
       #expect(!MountedImage.isMounted(mountPoint))
       try kind.expectSound(image)

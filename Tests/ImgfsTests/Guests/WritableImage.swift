@@ -6,6 +6,7 @@ import Testing
 struct WritableImage: Sendable, CustomTestStringConvertible {
   var format: String
   var options: [String] = []
+  var passphrase: String?
 
   var testDescription: String { ([format] + options).joined(separator: " ") }
 
@@ -15,6 +16,7 @@ struct WritableImage: Sendable, CustomTestStringConvertible {
     WritableImage(format: "qed"), WritableImage(format: "vmdk"), WritableImage(format: "vdi"),
     WritableImage(format: "vpc", options: ["force_size=on"]), WritableImage(format: "vhdx"),
     WritableImage(format: "parallels"),
+    WritableImage(format: "luks", options: ["iter-time=10"], passphrase: "open sesame"),
   ]
   /// What a long run adds.
   static let kinds: [WritableImage] = [
@@ -28,14 +30,23 @@ struct WritableImage: Sendable, CustomTestStringConvertible {
     WritableImage(format: "vpc", options: ["subformat=fixed", "force_size=on"]),
     WritableImage(format: "vhdx", options: ["subformat=fixed"]),
     WritableImage(format: "parallels", options: ["cluster_size=64k"]),
+    WritableImage(
+      format: "qcow2", options: ["encrypt.format=luks", "encrypt.iter-time=10"], passphrase: "open sesame"),
   ]
   /// Those whose writers differ most.
   static let chosen = all.filter { ["qcow2", "vmdk", "vdi", "vhdx"].contains($0.format) }
 
   func make(_ byteCount: Int, in folder: TemporaryFolder, name: String = "image") throws -> String {
     let path = folder.file("\(name).\(format)")
-    try ReferenceTool.create(path, format: format, size: byteCount, options: options)
+    try ReferenceTool.create(path, format: format, size: byteCount, options: options, passphrase: passphrase)
     return path
+  }
+
+  /// The words that imgfs wants for such an image.
+  func words(in folder: TemporaryFolder) throws -> [String] {
+    guard let passphrase else { return ["-F", format] }
+    let file = try folder.write(Array(passphrase.utf8), to: "passphrase")
+    return ["-F", format, "--passphrase-file", file]
   }
 
   /// Mounts it to be written, runs `body`, unmounts, and has the judge and our own check look at it.
@@ -45,18 +56,18 @@ struct WritableImage: Sendable, CustomTestStringConvertible {
     _ body: (MountedImage) throws -> T
   ) throws -> T {
     let result = try MountedImage.with(
-      image, options: ["-F", format, "-o", options], in: folder, timeout: timeout, body)
+      image, options: try words(in: folder) + ["-o", options], in: folder, timeout: timeout, body)
     try expectSound(image)
     return result
   }
 
   /// No damage and no leak, as the judge and as our qemu-img see it.
   func expectSound(_ image: String) throws {
-    let verdict = try ReferenceTool.check(image, format: format)
+    let verdict = try ReferenceTool.check(image, format: format, passphrase: passphrase)
     guard verdict.corruptions == 0, verdict.leaks == 0, verdict.checkErrors == 0 else {
       throw TestFailure("\(testDescription): \(verdict.text)")
     }
-    let ours = try BuiltProduct.qemuImg.run(["check", "-f", format, image])
+    let ours = try BuiltProduct.qemuImg.run(["check"] + ReferenceTool.names(image, format, passphrase))
     guard ours.status == 0 || ours.status == 63 else {
       throw TestFailure("\(testDescription): \(ours.stdoutText)\(ours.stderrText)")
     }
@@ -65,7 +76,9 @@ struct WritableImage: Sendable, CustomTestStringConvertible {
   /// What the judge reads, as a raw file.
   func judged(_ image: String, in folder: TemporaryFolder) throws -> String {
     let raw = folder.file("judged-\(UUID().uuidString.prefix(8)).raw")
-    try ReferenceTool.qemuImg("convert", "-f", format, "-O", "raw", image, raw)
+    try ReferenceTool.qemuImg.run(
+      ["convert", "-O", "raw"] + ReferenceTool.names(image, format, passphrase) + [raw]
+    ).expecting(0)
     return raw
   }
 }

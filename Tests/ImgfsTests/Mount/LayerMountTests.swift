@@ -74,9 +74,20 @@ import Testing
           ["read -P 0 0 64k", "read -P 3 64k 64k"], on: mount.file("layers/0-top.qcow2/delta.raw"),
           format: "raw", isReadOnly: true)
       }
-      let rw = try BuiltProduct.imgfs.run(["-o", "rw", top, try folder.makeFolder("mnt")])
-      #expect(rw.status == 1)
-      #expect(rw.stderrText.contains(folder.file("base.qcow2")))
+      // Asked for with `rw`, as mount(8) does wherever nobody says `ro`, it is there to be read.
+      let mountPoint = try folder.makeFolder("mnt")
+      let rw = try BuiltProduct.imgfs.run(["-o", "rw", top, mountPoint]).expecting(0)
+      #expect(rw.stderrText.contains("'\(top)' is mounted read-only: "))
+      #expect(FileHandle(forWritingAtPath: mountPoint + "/disk.raw") == nil)
+      try BuiltProduct.imgfs.run(["--unmount", mountPoint]).expecting(0)
+      // Whole clusters can be written over what is missing; nothing else can.
+      try MountedImage.with(top, options: ["--overlay", "tmp"], in: folder) { mount in
+        let disk = mount.file("disk.raw")
+        try ReferenceTool.io(["write -P 6 0 64k", "read -P 6 0 64k"], on: disk, format: "raw")
+        #expect(throws: (any Error).self) {
+          try ReferenceTool.io(["write -P 6 200k 4k", "flush"], on: disk, format: "raw")
+        }
+      }
     }
   }
 }

@@ -49,6 +49,21 @@ import Testing
     }
   }
 
+  @Test func showsABundleInAFolder() throws {
+    try TemporaryFolder.with { folder in
+      let images = try folder.makeInner("images")
+      _ = try image("a.qcow2", "qcow2", 1, in: images)
+      var random = SeededRandom(seed: 69)
+      let bundle = try images.makeFolder("disk.hdd")
+      let model = try #require(try ParallelsBundleImage().make(in: bundle, &random).last)
+      try MountedImage.with(images.path, in: folder) { mount in
+        #expect(try names(mount.path) == ["a.qcow2", "disk.hdd"])
+        let bytes = try Files.read(mount.file("disk.hdd/disk.raw"))
+        #expect(ModelDisk.firstDifference(bytes, model.bytes) == nil)
+      }
+    }
+  }
+
   @Test func showsAFolderOfImagesAsItChanges() throws {
     try TemporaryFolder.with { folder in
       let images = try folder.makeInner("images")

@@ -64,7 +64,7 @@ extension ReferencePolicy {
       node = try NodeOptions(json: text)
       guard !node.values.keys.contains(where: { $0 == "config" || $0.hasSuffix(".config") }) else {
         throw EngineError(
-          .permissionDenied, "Recorded backing files cannot name files with rules ('config')", path: path)
+          .forbidden, "Recorded backing files cannot name files with rules ('config')", path: path)
       }
       for (key, value) in node.values where key == "filename" || key.hasSuffix(".filename") {
         // Trees have no folder of their own: their names are relative to the process's, as in QEMU.

@@ -1,3 +1,10 @@
+extension ImageOpener {
+  /// The file that is opened where the folder at `path` is named: nil where that is no folder that is one image.
+  public static func fileOfBundle(_ path: String) -> String? {
+    NodeOpener.fileOfBundle(FilePlace(path: path))?.path
+  }
+}
+
 /// Folders that stand for an image.
 extension NodeOpener {
   /// The descriptor in a folder that is an image, nil where it is none.

@@ -27,8 +27,8 @@ struct FATVolume: FileSystemSignature {
   private static let maximumFAT16ClusterCount: UInt64 = 0xfff4
   private static let maximumFAT32ClusterCount: UInt64 = 0x0fff_fff4
   private static let entryByteCount = 32
-  /// The label is one of the first entries of a root folder; this many clusters of one are followed.
-  private static let maximumRootClusterCount = 1000
+  /// The label is one of the first entries of a root folder.
+  private static let maximumRootByteCount = 64 * KiB
 
   static func identify(_ window: DiskWindow) throws(EngineError) -> FileSystemIdentity? {
     guard let volume = try FATVolume(window) else { return nil }
@@ -104,13 +104,17 @@ struct FATVolume: FileSystemSignature {
 
   private func label(_ window: DiskWindow) throws(EngineError) -> String? {
     guard var cluster = rootCluster else {
-      return try Self.label(in: window.bytes(at: rootStart, count: rootEntryCount * Self.entryByteCount))
-        .label
+      let count = min(rootEntryCount * Self.entryByteCount, Int(Self.maximumRootByteCount))
+      return try Self.label(in: window.bytes(at: rootStart, count: count)).label
     }
-    for _ in 0..<Self.maximumRootClusterCount {
+    // A damaged folder may be a loop, and its clusters large.
+    var left = Self.maximumRootByteCount
+    while left > 0 {
       guard cluster >= 2, UInt64(cluster) <= Self.maximumFAT32ClusterCount else { return nil }
       let place = dataStart + UInt64(cluster - 2) * clusterByteCount
-      let found = Self.label(in: try window.bytes(at: place, count: Int(clusterByteCount)))
+      let count = min(left, clusterByteCount)
+      left -= count
+      let found = Self.label(in: try window.bytes(at: place, count: Int(count)))
       if found.label != nil || found.isEnd { return found.label }
       cluster = try window.parsed(at: tableStart + UInt64(cluster) * 4, count: 4) {
         (span) throws(EngineError) in

@@ -145,7 +145,7 @@ private let mebibyte = 1 << 20
         let error = #expect(throws: EngineError.self) {
           try ImageOpener.open(folder.file("sub/e.vhdx"), options)
         }
-        #expect(error?.code == .permissionDenied)
+        #expect(error?.code == .forbidden)
         options.policy = ReferencePolicy(.nowhere)
         #expect(throws: EngineError.self) { try ImageOpener.open(folder.file("sub/e.vhdx"), options) }
       }

@@ -61,7 +61,7 @@ import Testing
       var options = OpenOptions(format: "vmdk")
       options.policy = ReferencePolicy(.folders([try AllowedFolder(inner)]))
       let error = #expect(throws: EngineError.self) { try ImageOpener.open(path, options) }
-      #expect(error?.code == .permissionDenied, "\(String(describing: error))")
+      #expect(error?.code == .forbidden, "\(String(describing: error))")
     }
   }
 

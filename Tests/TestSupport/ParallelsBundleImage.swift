@@ -1,25 +1,32 @@
-import TestSupport
-
-@testable import FormatEngine
-
 /// A bundle: a disk in several storages, with snapshots, and what each snapshot reads like.
-struct ParallelsBundleImage {
-  var storageSizes = [1 << 20, 2 << 20]
-  var clusterSize = 65536
+public struct ParallelsBundleImage {
+  public var storageSizes: [Int]
+  public var clusterSize: Int
   /// From the oldest to the one that is written to.
-  var guids = [
-    "{00000001-1111-2222-3333-444455556666}", "{00000002-1111-2222-3333-444455556666}", Self.topGUID,
-  ]
+  public var guids: [String]
   /// Storages whose oldest image is plain.
-  var plainStorages: Set<Int> = [1]
+  public var plainStorages: Set<Int>
 
-  static let topGUID = "{5fbaabe3-6958-40ff-92a7-860e329aab41}"
-  static let noGUID = "{00000000-0000-0000-0000-000000000000}"
+  public init(
+    storageSizes: [Int] = [1 << 20, 2 << 20], clusterSize: Int = 65536, guids: [String] = Self.threeGUIDs,
+    plainStorages: Set<Int> = [1]
+  ) {
+    self.storageSizes = storageSizes
+    self.clusterSize = clusterSize
+    self.guids = guids
+    self.plainStorages = plainStorages
+  }
 
-  func file(_ storage: Int, _ level: Int) -> String { "harddisk.hdd.\(storage).\(guids[level]).hds" }
+  public static let threeGUIDs = [
+    "{00000001-1111-2222-3333-444455556666}", "{00000002-1111-2222-3333-444455556666}", topGUID,
+  ]
+  public static let topGUID = "{5fbaabe3-6958-40ff-92a7-860e329aab41}"
+  public static let noGUID = "{00000000-0000-0000-0000-000000000000}"
+
+  public func file(_ storage: Int, _ level: Int) -> String { "harddisk.hdd.\(storage).\(guids[level]).hds" }
 
   /// Makes the files in a folder and gives what each snapshot reads like. The judge writes them.
-  func make(in folder: String, _ random: inout SeededRandom) throws -> [ModelDisk] {
+  public func make(in folder: String, _ random: inout SeededRandom) throws -> [ModelDisk] {
     var model = ModelDisk(byteCount: storageSizes.reduce(0, +))
     var models: [ModelDisk] = []
     for level in guids.indices {
@@ -49,7 +56,7 @@ struct ParallelsBundleImage {
   }
 
   /// The descriptor; `change` spoils it.
-  func descriptor(_ change: (inout String) -> Void = { _ in }) -> String {
+  public func descriptor(_ change: (inout String) -> Void = { _ in }) -> String {
     var storages = ""
     var start = 0
     for (number, size) in storageSizes.enumerated() {
