@@ -37,25 +37,13 @@ extension FileSystem {
   }
 
   /// The numbers of the files that somebody has open to write them; with a handle only those that show the same disk.
-  func writtenFiles(likeThatOf handle: UInt64? = nil) -> [UInt64] {
+  func openedForWriting(likeThatOf handle: UInt64? = nil) -> [UInt64] {
     guard let handle else { return openFiles.written { _ in true } }
     guard case .disk(let disk)? = openFiles[handle], disk.file.view.follows else { return [] }
     return openFiles.written { file in
       if case .disk(let other) = file { other.file.view.session === disk.file.view.session } else { false }
     }
   }
-
-  // MARK: The end of the disk
-
-  /// The kernel took bytes past the end of the disk, made its own idea of the file longer, and learns only now that
-  /// there is no room for them. Whoever writes the file is told with the next write: `takeOverrun`.
-  func noteOverrun(of handle: UInt64) {
-    guard case .disk(let disk)? = openFiles[handle] else { return }
-    openFiles.noteOverrun { file in if case .disk(let other) = file { other === disk } else { false } }
-  }
-
-  /// Whether bytes past the end were refused since the last call; each who writes the file hears of it once.
-  func takeOverrun(_ handle: UInt64) -> Bool { openFiles.takeOverrun(handle) }
 
   /// The names that lead from the root to a node that the kernel knows; nil where they are not known.
   func path(of id: UInt64) -> [[UInt8]]? {

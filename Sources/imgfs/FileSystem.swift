@@ -208,8 +208,8 @@ final class FileSystem: Sendable {
       }
       let hold = forWriting ? try disk.holdForWriting() : nil
       return Opened(
-        handle: openFiles.insert(.disk(opened), of: id, hold), keepsCache: disk.keepsCache(),
-        bypassesCache: false)
+        handle: openFiles.insert(.disk(opened), of: id, forWriting: forWriting, hold),
+        keepsCache: disk.keepsCache(), bypassesCache: false)
     case .text(let text):
       if forWriting { throw .system(text.isLive ? EACCES : EROFS) }
       let handle = openFiles.insert(.text(try text.content()), of: id)

@@ -14,22 +14,31 @@ final class OpenTable: Sendable {
     var file: OpenFile
     /// The file's number in the tree.
     var id: UInt64
-    /// Of a file that is open for writing.
+    var isForWriting: Bool
+    /// Of a disk that is open for writing.
     var hold: DiskWriters.Hold?
     /// Whether bytes past the file's end were refused, and its writer does not know it yet.
     var isOverrun = false
+    /// Until then, in seconds of the monotonic clock, its writer may be the one who writes past the end.
+    var suspectedUntil = -Double.infinity
+    /// Whether it has asked for attributes since bytes were refused last.
+    var hasAsked = false
   }
 
   private struct State {
     var places: [Place?] = []
     var free: [Int] = []
+    /// The numbers of files that were given their size again since bytes were refused last.
+    var corrected: Set<UInt64> = []
   }
 
   private let state = Mutex(State())
 
-  func insert(_ file: OpenFile, of id: UInt64, _ hold: DiskWriters.Hold? = nil) -> UInt64 {
+  func insert(
+    _ file: OpenFile, of id: UInt64, forWriting: Bool = false, _ hold: DiskWriters.Hold? = nil
+  ) -> UInt64 {
     state.withLock { state in
-      let new = Place(file: file, id: id, hold: hold)
+      let new = Place(file: file, id: id, isForWriting: forWriting, hold: hold)
       if let place = state.free.popLast() {
         state.places[place] = new
         return UInt64(place)
@@ -81,25 +90,63 @@ final class OpenTable: Sendable {
     }
   }
 
-  /// All who write a file of which `isMeant` is true have to hear that it ends before what they wrote.
-  func noteOverrun(of isMeant: (OpenFile) -> Bool) {
+  /// Seconds for which those who write a file ask before each write, once bytes past its end were refused.
+  private static let suspicionSeconds = 60.0
+
+  /// Bytes past the end of a file were refused. Which of its writers wrote them the kernel does not say: it names the one
+  /// that opened the file last. Where there is one, it is he. Of several it is he who alone has asked for attributes since
+  /// the last time, if the file had its size again meanwhile: all of them ask before each write from then on.
+  func noteOverrun(of id: UInt64) {
     state.withLock { state in
-      for index in state.places.indices {
-        if let place = state.places[index], place.hold != nil, isMeant(place.file) {
-          state.places[index]?.isOverrun = true
-        }
+      let writers = state.places.indices.filter {
+        state.places[$0]?.id == id && state.places[$0]?.isForWriting == true
       }
+      let isCorrected = state.corrected.remove(id) != nil
+      var meant = writers
+      if writers.count > 1 {
+        let haveToAsk = writers.allSatisfy { isSuspected(state.places[$0]) }
+        // Written before the file had its size again, as what was refused last.
+        if haveToAsk && !isCorrected { return }
+        meant = haveToAsk ? writers.filter { state.places[$0]?.hasAsked == true } : []
+      }
+      let until = MonotonicClock.seconds + Self.suspicionSeconds
+      for index in writers {
+        state.places[index]?.hasAsked = false
+        state.places[index]?.suspectedUntil = until
+      }
+      if meant.count == 1 { state.places[meant[0]]?.isOverrun = true }
     }
   }
 
-  /// Whether that was so; it is so no more.
-  func takeOverrun(_ handle: UInt64) -> Bool {
+  private func isSuspected(_ place: Place?) -> Bool {
+    place.map { $0.suspectedUntil > MonotonicClock.seconds } ?? false
+  }
+
+  /// A file has its size again.
+  func noteCorrection(of id: UInt64) { _ = state.withLock { $0.corrected.insert(id) } }
+
+  /// What a question for attributes is answered with.
+  enum Attention {
+    case none
+    /// Its writer has to hear that the file ends before what he wrote.
+    case overrun
+    /// The next write is to ask again.
+    case suspected
+  }
+
+  /// To be called when somebody asks for attributes by a handle. An overrun is told once.
+  func attention(to handle: UInt64) -> Attention {
     state.withLock { state in
-      guard let place = Int(exactly: handle), place < state.places.count,
-        state.places[place]?.isOverrun == true
-      else { return false }
-      state.places[place]?.isOverrun = false
-      return true
+      guard let index = Int(exactly: handle), index < state.places.count, let place = state.places[index],
+        place.isForWriting
+      else { return .none }
+      if place.isOverrun {
+        state.places[index]?.isOverrun = false
+        return .overrun
+      }
+      guard isSuspected(place) else { return .none }
+      state.places[index]?.hasAsked = true
+      return .suspected
     }
   }
 

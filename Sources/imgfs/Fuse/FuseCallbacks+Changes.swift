@@ -24,7 +24,7 @@ extension FuseCallbacks {
       let name = unsafe FuseCallbacks.bytes(of: name)
       request.answerFromOwnThread { () throws(EngineError) in
         // A snapshot holds what was written before, also what only the kernel has yet.
-        request.context.mountedFiles.writeOut()
+        request.context.mount.writeOut()
         request.reply(made: try request.fileSystem.makeFolder(name, in: parent))
       }
     }
@@ -54,7 +54,7 @@ extension FuseCallbacks {
         // The end of the disk. What fits is written; a count that is too small the kernel would turn into EIO. Who wrote
         // into its cache was told that all is well.
         if isFromCache {
-          request.fileSystem.noteOverrun(of: handle)
+          request.fileSystem.openFiles.noteOverrun(of: id)
           request.context.sizeCorrection.correct(id)
         }
         request.fail(ENOSPC)

@@ -61,11 +61,15 @@ enum FuseCallbacks {
     }
     unsafe table.getattr = { request, id, info in
       guard let request = unsafe request.map({ unsafe FuseRequest($0) }) else { return }
-      // With a handle the kernel asks before it writes into its cache, and then only.
-      if let handle = unsafe info?.pointee.fh, request.fileSystem.takeOverrun(handle) {
-        return request.fail(ENOSPC)
+      // With a handle the kernel asks before it writes into its cache, where what it knew has run out: an error here is an
+      // error of write(2). (It asks so for SEEK_END and for reads past the end, too.)
+      let attention =
+        unsafe (info?.pointee.fh).map { request.fileSystem.openFiles.attention(to: $0) } ?? .none
+      if case .overrun = attention { return request.fail(ENOSPC) }
+      let seconds: Double? = if case .suspected = attention { 0 } else { nil }
+      request.answer { () throws(EngineError) in
+        request.reply(try request.fileSystem.attributes(of: id), seconds: seconds)
       }
-      request.answer { () throws(EngineError) in request.reply(try request.fileSystem.attributes(of: id)) }
     }
     unsafe table.readlink = { request, id in
       guard let request = unsafe request.map({ unsafe FuseRequest($0) }) else { return }
@@ -80,7 +84,8 @@ enum FuseCallbacks {
         let info = unsafe info?.pointee
       else { return }
       request.answer { () throws(EngineError) in
-        let forWriting = info.flags & O_ACCMODE != O_RDONLY || info.flags & O_TRUNC != 0
+        let forWriting =
+          (info.flags & O_ACCMODE != O_RDONLY || info.flags & O_TRUNC != 0) && !request.isOfSizeCorrection
         request.context.setReadAhead()
         do throws(EngineError) {
           request.reply(try request.fileSystem.open(id, forWriting: forWriting), info)

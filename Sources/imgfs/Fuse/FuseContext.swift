@@ -30,7 +30,7 @@ final class FuseContext: Sendable {
   private let mountPoint: String
   /// All that do not answer requests, so that the mount's end can wait for them.
   let ownThreads = OwnThreads()
-  let mountedFiles: MountedFiles
+  let mount: OwnMount
   let sizeCorrection: SizeCorrection
   /// Whether the kernel's pages are known to be under way until we have answered for them: since Linux 6.16, whose protocol
   /// is 7.44. Before, it wrote copies, and counted the pages themselves as written.
@@ -46,8 +46,8 @@ final class FuseContext: Sendable {
     self.fileSystem = fileSystem
     self.process = process
     self.mountPoint = mountPoint
-    mountedFiles = MountedFiles(fileSystem, mountPoint: mountPoint)
-    sizeCorrection = SizeCorrection(fileSystem, mountedFiles, ownThreads)
+    mount = OwnMount(fileSystem, at: mountPoint)
+    sizeCorrection = SizeCorrection(fileSystem, mount, ownThreads)
     self.whenReady = whenReady
     userID = options.userID ?? getuid()
     groupID = options.groupID ?? getgid()
@@ -69,7 +69,7 @@ final class FuseContext: Sendable {
       connection.congestion_threshold = Self.maximumBackgroundCount * 3 / 4
       hasHonestPages.store(
         connection.proto_major == 7 && connection.proto_minor >= 44, ordering: .relaxed)
-      mountedFiles.start()
+      mount.start()
     }
     // It also bounds reads.
     connection.max_write = UInt32(Self.maximumRequestByteCount)
@@ -92,11 +92,11 @@ final class FuseContext: Sendable {
   /// Calls `body` on this thread or another: with true when the kernel keeps nothing that was written to the disk of an
   /// open file, with false where that is not known. It is for what holds the kernel's lock of one of the disk's files.
   func afterSending(_ handle: UInt64, _ body: @escaping @Sendable (Bool) -> Void) {
-    let files = isWritable ? fileSystem.writtenFiles(likeThatOf: handle) : []
+    let files = isWritable ? fileSystem.openedForWriting(likeThatOf: handle) : []
     if files.isEmpty { return body(true) }
     let isStarted =
       hasHonestPages.load(ordering: .relaxed)
-      && ownThreads.run { body(self.mountedFiles.sendOut(files)) }
+      && ownThreads.run { body(self.mount.sendOut(files)) }
     if !isStarted { body(false) }
   }
 

@@ -54,7 +54,7 @@ import Glibc
   func run(isSingleThreaded: Bool) -> Bool {
     let watch = SignalWatch {
       // While requests are still answered: what the kernel has not written yet is written now.
-      if self.context.isWritable { self.context.mountedFiles.writeOut() }
+      if self.context.isWritable { self.context.mount.writeOut() }
       // What is half done is done first, for the same reason.
       self.context.ownThreads.finish()
       unsafe fuse_session_exit(self.session)

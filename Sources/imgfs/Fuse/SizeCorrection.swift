@@ -17,15 +17,15 @@ final class SizeCorrection: Sendable {
   }
 
   private let fileSystem: FileSystem
+  private let mount: OwnMount
   private let threads: OwnThreads
-  private let files: MountedFiles
   private let state = Mutex(State())
   /// The thread that calls ftruncate; 0: none.
   private let thread = Atomic<pid_t>(0)
 
-  init(_ fileSystem: FileSystem, _ files: MountedFiles, _ threads: OwnThreads) {
+  init(_ fileSystem: FileSystem, _ mount: OwnMount, _ threads: OwnThreads) {
     self.fileSystem = fileSystem
-    self.files = files
+    self.mount = mount
     self.threads = threads
   }
 
@@ -59,6 +59,8 @@ final class SizeCorrection: Sendable {
 
   private func correctNow(_ id: UInt64) {
     guard let size = try? fileSystem.attributes(of: id).byteCount else { return }
-    _ = files.withFile(id, O_WRONLY) { ftruncate($0, off_t(clamping: size)) == 0 }
+    if mount.withFile(id, O_WRONLY, { ftruncate($0, off_t(clamping: size)) == 0 }) {
+      fileSystem.openFiles.noteCorrection(of: id)
+    }
   }
 }

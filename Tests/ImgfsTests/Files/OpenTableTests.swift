@@ -36,4 +36,37 @@ import Testing
     table.remove(.max)
     #expect(table.count == 0)
   }
+
+  private func isOverrun(_ table: OpenTable, _ handle: UInt64) -> Bool {
+    if case .overrun = table.attention(to: handle) { true } else { false }
+  }
+
+  @Test func tellsTheOnlyWriterOnce() {
+    let table = OpenTable()
+    let reader = table.insert(.text([]), of: 1)
+    let writer = table.insert(.text([]), of: 1, forWriting: true)
+    let other = table.insert(.text([]), of: 2, forWriting: true)
+    table.noteOverrun(of: 1)
+    #expect(!isOverrun(table, reader) && !isOverrun(table, other))
+    #expect(isOverrun(table, writer))
+    #expect(!isOverrun(table, writer))
+  }
+
+  @Test func ofSeveralWritersTellsOnlyWhoWentOn() {
+    let table = OpenTable()
+    let endless = table.insert(.text([]), of: 1, forWriting: true)
+    let idle = table.insert(.text([]), of: 1, forWriting: true)
+    table.noteOverrun(of: 1)
+    #expect(!isOverrun(table, endless) && !isOverrun(table, idle))
+    // What is refused before the file has its size again was written before.
+    table.noteOverrun(of: 1)
+    table.noteCorrection(of: 1)
+    // Both were asking: nobody knows.
+    table.noteOverrun(of: 1)
+    #expect(!isOverrun(table, endless))
+    table.noteCorrection(of: 1)
+    table.noteOverrun(of: 1)
+    #expect(!isOverrun(table, idle))
+    #expect(isOverrun(table, endless))
+  }
 }

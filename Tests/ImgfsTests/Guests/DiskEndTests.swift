@@ -37,6 +37,35 @@ import Testing
     }
   }
 
+  /// It comes to its end beside others that have the disk open, whoever came first, and they hear nothing of it.
+  @Test(arguments: [true, false]) func endsOnlyTheOneThatDoesNotEnd(_ isFirst: Bool) throws {
+    try withDisk { disk, folder in
+      let output = try Shell.run(
+        """
+        python3 - "$disk" \(isFirst ? 1 : 0) <<'PYTHON'
+        import os, subprocess, sys, time
+        disk, is_first = sys.argv[1], sys.argv[2] == "1"
+        def endless():
+            return subprocess.Popen(["dd", "if=/dev/zero", "of=" + disk, "bs=64k", "conv=notrunc"],
+                                    stderr=subprocess.PIPE)
+        if is_first: dd = endless()
+        file = os.open(disk, os.O_RDWR)
+        if not is_first: dd = endless()
+        while dd.poll() is None:
+            os.pwrite(file, b"x" * 4096, 4096)
+            os.lseek(file, 0, os.SEEK_END)
+            time.sleep(0.3)
+        print(dd.stderr.read().decode().count("error writing"), dd.returncode)
+        time.sleep(1.2)
+        os.lseek(file, 0, os.SEEK_END)
+        print(os.pwrite(file, b"x" * 4096, 4096))
+        PYTHON
+        """, ["disk": disk], in: folder, timeout: 60)
+      #expect(output == "1 1\n4096\n")
+      expectSize(disk)
+    }
+  }
+
   /// What lies before the end is written, also where the kernel sends it together with what lies behind.
   @Test func writesAllThatFits() throws {
     try withDisk { disk, folder in

@@ -3,18 +3,14 @@ import FormatEngine
 import Glibc
 import Synchronization
 
-/// The mounted files as other programs have them, and what the kernel keeps of them. To be used by threads that answer no
-/// requests, while others do.
-///
-/// syncfs(2) is not enough: it does not wait for what it writes to a FUSE file system. Whoever closes a file has written it
-/// all, so it is the open ones that count.
-final class MountedFiles: Sendable {
+/// The mount as others see it, for our own threads that answer no requests: what they do makes some.
+final class OwnMount: Sendable {
   private let fileSystem: FileSystem
   private let mountPoint: String
   /// "major:minor" of the mount, when it is there.
   private let device = Mutex<String?>(nil)
 
-  init(_ fileSystem: FileSystem, mountPoint: String) {
+  init(_ fileSystem: FileSystem, at mountPoint: String) {
     self.fileSystem = fileSystem
     self.mountPoint = mountPoint
   }
@@ -22,14 +18,14 @@ final class MountedFiles: Sendable {
   /// To be called when the tree is mounted, and nothing else can be mounted over it yet.
   func start() { device.withLock { $0 = MountEntry.find(at: mountPoint)?.device } }
 
-  /// Calls `body` with a file's descriptor. False where the file cannot be opened: its name may be another's by now.
+  /// Opens a file that the kernel knows, runs `body` with its descriptor, and closes it. False where that is, and where
+  /// the file cannot be opened: its name may be another's, or something else mounted there by now.
   func withFile(_ id: UInt64, _ flags: CInt, _ body: (CInt) -> Bool) -> Bool {
     guard let names = fileSystem.path(of: id), let device = device.withLock({ $0 }) else { return false }
     let path = ([mountPoint] + names.map { String(hostBytes: $0) }).joined(separator: "/")
     let descriptor = unsafe path.withHostBytes { unsafe open($0, flags | O_NOFOLLOW | O_CLOEXEC) }
     guard descriptor >= 0 else { return false }
     defer { close(descriptor) }
-    // Something else may be mounted there by now.
     var status = stat()
     guard unsafe fstat(descriptor, &status) == 0, UInt64(status.st_ino) == id,
       device == "\(gnu_dev_major(UInt64(status.st_dev))):\(gnu_dev_minor(UInt64(status.st_dev)))"
@@ -37,10 +33,11 @@ final class MountedFiles: Sendable {
     return body(descriptor)
   }
 
-  /// Has the kernel write all that programs have written into the files, and returns when that is done. Nobody may be
-  /// waiting for the result within a call that changes or seeks one of the files: the kernel locks those.
+  /// Has the kernel write what it keeps of the mounted files, and waits for that: file by file, since syncfs(2) may return
+  /// before all of it has come here (seen with Linux 6.18.44). Who closes a file has written it. Nobody may be waiting for
+  /// the result within a call that changes or seeks one of the files: the kernel locks those.
   func writeOut() {
-    for id in fileSystem.writtenFiles() { _ = withFile(id, O_RDONLY) { fsync($0) == 0 } }
+    for id in fileSystem.openedForWriting() { _ = withFile(id, O_RDONLY) { fsync($0) == 0 } }
   }
 
   /// The same for some files, without that lock; and nothing more than their bytes. Where it says false, the kernel may
