@@ -156,6 +156,38 @@ import Testing
     }
   }
 
+  /// A file of a mount whose server is stopped stands for a disk that does not answer.
+  @Test func aFileThatDoesNotAnswerKeepsNobodyWaiting() throws {
+    try TemporaryFolder.with { folder in
+      let images = try folder.makeInner("images")
+      _ = try image("a.qcow2", "qcow2", 1, in: images)
+      let below = try image("below.raw", "raw", 2, in: folder)
+      try MountedImage.with(below, in: folder) { stopped in
+        try MountedImage.with(images.path, in: folder) { mount in
+          #expect(try names(mount.path) == ["a.qcow2"])
+          kill(stopped.process, SIGSTOP)
+          defer { kill(stopped.process, SIGCONT) }
+          try FileManager.default.createSymbolicLink(
+            atPath: images.file("x.raw"), withDestinationPath: stopped.file("disk.raw"))
+          usleep(1_100_000)
+          let path = mount.path
+          let looking = Thread { _ = try? FileManager.default.contentsOfDirectory(atPath: path) }
+          looking.start()
+          try Deadline.within(seconds: 30, "a look beside one that gets no answer") {
+            #expect(try names(mount.path) == ["a.qcow2"])
+            try expect(1, in: mount.file("a.qcow2/disk.raw"))
+            #expect(try FileManager.default.attributesOfFileSystem(forPath: mount.path)[.systemSize] != nil)
+          }
+          kill(stopped.process, SIGCONT)
+          let areBoth = try MountedImage.waits { try names(mount.path) == ["a.qcow2", "x.raw"] }
+          #expect(areBoth)
+          try expect(2, in: mount.file("x.raw/disk.raw"))
+          #expect(MountedImage.waits { looking.isFinished })
+        }
+      }
+    }
+  }
+
   /// The mount point may lie in the folder that it shows.
   @Test(arguments: [[], ["-s"]]) func doesNotLookIntoItself(_ options: [String]) throws {
     try TemporaryFolder.with { folder in
