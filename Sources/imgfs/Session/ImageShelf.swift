@@ -1,4 +1,5 @@
 import FormatEngine
+import Glibc
 import Synchronization
 
 /// Several images side by side: files that were named, and all images of folders that were. Each is opened when
@@ -29,11 +30,16 @@ final class ImageShelf: Sendable {
     var leaving: [Item] = []
     var number: UInt64 = 0
     var scannedAt = -Double.infinity
+    /// A thread is looking at the folders.
+    var isScanning = false
     /// The shelf is closed.
     var hasEnded = false
     /// What was found out about files of folders, so that unchanged ones are not probed again.
     var isImage: [String: (stamp: FileStamp, answer: Bool)] = [:]
   }
+
+  /// Seconds for which what a look finds is waited for, before the last list is shown.
+  private static let patience = 1.0
 
   let settings: Settings
   private let paths: [String]
@@ -72,18 +78,29 @@ final class ImageShelf: Sendable {
     return list
   }
 
-  /// Looks at the folders again where the last look does not hold any more. Where somebody is looking already, what he
-  /// finds is not waited for, but for the first time.
+  /// Looks at the folders again where the last look does not hold any more. Only the first one is waited for however
+  /// long it takes. The kernel may let but one request at a time into a folder: a disk that does not answer must not
+  /// keep it there.
   func scanIfDue() {
-    let scannedAt = state.withLock { $0.scannedAt }
-    guard isDue(scannedAt) else { return }
-    if scannedAt == -.infinity {
+    if state.withLock({ $0.scannedAt }) == -.infinity {
       scanning.withLock { _ in
         if isDue(state.withLock { $0.scannedAt }) { scan() }
       }
-    } else {
-      _ = scanning.withLockIfAvailable { _ in scan() }
+      return
     }
+    let starts = state.withLock { state in
+      guard !state.isScanning, !state.hasEnded, isDue(state.scannedAt) else { return false }
+      state.isScanning = true
+      return true
+    }
+    guard starts else { return }
+    let look: @Sendable () -> Void = {
+      self.scanning.withLock { _ in self.scan() }
+      self.state.withLock { $0.isScanning = false }
+    }
+    guard OwnThread.run(look) else { return look() }
+    let end = MonotonicClock.seconds + Self.patience
+    while state.withLock({ $0.isScanning }), MonotonicClock.seconds < end { usleep(100) }
   }
 
   private func isDue(_ scannedAt: Double) -> Bool {

@@ -130,6 +130,79 @@ import Testing
     }
   }
 
+  /// Looks at the folder come and go while somebody writes, and the file gets another name.
+  @Test func keepsWhatIsWrittenWhileItIsOpen() throws {
+    try TemporaryFolder.with { folder in
+      let images = try folder.makeInner("images")
+      _ = try image("a.qcow2", "qcow2", 1, in: images)
+      try MountedImage.with(images.path, options: ["-o", "rw,idle=0"], in: folder) { mount in
+        let disk = mount.file("a.qcow2/disk.raw")
+        let number = try FileManager.default.attributesOfItem(atPath: disk)[.systemFileNumber] as? Int
+        let handle = try #require(FileHandle(forWritingAtPath: disk))
+        for round in 2...4 {
+          try handle.seek(toOffset: UInt64(round) << 16)
+          try handle.write(contentsOf: Data(repeating: UInt8(round), count: 65536))
+          try handle.synchronize()
+          // The next look at the folder.
+          usleep(1_100_000)
+          let path = mount.file(round < 4 ? "a.qcow2/disk.raw" : "b.qcow2/disk.raw")
+          if round < 4 {
+            let now = try FileManager.default.attributesOfItem(atPath: path)[.systemFileNumber] as? Int
+            #expect(now == number)
+          }
+          try ReferenceTool.io(
+            ["read -P \(round) \(round << 16) 64k"], on: path, format: "raw", isReadOnly: true)
+          if round == 3 {
+            try FileManager.default.moveItem(
+              atPath: images.file("a.qcow2"), toPath: images.file("b.qcow2"))
+            let isRenamed = try MountedImage.waits { try names(mount.path) == ["b.qcow2"] }
+            #expect(isRenamed)
+          }
+        }
+        try handle.close()
+        let isClosed = try MountedImage.waits { try openFiles(of: mount.process, below: images.path) == 0 }
+        #expect(isClosed)
+      }
+      for round in 2...4 {
+        try ReferenceTool.io(
+          ["read -P \(round) \(round << 16) 64k"], on: images.file("b.qcow2"), format: "qcow2")
+      }
+      #expect(try ReferenceTool.check(images.file("b.qcow2"), format: "qcow2").isClean)
+    }
+  }
+
+  /// A file of a mount whose server is stopped stands for a disk that does not answer.
+  @Test func aFileThatDoesNotAnswerKeepsNobodyWaiting() throws {
+    try TemporaryFolder.with { folder in
+      let images = try folder.makeInner("images")
+      _ = try image("a.qcow2", "qcow2", 1, in: images)
+      let below = try image("below.raw", "raw", 2, in: folder)
+      try MountedImage.with(below, in: folder) { stopped in
+        try MountedImage.with(images.path, in: folder) { mount in
+          #expect(try names(mount.path) == ["a.qcow2"])
+          kill(stopped.process, SIGSTOP)
+          defer { kill(stopped.process, SIGCONT) }
+          try FileManager.default.createSymbolicLink(
+            atPath: images.file("x.raw"), withDestinationPath: stopped.file("disk.raw"))
+          usleep(1_100_000)
+          let path = mount.path
+          let looking = Thread { _ = try? FileManager.default.contentsOfDirectory(atPath: path) }
+          looking.start()
+          try Deadline.within(seconds: 30, "a look beside one that gets no answer") {
+            #expect(try names(mount.path) == ["a.qcow2"])
+            try expect(1, in: mount.file("a.qcow2/disk.raw"))
+            #expect(try FileManager.default.attributesOfFileSystem(forPath: mount.path)[.systemSize] != nil)
+          }
+          kill(stopped.process, SIGCONT)
+          let areBoth = try MountedImage.waits { try names(mount.path) == ["a.qcow2", "x.raw"] }
+          #expect(areBoth)
+          try expect(2, in: mount.file("x.raw/disk.raw"))
+          #expect(MountedImage.waits { looking.isFinished })
+        }
+      }
+    }
+  }
+
   /// The mount point may lie in the folder that it shows.
   @Test(arguments: [[], ["-s"]]) func doesNotLookIntoItself(_ options: [String]) throws {
     try TemporaryFolder.with { folder in
