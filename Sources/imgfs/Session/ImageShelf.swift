@@ -42,6 +42,7 @@ final class ImageShelf: Sendable {
   private static let patience = 1.0
 
   let settings: Settings
+  private let threads = OwnThreads()
   private let paths: [String]
   private let opening: Opening
   private let itemCounter = Atomic<UInt64>(0)
@@ -98,7 +99,7 @@ final class ImageShelf: Sendable {
       self.scanning.withLock { _ in self.scan() }
       self.state.withLock { $0.isScanning = false }
     }
-    guard OwnThread.run(look) else { return look() }
+    guard threads.run(look) else { return look() }
     let end = MonotonicClock.seconds + Self.patience
     while state.withLock({ $0.isScanning }), MonotonicClock.seconds < end { usleep(100) }
   }

@@ -194,7 +194,10 @@ import Testing
       // Its lock is held: another item would not open.
       #expect(shelf.items().items.map(\.number) == [item.number])
       try write(1, system, handle, at: 0)
-      let second = try open(system, "b.qcow2")
+      // Under another name it is another file, and the same bytes are written through one file at a time.
+      let disk = try #require(try system.find("b.qcow2", "disk.raw"))
+      #expect(throws: EngineError.self) { _ = try system.open(disk.id, forWriting: true) }
+      let second = try system.open(disk.id, forWriting: false).handle
       #expect(try system.bytes(second, at: 0, count: 1) == [1])
       system.close(handle)
       system.close(second)
