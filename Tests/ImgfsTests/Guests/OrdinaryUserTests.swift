@@ -41,7 +41,7 @@ struct OrdinaryUserTests {
         fusermount3 -u guest
         for attempt in $(seq 200); do ./imgfs --unmount image 2>/dev/null && break; sleep 0.05; done
         ! mountpoint -q image
-        ./imgfs --overlay tmp disk.qcow2 image
+        TMPDIR=$PWD ./imgfs --overlay tmp disk.qcow2 image
         printf folded | dd of=image/disk.raw conv=notrunc status=none
         ./imgfs --commit image
         for attempt in $(seq 200); do ./imgfs --unmount image 2>/dev/null && break; sleep 0.05; done
