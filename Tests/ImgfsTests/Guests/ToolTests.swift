@@ -87,11 +87,22 @@ import Testing
         stored() { qemu-img map -U -f qcow2 --output=json "$image" | python3 -c '
         import json, sys
         print(sum(x["length"] for x in json.load(sys.stdin) if x["data"]) >> 20)'; }
+        # Bytes that the image has room for on the host. Not du, which counts the host's own tables of the file as well:
+        # holes make more extents, and ext4 may need a block for them.
+        room() { python3 -c '
+        import os, sys
+        file, total, at = os.open(sys.argv[1], os.O_RDONLY), 0, 0
+        while True:
+          try: at = os.lseek(file, at, os.SEEK_DATA)
+          except OSError: break
+          end = os.lseek(file, at, os.SEEK_HOLE)
+          total, at = total + end - at, end
+        print(total)' "$image"; }
         stored
         fallocate -z -o 9M -l 1M "$disk"; sync "$disk"; stored
-        before=$(du -B1 "$image" | cut -f1)
+        before=$(room)
         fallocate -p -o 1M -l 2M "$disk"; sync "$disk"; stored
-        [ $(du -B1 "$image" | cut -f1) -le $((before - 2097152)) ] && echo smaller
+        [ $(room) -le $((before - 2097152)) ] && echo smaller
         ! fallocate -l 1M "$disk"
         """)
       #expect(
