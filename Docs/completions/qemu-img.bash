@@ -16,7 +16,8 @@ _qemu_img_files() {
 }
 
 _qemu_img() {
-    local cur=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} verb='' i
+    local verb='' i
+    local cur=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
     COMPREPLY=()
     # bash takes "=" for a word of its own.
     if [[ $cur == "=" ]]; then

@@ -22,6 +22,19 @@ package enum BashText {
     """#
   }
 
+  /// Lines of a function that find `cur`, what is being written, and `previous`, the word before it.
+  package static let wordAtCursor = #"""
+        local cur=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
+        COMPREPLY=()
+        # bash takes "=" for a word of its own.
+        if [[ $cur == "=" ]]; then
+            cur=
+        elif [[ $previous == "=" && $COMP_CWORD -gt 1 ]]; then
+            previous=${COMP_WORDS[COMP_CWORD - 2]}
+        fi
+
+    """#
+
   /// What offers a value, by these functions.
   package static func offer(_ value: ArgumentValue, _ prefix: String) -> String {
     switch value.choice {

@@ -31,19 +31,10 @@ struct Background: Sendable {
   }
 
   private static func openDescriptors() -> [CInt] {
-    guard let folder = unsafe opendir("/proc/self/fd") else { return [] }
-    defer { unsafe closedir(folder) }
-    var numbers: [CInt] = []
-    while let entry = unsafe readdir(folder) {
-      // SAFETY: the kernel ends names with a NUL.
-      let name = unsafe withUnsafePointer(to: &entry.pointee.d_name) {
-        unsafe String(hostBytes: UnsafeRawPointer($0).assumingMemoryBound(to: CChar.self))
-      }
-      if let number = CInt(name), number > STDERR_FILENO, unsafe number != dirfd(folder) {
-        numbers.append(number)
-      }
+    (HostFiles.names(inFolder: "/proc/self/fd") ?? []).compactMap { CInt($0) }.filter {
+      // The one through which the folder was read is closed again.
+      $0 > STDERR_FILENO && fcntl($0, F_GETFD) >= 0
     }
-    return numbers
   }
 
   /// The exit status of the process that was started.
@@ -76,6 +67,7 @@ struct Background: Sendable {
       for standard in [STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO] { dup2(nothing, standard) }
       if nothing > STDERR_FILENO { close(nothing) }
     }
+    Terminal.leave()
     for number in inherited { close(number) }
     var word: UInt8 = 1
     _ = unsafe write(descriptor, &word, 1)

@@ -110,26 +110,28 @@ extension FileSystem {
   // MARK: Extended attributes
 
   func extendedAttributeNames(of id: UInt64) throws(EngineError) -> [String] {
-    try node(id).extended.list().map { ExtendedAttributes.prefix + $0.name }
+    try node(id).extended.names().map { ExtendedAttributes.prefix + $0 }
   }
 
   /// Nil where there is none of this name.
   func extendedAttribute(_ name: String, of id: UInt64) throws(EngineError) -> String? {
     // Asked for often, by whoever looks for access lists or capabilities.
     guard name.hasPrefix(ExtendedAttributes.prefix) else { return nil }
-    if id == NodeNumbers.root, name == OverlayCommit.attributeName { return commit?.reason }
-    let short = name.dropFirst(ExtendedAttributes.prefix.count)
-    return try node(id).extended.list().first { $0.name == short }?.value
+    if id == NodeNumbers.root, let request = requests[name] { return request.reason }
+    return try node(id).extended.value(String(name.dropFirst(ExtendedAttributes.prefix.count)))
   }
 
-  /// The one attribute that can be set is a request: the root's `user.imgfs.commit` folds the overlay into its image.
+  /// Those that can be set are requests to the mount, and the root's.
   func setExtendedAttribute(_ name: String, of id: UInt64) throws(EngineError) {
     _ = try node(id)
     guard name.hasPrefix(ExtendedAttributes.prefix) else { throw .system(EOPNOTSUPP) }
-    guard id == NodeNumbers.root, name == OverlayCommit.attributeName else {
-      throw .notPermitted("The attributes of the tree say what is; they cannot be set")
+    let request = id == NodeNumbers.root ? requests[name] : nil
+    if let request { return try request.run() }
+    switch name {
+    case MountRequest.commitName where id == NodeNumbers.root: throw .unsupported("The mount has no overlay")
+    case MountRequest.flushName where id == NodeNumbers.root:
+      throw .unsupported("Nothing can be written through the mount")
+    default: throw .notPermitted("The attributes of the tree say what is; they cannot be set")
     }
-    guard let commit else { throw EngineError(.unsupported, "The mount has no overlay") }
-    try commit.run()
   }
 }

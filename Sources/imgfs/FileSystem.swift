@@ -12,31 +12,31 @@ final class FileSystem: Sendable {
   let openFiles = OpenTable()
   /// Bytes of all disks together, for `statfs`.
   private let countCapacity: @Sendable () -> UInt64
-  /// Folds the overlay of a mount that has one into the image below.
-  let commit: OverlayCommit?
+  /// What may be asked of the mount, by the attributes of the root.
+  let requests: [String: MountRequest]
 
   init(
-    root: Node, commit: OverlayCommit? = nil,
+    root: Node, requests: [String: MountRequest] = [:],
     capacity: @escaping @Sendable () -> UInt64 = { 0 }
   ) {
     self.root = root
-    self.commit = commit
+    self.requests = requests
     nodes = NodeTable(root: root)
     countCapacity = capacity
   }
 
   /// The tree of one image.
-  convenience init(_ session: ImageSession, commit: OverlayCommit? = nil) {
+  convenience init(_ session: ImageSession, requests: [String: MountRequest] = [:]) {
     let tree = ImageTree(session, NodeNumbers())
-    self.init(root: tree.makeFolder(), commit: commit) {
+    self.init(root: tree.makeFolder(), requests: requests) {
       let size = try? session.withChain { (chain) throws(EngineError) in chain.virtualSize }
       return size ?? 0
     }
   }
 
   /// The tree of several images.
-  convenience init(_ shelf: ImageShelf) {
-    self.init(root: ShelfTree(shelf).makeRoot(), commit: nil) { shelf.capacity }
+  convenience init(_ shelf: ImageShelf, requests: [String: MountRequest] = [:]) {
+    self.init(root: ShelfTree(shelf).makeRoot(), requests: requests) { shelf.capacity }
   }
 
   var capacity: UInt64 { countCapacity() }
@@ -162,8 +162,8 @@ final class FileSystem: Sendable {
     switch node.content {
     case .folder(let folder):
       attributes.kind = .folder
-      // Who may fold the overlay in says so by setting an attribute of the root.
-      attributes.isWritable = folder.changes != nil || (commit != nil && node.id == root.id)
+      // Requests are made by setting an attribute of the root.
+      attributes.isWritable = folder.changes != nil || (node.id == root.id && !requests.isEmpty)
     case .link(let target):
       attributes.kind = .link
       attributes.byteCount = UInt64(target.count)

@@ -33,12 +33,12 @@ enum Main {
       case .text(let text): Terminal.print(text)
       case .generate(let kind): Terminal.print(try GeneratedText.text(kind))
       case .unmount(let mountPoint): try Unmounter.unmount(mountPoint)
-      case .commit(let mountPoint): try Committing.commit(mountPoint)
+      case .commit(let mountPoint): try RunningMount(mountPoint).commit()
       case .mount(let options): try Mount.run(options)
       }
       return true
     } catch {
-      Terminal.complain(error.message)
+      Terminal.complain(error)
       return false
     }
   }

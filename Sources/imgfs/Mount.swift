@@ -24,8 +24,9 @@ enum Mount {
     SignalWatch.ignoreFaults()
 
     // What takes long may be ended by Ctrl-C.
-    let content = try WaitingLine.during("Opening '\(options.sourceName)'") { () throws(EngineError) in
-      try MountContent.open(options, Opening(options, secrets), at: mountPoint.path)
+    let content = try WaitingLine.during("Opening '\(options.sourceName)'") {
+      (progress) throws(EngineError) in
+      try MountContent.open(options, Opening(options, secrets), at: mountPoint.path, progress)
     }
     SignalWatch.blockSignals()
     do throws(EngineError) {
@@ -34,12 +35,7 @@ enum Mount {
       try? content.close()
       throw error
     }
-    do throws(EngineError) {
-      try content.close()
-    } catch {
-      if background != nil { SystemLog.write(error.message) }
-      throw error
-    }
+    try content.close()
   }
 
   private static func serve(
@@ -62,9 +58,7 @@ enum Mount {
     defer { fuse.close() }
     if let pidFile { try write("\(process.id)\n", to: pidFile) }
     defer { if let pidFile { _ = unsafe pidFile.withHostBytes { unsafe unlink($0) } } }
-    guard fuse.run(isSingleThreaded: options.isSingleThreaded) else {
-      throw EngineError(.system(errno: EIO), "Serving '\(options.mountPoint)' ended with an error")
-    }
+    try fuse.run(isSingleThreaded: options.isSingleThreaded)
   }
 
   private static func write(_ text: String, to path: String) throws(EngineError) {

@@ -10,29 +10,34 @@ struct MountContent {
   /// Closes those of several images that nobody uses.
   var idleCloser: IdleCloser?
 
-  /// `mountPoint` is where it will be mounted, without links.
-  static func open(_ options: MountOptions, _ opening: Opening, at mountPoint: String) throws(EngineError)
-    -> MountContent
-  {
+  /// `mountPoint` is where it will be mounted, without links; `progress` hears of what is opened now.
+  static func open(
+    _ options: MountOptions, _ opening: Opening, at mountPoint: String, _ progress: Progress = .none
+  ) throws(EngineError) -> MountContent {
     if options.forcesSharing {
       Terminal.complain(
         "warning: '\(options.sourceName)' may be changing: what is seen may be stale, or not fit together")
     }
     if options.images.count == 1, !ShelfScanner.isFolderOfImages(options.images[0]) {
-      return try one(options, opening)
+      return try one(options, opening, progress)
     }
     return try several(options, opening, mountPoint)
   }
 
   /// One image: it is open from now on.
-  private static func one(_ options: MountOptions, _ opening: Opening) throws(EngineError) -> MountContent {
-    let opened = try opening.open(options.images[0])
+  private static func one(_ options: MountOptions, _ opening: Opening, _ progress: Progress)
+    throws(EngineError) -> MountContent
+  {
+    let opened = try opening.open(options.images[0], progress)
     let chain = opened.chain
     var access = access(options)
     access.isWritable = chain.isWritable
     let session = ImageSession(chain, access: access, replacesChain: opened.overlay != nil)
-    let commit = opened.overlay.map { OverlayCommit($0, of: session) }
-    return MountContent(fileSystem: FileSystem(session, commit: commit), isWritable: chain.isWritable) {
+    let requests = requests(
+      options, isWritable: chain.isWritable, commit: opened.overlay.map { .commit($0, of: session) }
+    ) { () throws(EngineError) in try session.flush() }
+    let fileSystem = FileSystem(session, requests: requests)
+    return MountContent(fileSystem: fileSystem, isWritable: chain.isWritable) {
       () throws(EngineError) in
       do throws(EngineError) {
         try session.close()
@@ -55,11 +60,32 @@ struct MountContent {
     let shelf = try ImageShelf(options.images, settings) { (path) throws(EngineError) in
       try opening.open(path).chain
     }
-    var content = MountContent(fileSystem: FileSystem(shelf), isWritable: options.takesWrites) {
+    let commit = MountRequest { () throws(EngineError) in
+      throw .unsupported("The overlays of several images cannot be folded in")
+    }
+    let requests = requests(
+      options, isWritable: options.takesWrites, commit: settings.hasOverlays ? commit : nil
+    ) { () throws(EngineError) in try shelf.flush() }
+    let fileSystem = FileSystem(shelf, requests: requests)
+    var content = MountContent(fileSystem: fileSystem, isWritable: options.takesWrites) {
       () throws(EngineError) in try shelf.close()
     }
     content.idleCloser = IdleCloser(shelf)
     return content
+  }
+
+  /// What can be asked of the mount.
+  static func requests(
+    _ options: MountOptions, isWritable: Bool, commit: MountRequest?,
+    flush: @escaping @Sendable () throws(EngineError) -> Void
+  ) -> [String: MountRequest] {
+    var requests: [String: MountRequest] = [:]
+    requests[MountRequest.commitName] = commit
+    guard isWritable else { return requests }
+    // What is thrown away afterwards need not get on disk.
+    let isKept = options.overlay != .temporary
+    requests[MountRequest.flushName] = MountRequest { () throws(EngineError) in if isKept { try flush() } }
+    return requests
   }
 
   private static func access(_ options: MountOptions) -> ImageSession.Access {

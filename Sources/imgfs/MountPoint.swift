@@ -28,24 +28,11 @@ struct MountPoint {
       let advice = entry.type == MountEntry.imgfsType ? "; imgfs --unmount frees it" : ""
       throw refusal("Something is mounted there already (\(entry.source), \(entry.type))\(advice)", EBUSY)
     }
-    switch Self.isEmptyFolder(path) {
+    switch HostFiles.names(inFolder: path, atMost: 1)?.isEmpty {
     case nil: throw refusal(EngineError.systemErrorText(errno), errno)
     case false?: throw refusal(EngineError.systemErrorText(ENOTEMPTY), ENOTEMPTY)
     case true?: break
     }
-  }
-
-  /// Nil where the folder cannot be read.
-  private static func isEmptyFolder(_ path: String) -> Bool? {
-    guard let folder = unsafe path.withHostBytes({ unsafe opendir($0) }) else { return nil }
-    defer { unsafe closedir(folder) }
-    var count = 0
-    while unsafe readdir(folder) != nil {
-      count += 1
-      // "." and ".." are always there.
-      if count > 2 { return false }
-    }
-    return true
   }
 
   /// Says in one sentence what to do where the kernel's door to FUSE is missing.

@@ -1,6 +1,7 @@
 import CommandLine
 import FormatEngine
 import Glibc
+import Synchronization
 
 /// An image that is open, and the overlay that takes its writes, if there is one: it is on top of the chain then.
 struct OpenedImage {
@@ -13,6 +14,17 @@ struct Opening: Sendable {
   private let options: MountOptions
   private let secrets: SecretStore
   private let allowedFolders: [AllowedFolder]
+  private let warnings = Warnings()
+
+  /// What was said. An image may be opened again and again, and nothing of it be news.
+  private final class Warnings: Sendable {
+    private let said = Mutex<Set<String>>([])
+
+    func say(_ sentence: String, _ additions: [String]) {
+      guard said.withLock({ $0.insert(sentence).inserted }) else { return }
+      Terminal.complain("warning: " + sentence, additions)
+    }
+  }
 
   /// Throws where a folder that is to be allowed is not there.
   init(_ options: MountOptions, _ secrets: SecretStore) throws(EngineError) {
@@ -31,23 +43,28 @@ struct Opening: Sendable {
 
   /// One of the images, or the snapshot of it that is asked for, with the overlay over it. Where it is to be written and
   /// cannot be, that is said, and it is opened to be read: mount(8) asks for `rw` wherever a user does not ask for `ro`.
-  func open(_ image: String) throws(EngineError) -> OpenedImage {
+  func open(_ image: String, _ progress: Progress = .none) throws(EngineError) -> OpenedImage {
     do throws(EngineError) {
-      return try open(image, isWritten ? .readWrite : .readOnly)
+      return try open(image, isWritten ? .readWrite : .readOnly, progress)
     } catch {
-      guard isWritten, let opened = try? open(image, .readOnly),
-        error.meansOnlyReading || opened.chain.members.last?.isMissing == true
+      // Opening takes long where a key is derived, and tells things: it is tried again only where that may help.
+      guard isWritten,
+        error.meansOnlyReading || (error.isOfMissingMember && !Self.isNoAccident(error)),
+        let opened = try? open(image, .readOnly, progress)
       else { throw error }
-      Terminal.complain("warning: '\(image)' is mounted read-only: \(error.message)")
+      warnings.say("'\(image)' is mounted read-only: \(error.message)", error.additions)
       return opened
     }
   }
 
-  private func open(_ image: String, _ access: FileAccess) throws(EngineError) -> OpenedImage {
+  private func open(_ image: String, _ access: FileAccess, _ progress: Progress) throws(EngineError)
+    -> OpenedImage
+  {
     do throws(EngineError) {
       let specification =
         try options.usesImageOptions ? ImageSpecification(options: image) : ImageSpecification(name: image)
-      let opening = try openOptions(for: specification, access)
+      var opening = try openOptions(for: specification, access)
+      opening.progress = progress
       let chain = try chain(specification, opening)
       warnOfMissing(chain)
       let place: Overlay.Place
@@ -61,7 +78,7 @@ struct Opening: Sendable {
     } catch {
       let prefix = "Could not open '\(image)'"
       var error = error.message.hasPrefix(prefix) ? error : error.whileTrying(prefix)
-      error.message += advice(on: error)
+      if let advice = advice(on: error) { error.additions.append(advice) }
       throw error
     }
   }
@@ -78,18 +95,20 @@ struct Opening: Sendable {
     if opening.access == .readWrite && !chain.isWritableAnywhere {
       throw EngineError(.readOnly, "Images of this kind are written once, from front to back")
     }
-    // What may not be opened, and what comes back to itself, is no accident: whoever mounts has to say what he wants.
-    if let reason = chain.members.last?.missing?.reason, reason.code == .forbidden || reason.isLoop {
-      throw reason
-    }
+    if let reason = chain.members.last?.missing?.reason, Self.isNoAccident(reason) { throw reason }
     return try options.snapshot.map { (name) throws(EngineError) in try snapshot(name, of: chain) } ?? chain
+  }
+
+  /// What may not be opened, and what comes back to itself: whoever mounts has to say what he wants.
+  private static func isNoAccident(_ reason: EngineError) -> Bool {
+    reason.code == .forbidden || reason.code == .loop
   }
 
   private func warnOfMissing(_ chain: ImageChain) {
     guard let missing = chain.members.last?.missing else { return }
-    Terminal.complain(
-      "warning: \(Terminal.shown(missing.reason.message))\nWhat '\(chain.members[0].path)' itself does not store cannot be read."
-    )
+    warnings.say(
+      missing.reason.message,
+      missing.reason.additions + ["What '\(chain.members[0].path)' itself does not store cannot be read."])
   }
 
   /// Where what is too large for the memory may lie until the next start of the machine.
@@ -143,14 +162,13 @@ struct Opening: Sendable {
     return chain.replacing(layerAt: 0, with: try keeper.openSnapshot(record))
   }
 
-  /// What to do about an error, after its message.
-  private func advice(on error: EngineError) -> String {
+  private func advice(on error: EngineError) -> String? {
     switch error.code {
     case .locked where !options.forcesSharing:
-      "\nA running machine may be writing to it. --force-share mounts it all the same, read-only, and what is seen"
+      "A running machine may be writing to it. --force-share mounts it all the same, read-only, and what is seen"
         + " then may be stale or not fit together."
-    case .missingKey where !options.usesImageOptions: "\n--passphrase-file FILE gives its passphrase."
-    default: ""
+    case .missingKey where !options.usesImageOptions: "--passphrase-file FILE gives its passphrase."
+    default: nil
     }
   }
 }

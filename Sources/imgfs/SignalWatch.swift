@@ -35,37 +35,26 @@ final class SignalWatch: Sendable {
     var action = sigaction()
     unsafe action.__sigaction_handler.sa_handler = { _ in }
     unsafe sigaction(SIGUSR1, &action, nil)
-    var thread = pthread_t()
-    let argument = unsafe Unmanaged.passRetained(self).toOpaque()
-    let result = unsafe pthread_create(&thread, nil, { unsafe SignalWatch.watch(unsafe $0) }, argument)
-    if result != 0 {
-      unsafe Unmanaged<SignalWatch>.fromOpaque(argument).release()
-      return
-    }
-    pthread_detach(thread)
+    _ = DetachedThread.start { self.watch() }
   }
 
   /// The loop is over: `end` is not called any more.
   func finish() { phase.withLock { $0 = .ended } }
 
-  private static func watch(_ argument: UnsafeMutableRawPointer?) -> UnsafeMutableRawPointer? {
-    guard let argument = unsafe argument else { return nil }
-    // SAFETY: `init` retained the object for this thread.
-    let watch = unsafe Unmanaged<SignalWatch>.fromOpaque(argument).takeRetainedValue()
-    var signals = signalSet
+  private func watch() {
+    var signals = Self.signalSet
     var received: CInt = 0
     while unsafe sigwait(&signals, &received) != 0 {}
-    watch.phase.withLock { phase in
+    phase.withLock { phase in
       guard phase == .waiting else { return }
-      watch.end()
+      end()
       phase = .ending
     }
     // Again and again: the main thread may have been about to wait when the first one came.
-    while watch.phase.withLock({ $0 == .ending }) {
-      pthread_kill(watch.mainThread, SIGUSR1)
+    while phase.withLock({ $0 == .ending }) {
+      pthread_kill(mainThread, SIGUSR1)
       usleep(10_000)
     }
-    return nil
   }
 
   private static var signalSet: sigset_t {

@@ -1,17 +1,30 @@
 import CommandLine
 import FormatEngine
 import Glibc
+import Synchronization
 
-/// Text for the person at the terminal, written through descriptors.
+/// Text for the person at the terminal, written through descriptors. Complaints of a process that has left the terminal go
+/// to the machine's log.
 enum Terminal {
+  private static let isLeft = Atomic<Bool>(false)
+
+  /// Nobody reads the standard descriptors any more.
+  static func leave() { isLeft.store(true, ordering: .releasing) }
+
   static func print(_ text: String) { write(text, to: STDOUT_FILENO) }
 
-  /// One sentence about what went wrong. Names from images may be in it: nothing of them moves the terminal's cursor, changes
-  /// its colours or turns its text around.
-  static func complain(_ sentence: String) {
-    let lines = sentence.split(separator: "\n", omittingEmptySubsequences: false).map { shown(String($0)) }
-    write("imgfs: \(lines.joined(separator: "\n"))\n", to: STDERR_FILENO)
+  /// One sentence about what went wrong, and what there is to add on lines of its own. Names from images may be in them:
+  /// nothing of them moves the terminal's cursor, begins a line, changes colours or turns text around.
+  static func complain(_ sentence: String, _ additions: [String] = []) {
+    if isLeft.load(ordering: .acquiring) {
+      SystemLog.write(([sentence] + additions).joined(separator: ". "))
+      return
+    }
+    let lines = ["imgfs: " + shown(sentence)] + additions.map(shown)
+    write(lines.map { $0 + "\n" }.joined(), to: STDERR_FILENO)
   }
+
+  static func complain(_ error: EngineError) { complain(error.message, error.additions) }
 
   /// A text in one line, with what is no visible character as its number.
   static func shown(_ text: String) -> String {

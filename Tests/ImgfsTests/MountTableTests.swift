@@ -7,7 +7,7 @@ import Testing
     let line =
       "88 26 0:52 / /mnt/with\\040space ro,nosuid shared:4 master:1 - fuse.imgfs a\\011b\\134c.qcow2 ro,user_id=0"
     let entry = try #require(MountEntry(line: Substring(line)))
-    #expect(entry.device == "0:52")
+    #expect(entry.id == "88" && entry.device == "0:52" && entry.isReadOnly)
     #expect(entry.mountPoint == "/mnt/with space")
     #expect(entry.type == "fuse.imgfs")
     #expect(entry.source == "a\tb\\c.qcow2")
@@ -15,7 +15,7 @@ import Testing
 
   @Test func readsALineWithoutOptionalFields() throws {
     let entry = try #require(MountEntry(line: "22 1 254:0 / / rw,relatime - ext4 /dev/vda rw"))
-    #expect(entry.mountPoint == "/" && entry.type == "ext4")
+    #expect(entry.mountPoint == "/" && entry.type == "ext4" && !entry.isReadOnly)
   }
 
   @Test(arguments: ["", "1 2 3", "1 2 0:1 / /mnt ro", "1 2 0:1 / /mnt ro - "])

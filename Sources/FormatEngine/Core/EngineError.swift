@@ -8,12 +8,16 @@ public struct EngineError: Error, Sendable, Equatable {
     case corrupt
     case unsupported
     case invalidArgument
+    /// A request for bytes past the end of a disk.
+    case outsideDisk
     case readOnly
     case noSpace
     case notFound
     case permissionDenied
     /// The rules for files that images name do not allow it, whatever the system says (`ReferencePolicy`).
     case forbidden
+    /// Images name each other in a circle.
+    case loop
     case locked
     /// The image is encrypted, and nobody gave its passphrase.
     case missingKey
@@ -28,10 +32,16 @@ public struct EngineError: Error, Sendable, Equatable {
   public var code: Code
   /// One sentence without a full stop, in qemu-img's words where qemu-img has words for it.
   public var message: String
+  /// What there is to add, such as what the user may do about it: sentences for lines of their own.
+  public var additions: [String] = []
   /// The file that it is about, if one is known.
   public var path: String?
   /// The guest or host offset in bytes that it is about, if there is one.
   public var offset: UInt64?
+
+  /// Whether it is why a file below an image cannot be opened, and the image can be without that file
+  /// (`OpenOptions.MissingMembers.kept`).
+  public var isOfMissingMember = false
 
   public init(_ code: Code, _ message: String, path: String? = nil, offset: UInt64? = nil) {
     self.code = code
@@ -39,6 +49,9 @@ public struct EngineError: Error, Sendable, Equatable {
     self.path = path
     self.offset = offset
   }
+
+  /// The message and what there is to add, a line each.
+  public var text: String { ([message] + additions).joined(separator: "\n") }
 
   /// The same error with words before its message: what was being tried when it happened.
   public func whileTrying(_ prefix: String) -> EngineError {

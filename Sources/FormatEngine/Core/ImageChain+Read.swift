@@ -9,17 +9,24 @@ extension ImageChain {
       if extent.source != .below { return LocatedExtent(depth: depth, extent: extent) }
       limit = extent.length
       // A layer below that is shorter than this one reads as zeros past its end.
-      guard depth + 1 < layers.count, offset < layers[depth + 1].virtualSize else {
-        return LocatedExtent(depth: depth, extent: extent)
-      }
+      let sizeBelow = depth + 1 < layers.count ? layers[depth + 1].virtualSize : 0
+      guard offset < sizeBelow else { return LocatedExtent(depth: depth, extent: extent) }
       depth += 1
-      limit = min(limit, layers[depth].virtualSize - offset)
+      limit = min(limit, sizeBelow - offset)
     }
   }
 
   /// As `locate`, and stored bytes are also looked up in their file where that may have holes: the base
   /// of map, convert, compare and SEEK_HOLE.
   public func extent(at offset: UInt64, limit: UInt64) throws(EngineError) -> LocatedExtent {
+    guard isChanging else { return try extentUnlocked(at: offset, limit: limit) }
+    // One byte is enough to hold the disk's size.
+    return try whileUnchanged(at: offset, count: 1) { () throws(EngineError) in
+      try extentUnlocked(at: offset, limit: min(limit, virtualSize - offset))
+    }
+  }
+
+  private func extentUnlocked(at offset: UInt64, limit: UInt64) throws(EngineError) -> LocatedExtent {
     var found = try locate(at: offset, limit: limit)
     let layer = layers[found.depth]
     // Encrypted zeros are no zeros.
@@ -39,13 +46,16 @@ extension ImageChain {
   ) throws(EngineError) -> T {
     guard isChanging, count > 0 else { return try body() }
     try check(offset, count)
-    return try ranges.withRange(offset..<offset + count, exclusive: false, body)
+    return try ranges.withRange(offset..<offset + count, exclusive: false) { () throws(EngineError) in
+      try check(offset, count)
+      return try body()
+    }
   }
 
   /// Fills all of `buffer` with the guest bytes from `offset` on.
   public func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(EngineError) {
     guard buffer.count > 0 else { return }
-    try check(offset, UInt64(buffer.count))
+    if !isChanging { try check(offset, UInt64(buffer.count)) }
     try whileUnchanged(at: offset, count: UInt64(buffer.count)) { () throws(EngineError) in
       unsafe try readUnlocked(into: buffer, at: offset)
     }
@@ -66,16 +76,9 @@ extension ImageChain {
 
   /// `count` guest bytes as an array: for a look at what lies there, not for the data path.
   public func bytes(at offset: UInt64, count: Int) throws(EngineError) -> [UInt8] {
-    var failure: EngineError?
-    let result = unsafe [UInt8](unsafeUninitializedCapacity: count) { buffer, initialized in
-      do throws(EngineError) {
-        // SAFETY: read(into:) fills the whole buffer or throws.
-        unsafe try read(into: UnsafeMutableRawBufferPointer(buffer), at: offset)
-        initialized = count
-      } catch { failure = error }
+    unsafe try [UInt8](count: count) { (buffer) throws(EngineError) in
+      unsafe try read(into: buffer, at: offset)
     }
-    if let failure { throw failure }
-    return result
   }
 
   /// Fills `buffer` from one extent that starts at `offset` and is at least as long.

@@ -17,6 +17,7 @@ extension ImageChain {
     let end = offset + UInt64(bytes.count)
     guard writer.cipher == nil else { return false }
     return try ranges.withRange(offset..<end, exclusive: true) { () throws(EngineError) in
+      try check(offset, UInt64(bytes.count))
       guard let room = try writer.roomInPlace(at: offset, limit: UInt64(bytes.count)), room.guestEnd >= end
       else {
         return false
@@ -83,6 +84,7 @@ extension ImageChain {
     let unit = max(layers[0].clusterSize, layers[0].cipher == nil ? 1 : LayerCipher.sectorByteCount)
     let range = offset.floored(to: unit)..<(offset + count).raised(to: unit)
     try ranges.withRange(range, exclusive: true) { () throws(EngineError) in
+      try check(offset, count)
       // Before and after: a read of the old bytes that runs beside the change keeps nothing of them.
       unpacked.invalidate(range)
       defer { unpacked.invalidate(range) }

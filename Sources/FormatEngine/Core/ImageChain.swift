@@ -50,6 +50,18 @@ public struct ChainMember: Sendable {
     return inner?.disk.members.flatMap(\.hostFiles) ?? []
   }
 
+  /// What there is to see of all files of the host that it consists of: its own one first, then those that the image names
+  /// itself. One that cannot be looked at is left out.
+  public var fileStatuses: [HostFiles.Status] {
+    let named = (layer as? any SelfDescribing)?.extraFiles.map(\.store) ?? []
+    return ([file] + named).flatMap { store in
+      if let disk = ((store as? DebugStore)?.below ?? store) as? DiskStore {
+        return disk.disk.members.flatMap(\.fileStatuses)
+      }
+      return store.hostStatus.map { [$0] } ?? []
+    }
+  }
+
   /// Whether its file, or the image that it lies in, tells nothing without a passphrase.
   var isEncrypted: Bool {
     layer.cipher != nil || inner?.disk.members.contains(where: \.isEncrypted) == true
@@ -161,11 +173,22 @@ public final class ImageChain: Sendable {
   }
 
   /// As `flush`, and the image says of itself that nobody is writing to it any more; others may open it. Nothing is
-  /// to be written afterwards.
-  public func close() throws(EngineError) {
+  /// to be written afterwards. `note` is run, also where this throws, when nothing is written any more and before anybody
+  /// else may.
+  public func close(beforeUnlocking note: () -> Void = {}) throws(EngineError) {
     defer { members[0].locked?.unlock() }
-    try writer?.close()
-    try members[0].inner?.close()
+    guard let inner = members[0].inner else {
+      defer { note() }
+      try writer?.close()
+      return
+    }
+    do throws(EngineError) {
+      try writer?.close()
+    } catch {
+      note()
+      throw error
+    }
+    try inner.close(beforeUnlocking: note)
   }
 
   /// Runs a change of the whole image - a snapshot, another size - while nobody reads or writes the disk.
@@ -177,10 +200,13 @@ public final class ImageChain: Sendable {
     }
   }
 
+  /// Throws where a request leaves the disk. What is true afterwards stays true only while the bytes are held in `ranges`:
+  /// somebody may be giving the disk another size.
   func check(_ offset: UInt64, _ count: UInt64) throws(EngineError) {
-    guard offset <= virtualSize, count <= virtualSize - offset else {
+    let size = virtualSize
+    guard offset <= size, count <= size - offset else {
       throw EngineError(
-        .invalidArgument, "Request for \(count) bytes at \(offset) leaves the disk of \(virtualSize) bytes",
+        .outsideDisk, "Request for \(count) bytes at \(offset) leaves the disk of \(size) bytes",
         offset: offset)
     }
   }

@@ -30,6 +30,8 @@ public struct LayerRequest: Sendable {
   public var isOverlay = false
   /// Takes what opening has to tell besides errors, one line each: repairs of an image that was not closed.
   public var note: @Sendable (String) -> Void = { _ in }
+  /// Of what opening takes long for: an image that was not closed is checked and mended, its log put into its places.
+  public var progress = Progress.none
   /// What the command line says of this layer, such as `encrypt.key-secret`: only options of the format's
   /// `layerOptions`, with values of their kinds.
   public var options: [String: String] = [:]

@@ -37,6 +37,8 @@ public struct OpenOptions: Sendable {
   public var checkedRoles: Set<ReferencePolicy.Role> = []
   /// As `LayerRequest.note`.
   public var note: @Sendable (String) -> Void = { _ in }
+  /// As `LayerRequest.progress`.
+  public var progress = Progress.none
   /// Options of the top layer (`LayerRequest.options`); those of the layer below begin with `backing.`.
   public var layerOptions: [String: String] = [:]
   /// Passphrases that the options name.

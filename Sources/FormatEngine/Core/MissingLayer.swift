@@ -28,7 +28,9 @@ public struct MissingImage: Equatable, Sendable {
 
   /// What reads of it throw: its place in the chain exists, so it is no matter of a name or of rights any more.
   var readFailure: EngineError {
-    .unreadable(reason.message, path: path)
+    var error = EngineError.unreadable(reason.message, path: path)
+    error.additions = reason.additions
+    return error
   }
 }
 

@@ -63,7 +63,7 @@ public struct ReferencePolicy: Sendable {
     return place
   }
 
-  /// Nothing of the host is touched for a file that lies elsewhere.
+  /// A file that lies elsewhere is not opened; its name is followed, to see where it leads.
   private func allowed(_ candidate: String, _ name: String, _ role: Role, _ path: String) throws(EngineError)
     -> FilePlace
   {

@@ -85,7 +85,7 @@ public enum ImageCreator {
       return try ImageOpener.open(options.policy.specification(of: backing, namedBy: path), options)
     } catch {
       var failure = error
-      failure.message += "\nCould not open backing image."
+      failure.additions.append("Could not open backing image.")
       throw failure
     }
   }
@@ -205,6 +205,6 @@ public enum ImageCreator {
 extension EngineError {
   /// A file would be written that is being read.
   static func inUse(_ path: String) -> EngineError {
-    EngineError(.locked, "Failed to get \"write\" lock\nIs another process using the image [\(path)]?")
+    EngineError.lockRefused("\"write\"", path)
   }
 }

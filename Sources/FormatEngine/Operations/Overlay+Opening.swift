@@ -43,10 +43,10 @@ extension Overlay {
   private static func create(
     _ path: String, over image: ImageChain, _ backing: BackingReference, _ options: OpenOptions
   ) throws(EngineError) {
+    // It takes bytes of every file of the chain: the rest of a cluster of which a part is written.
+    let isEncrypted = image.members.contains(where: \.isEncrypted)
     let file = try FileStore.createExclusively(
-      path,
-      asPrivateAs: image.members.contains(where: \.isEncrypted) ? nil : image.members[0].hostFiles.first,
-      cache: options.cache)
+      path, asPrivateAs: isEncrypted ? [] : image.members.flatMap(\.fileStatuses), cache: options.cache)
     do throws(EngineError) {
       try file.lock(.creationOfTables)
       try make(on: file, over: image, backing)
@@ -63,6 +63,7 @@ extension Overlay {
     opening.backing = .ignore
     opening.policy = options.policy
     opening.note = options.note
+    opening.progress = options.progress
     if access == .readOnly {
       opening.sharing = .anybody
       opening.readsContent = false

@@ -30,7 +30,10 @@ public final class Overlay: Sendable {
 
   /// `image` was opened with `options`, for reading only.
   public init(over image: ImageChain, _ options: OpenOptions, at place: Place) throws(EngineError) {
-    self.options = options
+    var later = options
+    // Whoever waits for this opening does not wait for those of a commit.
+    later.progress = .none
+    self.options = later
     let top: ChainMember
     switch place {
     case .temporary(let folder): top = try Self.temporary(over: image, inFolder: folder)

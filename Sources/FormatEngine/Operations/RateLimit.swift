@@ -12,7 +12,7 @@ final class RateLimit: Sendable {
 
   /// Waits until these bytes may pass. `pausing` is called now and then; what it throws ends the waiting.
   func wait(for byteCount: UInt64, pausing: () throws(EngineError) -> Void) throws(EngineError) {
-    let now = Self.now()
+    let now = HostClock.steadyNanoseconds
     let delay = paidUntil.withLock { paid in
       let start = max(paid, now)
       let cost = Double(byteCount) * 1e9 / Double(bytesPerSecond)
@@ -32,10 +32,4 @@ final class RateLimit: Sendable {
 
   /// A tenth of a second.
   private static let pauseNanoseconds: UInt64 = 100_000_000
-
-  private static func now() -> UInt64 {
-    var time = timespec()
-    unsafe clock_gettime(CLOCK_MONOTONIC, &time)
-    return UInt64(time.tv_sec) * 1_000_000_000 + UInt64(time.tv_nsec)
-  }
 }

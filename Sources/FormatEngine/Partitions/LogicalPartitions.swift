@@ -14,7 +14,7 @@ struct LogicalPartitions {
 
   /// What Linux has room for; sfdisk makes 60 at most.
   private static let lastNumber = 255
-  /// Links in a row that have no partition: Linux's own limit.
+  /// Links that have no partition, all together: as many as Linux follows in a row. Each may cost unpacking a cluster.
   private static let maximumEmptyLinkCount = 100
 
   init(_ disk: DiskWindow, _ mbr: MBRSector, sectorByteCount: UInt64) {
@@ -50,7 +50,7 @@ struct LogicalPartitions {
           sectorCount: entry.sectorCount)
         number += 1
       }
-      emptyLinkCount = number == numberBefore ? emptyLinkCount + 1 : 0
+      if number == numberBefore { emptyLinkCount += 1 }
       guard emptyLinkCount <= Self.maximumEmptyLinkCount else {
         return list.note("The chain of logical partitions has too many links without one")
       }

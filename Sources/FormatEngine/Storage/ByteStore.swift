@@ -50,16 +50,9 @@ extension ByteStore {
 
   /// `count` bytes as an array: for metadata, not for the data path.
   public func bytes(at offset: UInt64, count: Int) throws(EngineError) -> [UInt8] {
-    var failure: EngineError?
-    let result = unsafe [UInt8](unsafeUninitializedCapacity: count) { buffer, initialized in
-      do throws(EngineError) {
-        // SAFETY: read(into:) fills the whole buffer or throws.
-        unsafe try read(into: UnsafeMutableRawBufferPointer(buffer), at: offset)
-        initialized = count
-      } catch { failure = error }
+    unsafe try [UInt8](count: count) { (buffer) throws(EngineError) in
+      unsafe try read(into: buffer, at: offset)
     }
-    if let failure { throw failure }
-    return result
   }
 
   /// Writes an array: for metadata, not for the data path.
@@ -67,6 +60,20 @@ extension ByteStore {
     var failure: EngineError?
     unsafe bytes.withUnsafeBytes { raw in
       do throws(EngineError) { unsafe try write(raw, at: offset) } catch { failure = error }
+    }
+    if let failure { throw failure }
+  }
+}
+
+extension [UInt8] {
+  /// `count` bytes that `fill` gives: it fills the whole buffer or throws.
+  init(count: Int, _ fill: (UnsafeMutableRawBufferPointer) throws(EngineError) -> Void) throws(EngineError) {
+    var failure: EngineError?
+    unsafe self.init(unsafeUninitializedCapacity: count) { buffer, initialized in
+      do throws(EngineError) {
+        unsafe try fill(UnsafeMutableRawBufferPointer(buffer))
+        initialized = count
+      } catch { failure = error }
     }
     if let failure { throw failure }
   }

@@ -144,10 +144,10 @@ final class FileLock: Sendable {
 
   private func look(for request: LockRequest, _ path: String) throws(EngineError) {
     for number in request.taken.numbers where isLockedByOthers(Self.unsharedStart + number) {
-      throw Self.failure("\"\(FilePermissions.names[number])\"", path)
+      throw EngineError.lockRefused("\"\(FilePermissions.names[number])\"", path)
     }
     for number in request.unshared.numbers where isLockedByOthers(Self.takenStart + number) {
-      throw Self.failure("shared \"\(FilePermissions.names[number])\"", path)
+      throw EngineError.lockRefused("shared \"\(FilePermissions.names[number])\"", path)
     }
   }
 
@@ -158,11 +158,6 @@ final class FileLock: Sendable {
     }
     return
       "path \"\(path)\" fd \(descriptor) taken \(names(request.taken)) unshared \(names(request.unshared))"
-  }
-
-  static func failure(_ lock: String, _ path: String) -> EngineError {
-    EngineError(
-      .locked, "Failed to get \(lock) lock\nIs another process using the image [\(path)]?", path: path)
   }
 
   // MARK: System calls
@@ -184,5 +179,14 @@ final class FileLock: Sendable {
 
   private static func record(_ type: CInt, _ byte: Int) -> flock {
     flock(l_type: Int16(type), l_whence: Int16(SEEK_SET), l_start: off_t(byte), l_len: 1, l_pid: 0)
+  }
+}
+
+extension EngineError {
+  /// Somebody else has the file open. `lock`: QEMU's name of the permission that was not to be had.
+  public static func lockRefused(_ lock: String, _ path: String) -> EngineError {
+    var error = EngineError(.locked, "Failed to get \(lock) lock", path: path)
+    error.additions = ["Is another process using the image [\(path)]?"]
+    return error
   }
 }

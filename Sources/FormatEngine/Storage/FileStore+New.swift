@@ -5,13 +5,12 @@ import Glibc
 extension FileStore {
   /// Makes a file, and throws where there is something of that name already, a link included.
   ///
-  /// `image`: whoever may not read that file may not read this one. Nil: nobody but the owner may.
+  /// `image`: whoever may not read all of these files may not read this one. Where there are none, nobody but the owner
+  /// may.
   static func createExclusively(
-    _ path: String, asPrivateAs image: FileStore?, cache: CacheMode
+    _ path: String, asPrivateAs image: [HostFiles.Status], cache: CacheMode
   ) throws(EngineError) -> FileStore {
-    var mode = mode_t(0o600)
-    let status = try image?.descriptor.status()
-    if let status { mode |= sharedBits(of: status, forGroup: groupOfNewFiles(besides: path)) }
+    let mode = 0o600 | sharedBits(of: image, forGroup: groupOfNewFiles(besides: path))
     let number = retrying {
       unsafe path.withHostBytes {
         unsafe Glibc.open($0, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, mode)
@@ -22,8 +21,9 @@ extension FileStore {
     do throws(EngineError) {
       // Some file systems have rules of their own for the group.
       let new = try file.descriptor.status()
-      let allowed = 0o600 | (status.map { sharedBits(of: $0, forGroup: new.st_gid) } ?? 0)
-      guard new.st_mode & 0o777 & ~allowed == 0 || fchmod(number, new.st_mode & allowed) == 0 else {
+      let allowed = 0o600 | sharedBits(of: image, forGroup: new.st_gid)
+      // Some give all files the same rights, the one to run them among these, and refuse others.
+      guard new.st_mode & 0o066 & ~allowed == 0 || fchmod(number, new.st_mode & allowed) == 0 else {
         throw .systemCall("Could not set the rights of '\(path)'", errno: errno, path: path)
       }
     } catch {
@@ -33,11 +33,15 @@ extension FileStore {
     return file
   }
 
-  /// What a file of another group may give to those who do not own it, where they have it of the image: people of the
-  /// image's group are others to it, and the other way round.
-  private static func sharedBits(of image: stat, forGroup group: gid_t) -> mode_t {
-    if image.st_gid == group { return image.st_mode & 0o066 }
-    let both = (image.st_mode >> 3) & image.st_mode & 0o006
+  /// What a file of this group may give to those who do not own it: what they have of all files of the image.
+  private static func sharedBits(of image: [HostFiles.Status], forGroup group: gid_t) -> mode_t {
+    image.isEmpty ? 0 : image.reduce(0o066) { $0 & sharedBits(of: $1, forGroup: group) }
+  }
+
+  /// To another group, people of the image's group are others, and the other way round.
+  private static func sharedBits(of image: HostFiles.Status, forGroup group: gid_t) -> mode_t {
+    if image.groupID == group { return image.mode & 0o066 }
+    let both = (image.mode >> 3) & image.mode & 0o006
     return both << 3 | both
   }
 

@@ -299,9 +299,10 @@ public final class FileStore: ByteStore {
       return
     }
     // Before: a read that runs beside it takes nothing for cut off by others.
-    knownEnd.min(byteCount, ordering: .acquiringAndReleasing)
+    let old = knownEnd.min(byteCount, ordering: .acquiringAndReleasing).oldValue
     try changing(byteCount..<UInt64.max) { () throws(EngineError) in
       guard retrying({ ftruncate(descriptor.number, off_t(byteCount)) }) == 0 else {
+        knownEnd.max(old, ordering: .acquiringAndReleasing)
         throw .systemCall("Could not resize file", errno: errno, path: path)
       }
     }

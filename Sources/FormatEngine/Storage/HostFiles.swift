@@ -16,6 +16,29 @@ public enum HostFiles {
     public var inode: UInt64
   }
 
+  /// What there is to see of a file from outside.
+  public struct Status: Equatable, Sendable {
+    public let identity: Identity
+    public let kind: Kind
+    /// Kind and rights, as stat(2) has them.
+    let mode: mode_t
+    let groupID: gid_t
+    /// 0 for devices, of which the system does not say it without opening them.
+    public let byteCount: UInt64
+    /// Of the last change, since the Epoch.
+    public let modifiedSeconds: Int64
+    public let modifiedNanoseconds: Int64
+
+    init(_ status: stat) {
+      identity = Identity(device: UInt64(status.st_dev), inode: UInt64(status.st_ino))
+      kind = HostFiles.kind(ofMode: status.st_mode)
+      (mode, groupID) = (status.st_mode, status.st_gid)
+      byteCount = UInt64(clamping: status.st_size)
+      modifiedSeconds = Int64(status.st_mtim.tv_sec)
+      modifiedNanoseconds = Int64(status.st_mtim.tv_nsec)
+    }
+  }
+
   /// The path without symbolic links, "." and "..".
   public static func realPath(_ path: String) throws(EngineError) -> String {
     guard let resolved = unsafe path.withHostBytes({ unsafe realpath($0, nil) }) else {
@@ -32,13 +55,13 @@ public enum HostFiles {
     return unsafe String(hostBytes: path) + "/"
   }
 
+  /// What there is to see of what the path leads to, nil where it leads to nothing.
+  public static func status(of path: String) -> Status? { FilePlace(path: path).status().map { Status($0) } }
+
   /// Which file the path leads to, nil where it leads to none.
   public static func identity(of path: String) -> Identity? { identity(of: FilePlace(path: path)) }
 
-  static func identity(of place: FilePlace) -> Identity? {
-    guard let status = place.status() else { return nil }
-    return Identity(device: UInt64(status.st_dev), inode: UInt64(status.st_ino))
-  }
+  static func identity(of place: FilePlace) -> Identity? { place.status().map { Status($0).identity } }
 
   /// Whether the path leads to a regular file.
   public static func isRegularFile(_ path: String) -> Bool { FilePlace(path: path).kind == .regular }
@@ -60,24 +83,32 @@ public enum HostFiles {
     }
     // Closes the descriptor with it.
     defer { unsafe closedir(folder) }
+    return unsafe entries(of: folder, atMost: limit).filter { name in
+      guard isWanted(name) else { return false }
+      var status = stat()
+      return unsafe name.withHostBytes({ unsafe fstatat(descriptor, $0, &status, 0) }) == 0
+        && kind(ofMode: status.st_mode) == .regular
+    }.sorted()
+  }
+
+  /// All names in a folder but "." and "..", in no order, at most `limit` of them. Nil where it cannot be read: errno says
+  /// why.
+  public static func names(inFolder path: String, atMost limit: Int = .max) -> [String]? {
+    guard let folder = unsafe path.withHostBytes({ unsafe opendir($0) }) else { return nil }
+    defer { unsafe closedir(folder) }
+    return unsafe entries(of: folder, atMost: limit)
+  }
+
+  private static func entries(of folder: OpaquePointer, atMost limit: Int) -> [String] {
     var names: [String] = []
-    var seen = 0
-    while seen < limit, let entry = unsafe readdir(folder) {
-      seen += 1
+    while names.count < limit, let entry = unsafe readdir(folder) {
       // SAFETY: readdir ends names with a NUL inside of `d_name`.
       let name = unsafe withUnsafePointer(to: &entry.pointee.d_name) { field in
         unsafe field.withMemoryRebound(to: CChar.self, capacity: 256) { unsafe String(hostBytes: $0) }
       }
-      guard isWanted(name) else { continue }
-      var status = stat()
-      guard unsafe name.withHostBytes({ unsafe fstatat(descriptor, $0, &status, 0) }) == 0,
-        kind(ofMode: status.st_mode) == .regular
-      else {
-        continue
-      }
-      names.append(name)
+      if name != "." && name != ".." { names.append(name) }
     }
-    return names.sorted()
+    return names
   }
 
   /// Bytes of a regular file, and those that it takes on the host, without opening it.
@@ -125,13 +156,6 @@ extension EngineError {
     return EngineError(code, "\(tried): \(words)", path: path)
   }
 
-  /// What comes back to itself (ELOOP).
-  static func loop(_ message: String, path: String? = nil) -> EngineError {
-    EngineError(.system(errno: ELOOP), message, path: path)
-  }
-
-  public var isLoop: Bool { errno == ELOOP }
-
   /// What makes no sense here, or the rules forbid, whoever asks (EPERM).
   public static func notPermitted(_ message: String, path: String? = nil) -> EngineError {
     EngineError(.system(errno: EPERM), message, path: path)
@@ -169,8 +193,10 @@ extension EngineError {
 
   /// Where a system call failed, with the system's words alone: for messages that say themselves what was done.
   public var inSystemWords: EngineError {
+    guard let systemText else { return self }
     var error = self
-    if let systemText { error.message = systemText }
+    // What there was to add belonged to the other words.
+    (error.message, error.additions) = (systemText, [])
     return error
   }
 
@@ -181,13 +207,14 @@ extension EngineError {
     case .notFound: ENOENT
     case .permissionDenied, .forbidden, .wrongKey: EACCES
     case .missingKey: ENOKEY
+    case .loop: ELOOP
     case .readOnly: EROFS
     case .noSpace: ENOSPC
     case .tooLarge: EFBIG
     case .locked: EAGAIN
     case .cancelled: EINTR
     case .unsupported: EOPNOTSUPP
-    case .invalidArgument: EINVAL
+    case .invalidArgument, .outsideDisk: EINVAL
     case .corrupt, .notThisFormat: EIO
     }
   }

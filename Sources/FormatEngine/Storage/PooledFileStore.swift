@@ -147,6 +147,14 @@ final class PooledFileStore: ByteStore {
   var isWritable: Bool { access == .readWrite }
 }
 
+extension ByteStore {
+  /// What there is to see of it where it is a file of the host, without opening it.
+  var hostStatus: HostFiles.Status? {
+    if let file = hostFile { return try? HostFiles.Status(file.descriptor.status()) }
+    return (self as? PooledFileStore)?.place.status().map { HostFiles.Status($0) }
+  }
+}
+
 extension ReferenceOpener {
   /// The file `name` that the image at `path` names, for a pool: it is opened when it is first read or written.
   func pooled(

@@ -39,7 +39,7 @@ final class DiskFile: Sendable {
   private func known(_ state: State) -> UInt64? {
     guard let allocated = state.allocated else { return nil }
     if allocated.changes == view.changes { return allocated.count }
-    return MonotonicClock.seconds < allocated.until ? allocated.count : nil
+    return HostClock.steadySeconds < allocated.until ? allocated.count : nil
   }
 
   /// Bytes that are not known to be zeros. Of a disk that is being written they are counted now and then only: for
@@ -55,9 +55,9 @@ final class DiskFile: Sendable {
     }
     guard mustCount else { return known }
     let changes = view.changes
-    let start = MonotonicClock.seconds
+    let start = HostClock.steadySeconds
     let count = disk.allocatedByteCount()
-    let end = MonotonicClock.seconds
+    let end = HostClock.steadySeconds
     state.withLock { state in
       state.allocated = (count, changes, end + 20 * (end - start))
       state.isCounting = false

@@ -126,8 +126,8 @@ final class OpenDisk: Sendable {
       try withChain { (chain) throws(EngineError) in try body(chain, start + offset) }
     } catch {
       // Somebody has just made the disk smaller.
-      guard error.code == .invalidArgument, byteCount < offset + count else { throw error }
-      throw EngineError(.noSpace, "The disk ends at \(byteCount)", offset: offset)
+      guard error.code == .outsideDisk else { throw error }
+      throw EngineError(.noSpace, "The disk has become smaller", offset: offset)
     }
   }
 

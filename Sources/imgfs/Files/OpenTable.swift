@@ -1,3 +1,4 @@
+import FormatEngine
 import Synchronization
 
 /// A file or folder that somebody has open.
@@ -109,7 +110,7 @@ final class OpenTable: Sendable {
         if haveToAsk && !isCorrected { return }
         meant = haveToAsk ? writers.filter { state.places[$0]?.hasAsked == true } : []
       }
-      let until = MonotonicClock.seconds + Self.suspicionSeconds
+      let until = HostClock.steadySeconds + Self.suspicionSeconds
       for index in writers {
         state.places[index]?.hasAsked = false
         state.places[index]?.suspectedUntil = until
@@ -119,7 +120,7 @@ final class OpenTable: Sendable {
   }
 
   private func isSuspected(_ place: Place?) -> Bool {
-    place.map { $0.suspectedUntil > MonotonicClock.seconds } ?? false
+    place.map { $0.suspectedUntil > HostClock.steadySeconds } ?? false
   }
 
   /// A file has its size again.

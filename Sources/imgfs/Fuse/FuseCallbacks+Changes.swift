@@ -24,7 +24,7 @@ extension FuseCallbacks {
       let name = unsafe FuseCallbacks.bytes(of: name)
       request.answerFromOwnThread { () throws(EngineError) in
         // A snapshot holds what was written before, also what only the kernel has yet.
-        request.context.mount.writeOut()
+        try request.context.mount.writeOut()
         request.reply(made: try request.fileSystem.makeFolder(name, in: parent))
       }
     }
@@ -48,8 +48,14 @@ extension FuseCallbacks {
       // SAFETY: libfuse says how long the bytes of the request are.
       let buffer = unsafe UnsafeRawBufferPointer(start: bytes, count: count)
       request.answer { () throws(EngineError) in
-        let written = unsafe try request.fileSystem.write(
-          buffer, to: handle, at: offset, isSynchronous: flags & (O_SYNC | O_DSYNC) != 0)
+        let written: Int
+        do throws(EngineError) {
+          written = unsafe try request.fileSystem.write(
+            buffer, to: handle, at: offset, isSynchronous: flags & (O_SYNC | O_DSYNC) != 0)
+        } catch {
+          if isFromCache { request.context.mount.noteLostWrite(to: id, error) }
+          throw error
+        }
         if written == count { return request.reply(written: written) }
         // The end of the disk. What fits is written; a count that is too small the kernel would turn into EIO. Who wrote
         // into its cache was told that all is well.
@@ -101,8 +107,7 @@ extension FuseCallbacks {
     if which & FUSE_SET_ATTR_UID != 0 { changes.userID = status.st_uid }
     if which & FUSE_SET_ATTR_GID != 0 { changes.groupID = status.st_gid }
     if which & FUSE_SET_ATTR_MTIME_NOW != 0 {
-      let now = MonotonicClock.wallNanoseconds
-      changes.modified = FileTime(seconds: now / 1_000_000_000, nanoseconds: now % 1_000_000_000)
+      changes.modified = .now
     } else if which & FUSE_SET_ATTR_MTIME != 0 {
       changes.modified = FileTime(
         seconds: Int64(status.st_mtim.tv_sec), nanoseconds: Int64(status.st_mtim.tv_nsec))

@@ -125,27 +125,26 @@ enum FuseCallbacks {
     }
   }
 
-  /// For a second, at 5 ms each.
-  private static let attemptsToOpen = 200
-
   /// Another file of the same bytes is open for writing; perhaps it has just been closed, which the kernel tells only after
   /// whoever closed it goes on. Waited for by a thread of its own, so that this is heard.
   private static func openAfterOthers(_ request: FuseRequest, _ id: UInt64, _ info: fuse_file_info) {
     request.answerFromOwnThread { () throws(EngineError) in
-      for _ in 1..<attemptsToOpen {
+      let isOpen = try ClosingDelay.waits { () throws(EngineError) in
         do throws(EngineError) {
-          return request.reply(try request.fileSystem.open(id, forWriting: true), info)
+          request.reply(try request.fileSystem.open(id, forWriting: true), info)
+          return true
         } catch {
           guard error.errno == EBUSY else { throw error }
-          usleep(5_000)
+          return false
         }
       }
-      request.reply(try request.fileSystem.open(id, forWriting: true), info)
+      if !isOpen { throw .system(EBUSY) }
     }
   }
 
+  /// Somebody who makes the disk smaller may come in between: then what is left is read, in one of so many `attempts`.
   private static func read(
-    _ request: FuseRequest, _ handle: UInt64, at offset: UInt64, count: Int
+    _ request: FuseRequest, _ handle: UInt64, at offset: UInt64, count: Int, attempts: Int = 8
   ) throws(EngineError) {
     let file = try request.fileSystem.file(handle)
     let count = file.readable(at: offset, count: count)
@@ -158,8 +157,13 @@ enum FuseCallbacks {
         unsafe request.reply(UnsafeRawBufferPointer(rebasing: raw[Int(offset)..<Int(offset) + count]))
       }
     case .disk(let disk):
-      try disk.reading(at: offset, count: count) { (chain) throws(EngineError) in
-        try read(request, disk, at: offset, count: count, in: chain)
+      do throws(EngineError) {
+        try disk.reading(at: offset, count: count) { (chain) throws(EngineError) in
+          try read(request, disk, at: offset, count: count, in: chain)
+        }
+      } catch {
+        guard error.code == .outsideDisk, attempts > 1 else { throw error }
+        try read(request, handle, at: offset, count: count, attempts: attempts - 1)
       }
     }
   }

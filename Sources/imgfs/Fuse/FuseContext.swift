@@ -27,7 +27,7 @@ final class FuseContext: Sendable {
   let buffers = BufferPool(bufferByteCount: maximumRequestByteCount)
   /// What the root's extended attribute says: the process that serves the tree.
   let process: ServingProcess
-  private let mountPoint: String
+  let mountPoint: String
   /// All that do not answer requests, so that the mount's end can wait for them.
   let ownThreads = OwnThreads()
   let mount: OwnMount
@@ -69,7 +69,6 @@ final class FuseContext: Sendable {
       connection.congestion_threshold = Self.maximumBackgroundCount * 3 / 4
       hasHonestPages.store(
         connection.proto_major == 7 && connection.proto_minor >= 44, ordering: .relaxed)
-      mount.start()
     }
     // It also bounds reads.
     connection.max_write = UInt32(Self.maximumRequestByteCount)

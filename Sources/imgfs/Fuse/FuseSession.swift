@@ -1,6 +1,7 @@
 internal import CFuse
 import FormatEngine
 import Glibc
+import Synchronization
 
 /// A mount, from its making to its end.
 ///
@@ -15,6 +16,8 @@ import Glibc
 
   private let session: OpaquePointer
   private let context: FuseContext
+  /// What went wrong while a signal ended it.
+  private let failure = Mutex<EngineError?>(nil)
 
   /// Prepares a session and mounts it. Callbacks come when it runs.
   init(_ context: FuseContext, _ options: MountOptions, at mountPoint: String) throws(EngineError) {
@@ -41,32 +44,54 @@ import Glibc
         "Could not mount at '\(mountPoint)': \(reason.isEmpty ? "fusermount3 failed" : reason)")
     }
     _ = FuseLog.finish()
+    context.mount.start()
+    context.mount.setDropping { id in
+      _ = unsafe fuse_lowlevel_notify_inval_inode(self.session, id, 0, 0)
+    }
   }
 
   /// Unmounts, where nobody else has, and ends the session: the last call, made once. (Not the work of
   /// `deinit`: the signals' thread may still hold the object when the process ends.)
   func close() {
-    unsafe fuse_session_unmount(session)
+    context.mount.setDropping(nil)
+    let place = context.mount.place
+    switch place {
+    case .at(context.mountPoint): unsafe fuse_session_unmount(session)
+    // libfuse knows the first name only, and would take away what is there now.
+    case .at(let path): Unmounter.detachLazily(path)
+    case .covered(let path):
+      Terminal.complain("'\(path)' stays mounted, without a process: something else is mounted over it")
+    case .unmounted: break
+    }
     unsafe fuse_session_destroy(session)
   }
 
-  /// Answers requests until the tree is unmounted or a signal asks for its end. Says whether all went well.
-  func run(isSingleThreaded: Bool) -> Bool {
+  /// Answers requests until the tree is unmounted or a signal asks for its end. Throws what went wrong.
+  func run(isSingleThreaded: Bool) throws(EngineError) {
     let watch = SignalWatch {
       // While requests are still answered: what the kernel has not written yet is written now.
-      if self.context.isWritable { self.context.mount.writeOut() }
+      do throws(EngineError) {
+        if self.context.isWritable { try self.context.mount.writeOut() }
+      } catch {
+        self.failure.withLock { $0 = error }
+      }
       // What is half done is done first, for the same reason.
       self.context.ownThreads.finish()
       unsafe fuse_session_exit(self.session)
     }
-    defer {
-      watch.finish()
-      // The session and the images are closed next.
-      context.ownThreads.finish()
-    }
     // Memory may be short because of what only we can write: we must not wait for it ourselves. Threads inherit this.
     if context.isWritable { imgfs_become_io_flusher() }
-    if isSingleThreaded { return unsafe fuse_session_loop(session) >= 0 }
+    let isWell = isSingleThreaded ? unsafe fuse_session_loop(session) >= 0 : runThreads()
+    watch.finish()
+    // The session and the images are closed next.
+    context.ownThreads.finish()
+    if let failure = failure.withLock({ $0 }) { throw failure }
+    guard isWell else {
+      throw EngineError(.system(errno: EIO), "Serving '\(context.mountPoint)' ended with an error")
+    }
+  }
+
+  private func runThreads() -> Bool {
     let configuration = unsafe fuse_loop_cfg_create()
     defer { unsafe fuse_loop_cfg_destroy(configuration) }
     unsafe fuse_loop_cfg_set_clone_fd(configuration, 1)

@@ -3,11 +3,14 @@ import Glibc
 
 /// A line of /proc/self/mountinfo (proc(5)).
 struct MountEntry: Equatable {
+  /// Which mount it is: no other that there is has the same number.
+  var id: String
   /// "major:minor" of the mounted file system.
   var device: String
   var mountPoint: String
   var type: String
   var source: String
+  var isReadOnly: Bool
 
   /// What `imgfs` mounts are shown as.
   static let imgfsType = "fuse.imgfs"
@@ -17,16 +20,24 @@ struct MountEntry: Equatable {
     guard let separator = fields.dropFirst(6).firstIndex(of: "-"), fields.count > separator + 2 else {
       return nil
     }
+    id = fields[0]
     device = fields[2]
     mountPoint = Self.unescaped(fields[4])
     type = fields[separator + 1]
     source = Self.unescaped(fields[separator + 2])
+    // Of this mount, and of the file system.
+    isReadOnly = [5, separator + 3].contains { index in
+      fields.indices.contains(index) && fields[index].split(separator: ",").contains("ro")
+    }
   }
 
   /// What is mounted at `path` now: the last line for it, as later mounts lie over earlier ones.
-  static func find(at path: String) -> MountEntry? {
-    guard let table = SystemFile.text("/proc/self/mountinfo") else { return nil }
-    return table.split(separator: "\n").compactMap { MountEntry(line: $0) }.last { $0.mountPoint == path }
+  static func find(at path: String) -> MountEntry? { all().last { $0.mountPoint == path } }
+
+  /// All that this process sees, later mounts after those that they lie over.
+  static func all() -> [MountEntry] {
+    let table = SystemFile.text("/proc/self/mountinfo") ?? ""
+    return table.split(separator: "\n").compactMap { MountEntry(line: $0) }
   }
 
   /// Spaces, tabs, newlines and backslashes stand as a backslash and three octal digits.

@@ -7,44 +7,91 @@ import Synchronization
 final class OwnMount: Sendable {
   private let fileSystem: FileSystem
   private let mountPoint: String
-  /// "major:minor" of the mount, when it is there.
-  private let device = Mutex<String?>(nil)
+  /// The mount, when it is there.
+  private let entry = Mutex<MountEntry?>(nil)
+  /// Files of which writes out of the kernel's cache have failed, and why the last one did. Whether anybody has heard of
+  /// that the kernel knows, of files that can be opened.
+  private let lost = Mutex<[UInt64: EngineError]>([:])
+  /// Takes what the kernel keeps of a file out of its cache, by the file's number: what is to be written is written then.
+  private let dropping = Mutex<(@Sendable (UInt64) -> Void)?>(nil)
 
   init(_ fileSystem: FileSystem, at mountPoint: String) {
     self.fileSystem = fileSystem
     self.mountPoint = mountPoint
   }
 
-  /// To be called when the tree is mounted, and nothing else can be mounted over it yet.
-  func start() { device.withLock { $0 = MountEntry.find(at: mountPoint)?.device } }
+  /// To be called when the tree is mounted; with nil before its session goes.
+  func setDropping(_ body: (@Sendable (UInt64) -> Void)?) { dropping.withLock { $0 = body } }
 
-  /// Opens a file that the kernel knows, runs `body` with its descriptor, and closes it. False where that is, and where
-  /// the file cannot be opened: its name may be another's, or something else mounted there by now.
-  func withFile(_ id: UInt64, _ flags: CInt, _ body: (CInt) -> Bool) -> Bool {
-    guard let names = fileSystem.path(of: id), let device = device.withLock({ $0 }) else { return false }
-    let path = ([mountPoint] + names.map { String(hostBytes: $0) }).joined(separator: "/")
+  /// To be called when the tree has just been mounted: nothing else is mounted over it yet.
+  func start() { entry.withLock { $0 = MountEntry.find(at: mountPoint) } }
+
+  /// To be called when a write to a file fails that comes out of the kernel's cache.
+  func noteLostWrite(to id: UInt64, _ error: EngineError) {
+    let isNews = lost.withLock { $0.updateValue(error, forKey: id) == nil }
+    // Whoever writes through memory may not ask.
+    if isNews { Terminal.complain("Something that was written is lost: \(error.message)", error.additions) }
+  }
+
+  /// Where the tree is now.
+  enum Place: Equatable {
+    /// A folder above it may have been renamed.
+    case at(String)
+    /// Something else is mounted over it here.
+    case covered(String)
+    case unmounted
+  }
+
+  var place: Place {
+    guard let entry = entry.withLock({ $0 }) else { return .at(mountPoint) }
+    let entries = MountEntry.all()
+    guard let own = entries.first(where: { $0.id == entry.id && $0.device == entry.device }) else {
+      return .unmounted
+    }
+    let isOnTop = entries.last { $0.mountPoint == own.mountPoint }?.id == own.id
+    return isOnTop ? .at(own.mountPoint) : .covered(own.mountPoint)
+  }
+
+  /// Opens a file that the kernel knows, runs `body` with its descriptor, and closes it. Nil where the file cannot be
+  /// opened: its name may be another's, or something else mounted there by now.
+  func withFile<T>(_ id: UInt64, _ flags: CInt, _ body: (CInt) -> T) -> T? {
+    guard let names = fileSystem.path(of: id), let device = entry.withLock({ $0?.device }),
+      case .at(let root) = place
+    else { return nil }
+    let path = ([root] + names.map { String(hostBytes: $0) }).joined(separator: "/")
     let descriptor = unsafe path.withHostBytes { unsafe open($0, flags | O_NOFOLLOW | O_CLOEXEC) }
-    guard descriptor >= 0 else { return false }
+    guard descriptor >= 0 else { return nil }
     defer { close(descriptor) }
     var status = stat()
     guard unsafe fstat(descriptor, &status) == 0, UInt64(status.st_ino) == id,
       device == "\(gnu_dev_major(UInt64(status.st_dev))):\(gnu_dev_minor(UInt64(status.st_dev)))"
-    else { return false }
+    else { return nil }
     return body(descriptor)
   }
 
   /// Has the kernel write what it keeps of the mounted files, and waits for that: file by file, since syncfs(2) may return
   /// before all of it has come here (seen with Linux 6.18.44). Who closes a file has written it. Nobody may be waiting for
   /// the result within a call that changes or seeks one of the files: the kernel locks those.
-  func writeOut() {
-    for id in fileSystem.openedForWriting() { _ = withFile(id, O_RDONLY) { fsync($0) == 0 } }
+  ///
+  /// A file that cannot be opened any more is taken from the kernel's cache by its number. Throws where something that was
+  /// written before is lost, after all files.
+  func writeOut() throws(EngineError) {
+    var failure: EngineError?
+    for id in fileSystem.openedForWriting() {
+      let number = withFile(id, O_RDONLY) { fsync($0) == 0 ? 0 : errno }
+      if number == nil { dropping.withLock { $0 }?(id) }
+      let lost = lost.withLock { $0.removeValue(forKey: id) }
+      guard let reason = number ?? lost?.errno, reason != 0 else { continue }
+      failure = .systemCall("Not all could be written of what the kernel kept", errno: reason)
+    }
+    if let failure { throw failure }
   }
 
   /// The same for some files, without that lock; and nothing more than their bytes. Where it says false, the kernel may
   /// still have some of them.
   func sendOut(_ files: [UInt64]) -> Bool {
     files.allSatisfy { id in
-      withFile(id, O_RDONLY) { sync_file_range($0, 0, 0, UInt32(IMGFS_SYNC_FILE_RANGE_ALL)) == 0 }
+      withFile(id, O_RDONLY) { sync_file_range($0, 0, 0, UInt32(IMGFS_SYNC_FILE_RANGE_ALL)) == 0 } ?? false
     }
   }
 }

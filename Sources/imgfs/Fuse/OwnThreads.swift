@@ -3,11 +3,6 @@ import Synchronization
 
 /// Threads for what must not be done by one that answers requests, since it makes requests itself, or waits for one.
 final class OwnThreads: Sendable {
-  private final class Work: Sendable {
-    let body: @Sendable () -> Void
-    init(_ body: @escaping @Sendable () -> Void) { self.body = body }
-  }
-
   private struct State {
     var count = 0
     var isEnding = false
@@ -22,20 +17,12 @@ final class OwnThreads: Sendable {
       return !state.isEnding
     }
     guard mayStart else { return false }
-    let work = Work {
+    let isStarted = DetachedThread.start {
       body()
       self.state.withLock { $0.count -= 1 }
     }
-    var thread = pthread_t()
-    let argument = unsafe Unmanaged.passRetained(work).toOpaque()
-    let result = unsafe pthread_create(&thread, nil, { unsafe OwnThreads.start(unsafe $0) }, argument)
-    guard result == 0 else {
-      unsafe Unmanaged<Work>.fromOpaque(argument).release()
-      state.withLock { $0.count -= 1 }
-      return false
-    }
-    pthread_detach(thread)
-    return true
+    if !isStarted { state.withLock { $0.count -= 1 } }
+    return isStarted
   }
 
   /// Returns when all of them have done their work; no more are started. They may be waiting for answers to requests: it
@@ -43,12 +30,5 @@ final class OwnThreads: Sendable {
   func finish() {
     state.withLock { $0.isEnding = true }
     while state.withLock({ $0.count > 0 }) { usleep(2000) }
-  }
-
-  private static func start(_ argument: UnsafeMutableRawPointer?) -> UnsafeMutableRawPointer? {
-    guard let argument = unsafe argument else { return nil }
-    // SAFETY: `run` retained the object for this thread.
-    unsafe Unmanaged<Work>.fromOpaque(argument).takeRetainedValue().body()
-    return nil
   }
 }

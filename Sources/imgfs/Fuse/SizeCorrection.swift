@@ -59,7 +59,7 @@ final class SizeCorrection: Sendable {
 
   private func correctNow(_ id: UInt64) {
     guard let size = try? fileSystem.attributes(of: id).byteCount else { return }
-    if mount.withFile(id, O_WRONLY, { ftruncate($0, off_t(clamping: size)) == 0 }) {
+    if mount.withFile(id, O_WRONLY, { ftruncate($0, off_t(clamping: size)) == 0 }) == true {
       fileSystem.openFiles.noteCorrection(of: id)
     }
   }

@@ -1,6 +1,7 @@
 internal import CFuse
 import FormatEngine
 import Glibc
+import Synchronization
 
 /// Takes a tree away and waits until the process that served it has ended.
 enum Unmounter {
@@ -14,66 +15,71 @@ enum Unmounter {
   private static let busyAttempts = 50
 
   static func unmount(_ given: String) throws(EngineError) {
-    let path = try mountedPath(given)
-    guard let entry = MountEntry.find(at: path), entry.type == MountEntry.imgfsType else {
-      throw .invalid("'\(given)' is not a mount point of imgfs")
-    }
+    let mount = try RunningMount(given)
     // Before the mount is gone: afterwards nobody knows the process any more.
-    let process = servingProcess(of: path)
+    let process = mount.process
     let handle = process.map { pidfd_open($0.id, 0) } ?? -1
     defer { if handle >= 0 { close(handle) } }
-    try WaitingLine.during("Waiting until all of '\(given)' is written") { () throws(EngineError) in
-      try detach(path, given)
+    try WaitingLine.during("Waiting until all of '\(given)' is written") { (_) throws(EngineError) in
+      if let process { try flush(mount, process) }
+      try detach(mount.path, given)
       // The number may have been given to another process between the question and pidfd_open.
       guard let process, handle >= 0, process.isRunning else { return }
-      try waitForEnd(of: process, handle, given)
-    }
-  }
-
-  private static func waitForEnd(of process: ServingProcess, _ handle: CInt, _ given: String)
-    throws(EngineError)
-  {
-    var seen = process.activity
-    var seenAt = MonotonicClock.seconds
-    while true {
-      var waiting = pollfd(fd: handle, events: Int16(POLLIN), revents: 0)
-      if unsafe poll(&waiting, 1, lookMilliseconds) > 0 { return }
-      let now = process.activity
-      if now != seen { (seen, seenAt) = (now, MonotonicClock.seconds) }
-      guard MonotonicClock.seconds - seenAt < patienceSeconds else {
-        throw EngineError(
-          .system(errno: ETIMEDOUT),
-          "'\(given)' is unmounted, but process \(process.id) still runs, and has done nothing for"
-            + " \(Int(patienceSeconds / 60)) minutes",
-          path: given)
+      try wait(for: process, whose: "'\(given)' is unmounted") { milliseconds in
+        var waiting = pollfd(fd: handle, events: Int16(POLLIN), revents: 0)
+        return unsafe poll(&waiting, 1, milliseconds) > 0
       }
     }
   }
 
-  /// The path as the kernel's table has it. A mount whose process is gone cannot be resolved itself, so
-  /// its parent folder is.
-  private static func mountedPath(_ given: String) throws(EngineError) -> String {
-    do throws(EngineError) {
-      return try HostFiles.realPath(given)
-    } catch {
-      guard error.errno == ENOTCONN else { throw error }
-      var trimmed = given[...]
-      while trimmed.count > 1, trimmed.hasSuffix("/") { trimmed = trimmed.dropLast() }
-      let name = ImageName.lastComponent(of: String(trimmed))
-      let folder = try HostFiles.realPath(ImageName.join(".", toFolderOf: String(trimmed)))
-      return folder == "/" ? "/\(name)" : "\(folder)/\(name)"
+  /// The answer to what a mount was asked, when it is there.
+  private final class Answer: Sendable {
+    let failure = Mutex<RunningMount.Refusal?>(nil)
+    let isThere = Atomic<Bool>(false)
+
+    func comes(within milliseconds: CInt) -> Bool {
+      for _ in 0..<milliseconds {
+        if isThere.load(ordering: .acquiring) { return true }
+        usleep(1000)
+      }
+      return false
     }
   }
 
-  /// Nil where nobody answers for the mount any more.
-  private static func servingProcess(of path: String) -> ServingProcess? {
-    var value = [UInt8](repeating: 0, count: 64)
-    let count = unsafe path.withHostBytes {
-      unsafe getxattr($0, ServingProcess.attributeName, &value, value.count)
+  /// Puts on disk what was written, as long as somebody can be told that it does not work, and do something about it. Who
+  /// may not ask for that may unmount all the same.
+  private static func flush(_ mount: RunningMount, _ process: ServingProcess) throws(EngineError) {
+    guard !mount.isReadOnly else { return }
+    let answer = Answer()
+    let isAsked = DetachedThread.start {
+      let failure = mount.ask(for: MountRequest.flushName)
+      answer.failure.withLock { $0 = failure }
+      answer.isThere.store(true, ordering: .releasing)
     }
-    guard count > 0 else { return nil }
-    let process = ServingProcess(String(hostBytes: value[..<count]))
-    return process?.isRunning == true ? process : nil
+    guard isAsked else { return }
+    try wait(for: process, whose: "'\(mount.given)' stays mounted") { answer.comes(within: $0) }
+    // Without a reason of its own it is the kernel that refuses, and not the image.
+    guard let failure = answer.failure.withLock({ $0 }), failure.hasReason else { return }
+    throw failure.error.whileTrying(
+      "'\(mount.given)' stays mounted, since not all of it could be written (umount and fusermount3 -u do not care)"
+    )
+  }
+
+  /// Waits until `isDone`, which waits for so many milliseconds itself. Throws where the process does nothing meanwhile.
+  private static func wait(
+    for process: ServingProcess, whose state: String, isDone: (_ milliseconds: CInt) -> Bool
+  ) throws(EngineError) {
+    var seen = process.activity
+    var seenAt = HostClock.steadySeconds
+    while !isDone(lookMilliseconds) {
+      let now = process.activity
+      if now != seen { (seen, seenAt) = (now, HostClock.steadySeconds) }
+      guard HostClock.steadySeconds - seenAt < patienceSeconds else {
+        throw EngineError(
+          .system(errno: ETIMEDOUT),
+          "\(state), and process \(process.id) has done nothing for \(Int(patienceSeconds / 60)) minutes")
+      }
+    }
   }
 
   private static func detach(_ path: String, _ given: String) throws(EngineError) {
@@ -82,7 +88,7 @@ enum Unmounter {
       if unsafe path.withHostBytes({ unsafe umount2($0, CInt(UMOUNT_NOFOLLOW)) }) == 0 { return }
       number = errno
       // Users may unmount what they mounted, with the help of a program that may.
-      if number == EPERM, try runHelper(path) { return }
+      if number == EPERM, try runHelper("-u", path) { return }
       guard number == EPERM || number == EBUSY else { break }
       usleep(20_000)
     }
@@ -91,8 +97,16 @@ enum Unmounter {
     throw .systemCall("Could not unmount '\(given)'", errno: number == EPERM ? EBUSY : number, path: given)
   }
 
-  private static func runHelper(_ path: String) throws(EngineError) -> Bool {
-    let words = CStrings(["fusermount3", "-u", "-q", "--", path])
+  /// Takes a mount away at once, whoever still has files open there.
+  static func detachLazily(_ path: String) {
+    let flags = CInt(MNT_DETACH) | CInt(UMOUNT_NOFOLLOW)
+    if unsafe path.withHostBytes({ unsafe umount2($0, flags) }) != 0, errno == EPERM {
+      _ = try? runHelper("-uz", path)
+    }
+  }
+
+  private static func runHelper(_ action: String, _ path: String) throws(EngineError) -> Bool {
+    let words = CStrings(["fusermount3", action, "-q", "--", path])
     var child: pid_t = 0
     let result = unsafe posix_spawnp(&child, "fusermount3", nil, nil, words.pointers, environ)
     guard result == 0 else { throw .systemCall("Could not run 'fusermount3'", errno: result) }

@@ -21,14 +21,8 @@ enum BashCompletion {
         }
 
         _imgfs() {
-            local cur=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]}
-            COMPREPLY=()
-            # bash takes "=" for a word of its own.
-            if [[ $cur == "=" ]]; then
-                cur=
-            elif [[ $previous == "=" && $COMP_CWORD -gt 1 ]]; then
-                previous=${COMP_WORDS[COMP_CWORD - 2]}
-            fi
+
+        """# + BashText.wordAtCursor + #"""
             case $previous in
 
         """#

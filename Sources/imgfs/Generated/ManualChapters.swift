@@ -45,8 +45,9 @@ enum ManualChapters {
           + " the same name gets ~2 after it."),
       .paragraph(
         "Reading a damaged part of an image fails with EIO, for that part only; so does what is cut off from the image's"
-          + " file meanwhile. A file that is deleted, or that another one takes the place of, is read until the tree is"
-          + " unmounted.")),
+          + " file meanwhile. A file that is deleted, or that another one takes the place of, is read for as long as it is"
+          + " open: until the tree is unmounted or, where several images are, until nobody has used this one for a while."
+      )),
     ManualChapter(
       "WRITING",
       .paragraph(
@@ -140,7 +141,7 @@ enum ManualChapters {
       "SIGNALS",
       .paragraph(
         "SIGTERM, SIGINT and SIGHUP write all that is to be written, unmount the tree and end the process, also while files"
-          + " are open.")),
+          + " are open. A tree that something else is mounted over stays, without a process.")),
     ManualChapter(
       "EXIT STATUS",
       .paragraph(

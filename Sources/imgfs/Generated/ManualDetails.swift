@@ -40,8 +40,9 @@ enum ManualDetails {
       "It returns when all that the overlay holds is in the image and on disk. The tree stays mounted, and the overlay is"
       + " empty then. The format of the image must be one that can be written.",
     "unmount":
-      "It waits until all is written, for as long as the process works; after ten minutes in which it did nothing at"
-      + " all it is an error. A mount point whose process was killed is freed, too.",
+      "All that was written is put on disk first; where that fails the tree stays mounted, and the reason is told."
+      + " Then it waits for the end of the process, for as long as that works; after ten minutes in which it did"
+      + " nothing at all it is an error. A mount point whose process was killed is freed, too.",
     "pid-file": "The file is removed when the process ends.",
     "debug": "What is printed are the requests of the kernel and their answers, as libfuse has them.",
     "ro": "The default of imgfs; mount(8) says rw where ro is not given.",

@@ -6,28 +6,43 @@ struct FileStamp: Equatable, Sendable {
   /// What a file fails with that has become another.
   static let replacedErrno = ESTALE
 
-  var device: UInt64 = 0
-  var inode: UInt64 = 0
-  /// 0 for devices, of which the system does not say it without opening them.
-  var byteCount: UInt64 = 0
-  var modified = FileTime(seconds: 0, nanoseconds: 0)
+  let device: UInt64
+  let inode: UInt64
+  let byteCount: UInt64
+  let modified: FileTime
 
   /// Whether it is the same file, whatever was written to it.
   func isSameFile(as other: FileStamp) -> Bool { device == other.device && inode == other.inode }
 
-  /// Of the first file of a member. All zeros where it is not a file of the host.
-  init(_ member: ChainMember) {
-    guard let file = member.hostFiles.first else { return }
-    (device, inode) = (file.identity.device, file.identity.inode)
-    byteCount = file.kind.isDevice ? 0 : (try? file.byteCount()) ?? 0
-    if let time = try? file.modificationTime() {
-      modified = FileTime(seconds: time.seconds, nanoseconds: time.nanoseconds)
-    }
+  init(_ status: HostFiles.Status) {
+    (device, inode) = (status.identity.device, status.identity.inode)
+    byteCount = status.byteCount
+    modified = FileTime(seconds: status.modifiedSeconds, nanoseconds: status.modifiedNanoseconds)
+  }
+}
+
+/// The stamps of all files of a chain, member by member, each member's own file first.
+struct ChainStamps: Equatable, Sendable {
+  private var members: [[FileStamp]]
+
+  init(_ chain: ImageChain) { members = chain.members.map { $0.fileStatuses.map { FileStamp($0) } } }
+
+  /// Of the own file of the member at `depth`; nil where it has none.
+  func ownFile(ofMemberAt depth: Int) -> FileStamp? {
+    members.indices.contains(depth) ? members[depth].first : nil
   }
 
-  init(_ status: stat) {
-    (device, inode) = (UInt64(status.st_dev), UInt64(status.st_ino))
-    byteCount = UInt64(clamping: status.st_size)
-    modified = FileTime(seconds: Int64(status.st_mtim.tv_sec), nanoseconds: Int64(status.st_mtim.tv_nsec))
+  /// Whether nobody else has changed a file since it was as `old` has it (nil: nobody knows), as far as that can be told:
+  /// where this mount has written to the top, that is another one by itself.
+  func areOurs(since old: ChainStamps?, hasWritten: Bool) -> Bool {
+    guard let old else { return true }
+    return hasWritten ? members.dropFirst() == old.members.dropFirst() : self == old
+  }
+
+  /// The same with the top as `other` has it.
+  func withTop(of other: ChainStamps) -> ChainStamps {
+    var stamps = self
+    stamps.members.replaceSubrange(..<min(1, members.count), with: other.members.prefix(1))
+    return stamps
   }
 }

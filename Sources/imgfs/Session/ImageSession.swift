@@ -30,14 +30,23 @@ final class ImageSession: Sendable {
     var pinCount = 0
     /// When the last of them went, in seconds of the monotonic clock.
     var idleSince = 0.0
-    /// The files of the chain when it was last opened or closed: they must still be the same when it is opened again.
-    var stamps: [FileStamp]?
+    /// The files of the chain when it was first opened, or after this mount's own writes: they must still be the same
+    /// whenever it is opened or closed.
+    var stamps: ChainStamps?
+    /// How many changes there were when it was opened.
+    var changesAtOpening: UInt64 = 0
+    /// Why it was not closed well: what it did not get on disk then is lost.
+    var closingFailure: EngineError?
+    /// The same, as long as no flush has told it.
+    var untoldFailure: EngineError?
   }
 
   let access: Access
   /// As the user gave it, for messages.
   let name: String
   private let opening: @Sendable () throws(EngineError) -> ImageChain
+  /// Called when it has ended because its files are others.
+  private let filesAreOthers: @Sendable () -> Void
   /// How many members of the chain are above the image itself.
   private let imageDepth: Int
   /// Held while the image is opened or closed, however long that takes.
@@ -60,11 +69,14 @@ final class ImageSession: Sendable {
   /// the chain stays what it is.
   private let gate: Gate?
 
-  /// An image that `open` opens on demand, with `imageDepth` members above it.
+  /// An image that `open` opens on demand, with `imageDepth` members above it. Where it finds other files than before,
+  /// or somebody else has changed them, it ends, and `filesAreOthers` is called.
   init(
     name: String, access: Access = Access(), imageDepth: Int = 0,
+    filesAreOthers: @escaping @Sendable () -> Void = {},
     open: @escaping @Sendable () throws(EngineError) -> ImageChain
   ) {
+    self.filesAreOthers = filesAreOthers
     self.name = name
     self.access = access
     self.imageDepth = imageDepth
@@ -80,6 +92,7 @@ final class ImageSession: Sendable {
     self.access = access
     imageDepth = 0
     gate = replacesChain ? Gate() : nil
+    filesAreOthers = {}
     opening = { () throws(EngineError) in throw EngineError(.cancelled, "'\(name)' is closed") }
     state = Mutex(State(chain: chain))
   }
@@ -125,15 +138,20 @@ final class ImageSession: Sendable {
       // Somebody else may have opened it meanwhile.
       if let chain = try openChain(note) { return chain }
       let chain = try opening()
-      let stamps = chain.members.map { FileStamp($0) }
+      let stamps = ChainStamps(chain)
       let isSame = state.withLock { state in
-        guard state.stamps == nil || state.stamps == stamps else { return false }
-        (state.chain, state.stamps) = (chain, stamps)
+        guard state.stamps == nil || state.stamps == stamps else {
+          // Nobody uses it, and nobody ever can.
+          state.hasEnded = true
+          return false
+        }
+        (state.chain, state.stamps, state.changesAtOpening) = (chain, stamps, changes)
         note(&state)
         return true
       }
       guard isSame else {
         try? chain.close()
+        filesAreOthers()
         throw EngineError(
           .system(errno: FileStamp.replacedErrno), "'\(name)' has been changed by somebody else")
       }
@@ -155,7 +173,7 @@ final class ImageSession: Sendable {
     state.withLock { state in
       state.useCount -= 1
       if isPinning { state.pinCount -= 1 }
-      if state.useCount == 0 { state.idleSince = MonotonicClock.seconds }
+      if state.useCount == 0 { state.idleSince = HostClock.steadySeconds }
     }
   }
 
@@ -170,56 +188,51 @@ final class ImageSession: Sendable {
   struct Sight: Equatable {
     /// Whether this mount may be writing it.
     var isOpen: Bool
-    /// When it was last opened or closed; nil: it never was.
+    /// When it was first opened, or last written by this mount; nil: it never was open.
     var stamp: FileStamp?
   }
 
   var sight: Sight {
     state.withLock { state in
-      let stamps = state.stamps ?? []
-      return Sight(
-        isOpen: state.chain != nil || state.isClosing,
-        stamp: stamps.indices.contains(imageDepth) ? stamps[imageDepth] : nil)
+      Sight(
+        isOpen: state.chain != nil || state.isClosing, stamp: state.stamps?.ownFile(ofMemberAt: imageDepth))
     }
   }
 
   /// Whether it is closed for good.
   var hasEnded: Bool { state.withLock { $0.hasEnded } }
+  /// Why it was once not closed well, if it was: what it did not get on disk then is lost.
+  var closingFailure: EngineError? { state.withLock { $0.closingFailure } }
 
   /// Runs `body` while nobody uses the chain, and puts the one that it gives in its place: what the disk reads as must
   /// not change by that. Where somebody has a lower layer or a snapshot open, it is not run.
   func replacingChain(_ body: () -> (ImageChain, EngineError?)) throws(EngineError) {
     guard let gate else { throw .notPermitted("The chain stays what it is") }
-    // For a second: the kernel tells of a file's closing only after whoever closed it goes on. Outside of the gate, so that
-    // it can be told.
-    for _ in 0..<200 {
-      var failure: EngineError?
-      let isDone =
-        isPinned
-        ? false
-        : try gate.alone { () throws(EngineError) in
-          if isPinned { return false }
-          let (chain, error) = body()
-          state.withLock { $0.chain = chain }
-          failure = error
-          return true
-        }
-      if isDone {
-        chainCounter.add(1, ordering: .releasing)
-        noteShape()
-        if let failure { throw failure }
-        return
+    // Outside of the gate, so that closings can be told.
+    var failure: EngineError?
+    let isDone = try ClosingDelay.waits { () throws(EngineError) in
+      if isPinned { return false }
+      return try gate.alone { () throws(EngineError) in
+        if isPinned { return false }
+        let (chain, error) = body()
+        state.withLock { $0.chain = chain }
+        failure = error
+        return true
       }
-      usleep(5_000)
     }
-    throw EngineError(.system(errno: EBUSY), "Somebody has a file below 'layers' or 'snapshots' open")
+    guard isDone else {
+      throw EngineError(.system(errno: EBUSY), "Somebody has a file below 'layers' or 'snapshots' open")
+    }
+    chainCounter.add(1, ordering: .releasing)
+    noteShape()
+    if let failure { throw failure }
   }
 
   // MARK: Its end
 
   /// Closes the image if nobody uses it and nobody has for `seconds`; it is opened again on demand, unless it is
-  /// closed `forGood`. What was written is put on disk first: where that fails, the image stays open. Nor is it closed
-  /// where somebody is just opening or closing it.
+  /// closed `forGood` or somebody else has changed its files. What was written is put on disk first: where that fails,
+  /// the image stays open. Nor is it closed where somebody is just opening or closing it.
   func closeIfIdle(for seconds: Double, forGood: Bool = false) throws(EngineError) {
     _ = try passage.withLockIfAvailable { (_) throws(EngineError) in
       let idle = state.withLock { state -> (chain: ImageChain, useCount: UInt64)? in
@@ -227,34 +240,78 @@ final class ImageSession: Sendable {
           if forGood { state.hasEnded = true }
           return nil
         }
-        guard state.useCount == 0, MonotonicClock.seconds - state.idleSince >= seconds else { return nil }
+        guard state.useCount == 0, HostClock.steadySeconds - state.idleSince >= seconds else { return nil }
         return (chain, state.totalUseCount)
       }
       guard let idle else { return }
       try idle.chain.flush()
-      let isStillIdle = state.withLock { state in
+      let stamps = ChainStamps(idle.chain)
+      let isOurs: Bool? = state.withLock { state in
         // Somebody may have written since.
-        guard state.useCount == 0, state.totalUseCount == idle.useCount else { return false }
-        (state.chain, state.isClosing, state.hasEnded) = (nil, true, forGood)
-        return true
+        guard state.useCount == 0, state.totalUseCount == idle.useCount else { return nil }
+        let isOurs = stamps.areOurs(since: state.stamps, hasWritten: state.changesAtOpening != changes)
+        (state.chain, state.isClosing, state.hasEnded) = (nil, true, forGood || !isOurs)
+        return isOurs
       }
-      guard isStillIdle else { return }
-      defer {
-        let stamps = idle.chain.members.map { FileStamp($0) }
-        state.withLock { ($0.stamps, $0.isClosing) = (stamps, false) }
-      }
-      try idle.chain.close()
+      guard let isOurs else { return }
+      defer { if !isOurs { filesAreOthers() } }
+      try close(idle.chain, stamps)
     }
+  }
+
+  /// Closes a chain that nobody can come by any more, whose files were as `stamps` has them before.
+  private func close(_ chain: ImageChain, _ stamps: ChainStamps) throws(EngineError) {
+    var failure: EngineError?
+    var closed = stamps
+    do throws(EngineError) {
+      // Closing may write into the file on top. Afterwards others may, too.
+      try chain.close { if chain.isWritable { closed = stamps.withTop(of: ChainStamps(chain)) } }
+    } catch {
+      failure = error
+    }
+    state.withLock { state in
+      (state.stamps, state.isClosing) = (closed, false)
+      state.closingFailure = failure ?? state.closingFailure
+      state.untoldFailure = failure ?? state.untoldFailure
+    }
+    if let failure { throw failure }
+  }
+
+  /// Puts on disk what was written, where the image is open, and waits where it is being closed. Throws also where it was
+  /// once not closed well, if it has not said so yet.
+  func flush() throws(EngineError) {
+    if let gate {
+      try gate.shared { () throws(EngineError) in try flushOpenChain() }
+    } else {
+      try flushOpenChain()
+    }
+    if state.withLock({ $0.isClosing }) { passage.withLock { _ in } }
+    let failure = state.withLock { state in
+      defer { state.untoldFailure = nil }
+      return state.untoldFailure
+    }
+    if let failure { throw failure }
+  }
+
+  private func flushOpenChain() throws(EngineError) {
+    let open = state.withLock { state in
+      if state.chain != nil { state.useCount += 1 }
+      return state.chain
+    }
+    guard let open else { return }
+    defer { endUse(isPinning: false) }
+    try open.flush()
   }
 
   /// How long nobody has used it; nil while somebody does, and where it is not open.
   var idleSecondsIfFree: Double? {
     state.withLock { state in
-      state.chain == nil || state.useCount > 0 ? nil : MonotonicClock.seconds - state.idleSince
+      state.chain == nil || state.useCount > 0 ? nil : HostClock.steadySeconds - state.idleSince
     }
   }
 
-  /// Closes the image for good: all that was written is on disk when it returns, and nobody opens it again.
+  /// Closes the image for good: all that was ever written is on disk when it returns without an error, and nobody opens it
+  /// again.
   func close() throws(EngineError) {
     try passage.withLock { (_) throws(EngineError) in
       let chain = state.withLock { state in
@@ -263,6 +320,7 @@ final class ImageSession: Sendable {
         return state.chain
       }
       try chain?.close()
+      if let closingFailure { throw closingFailure }
     }
   }
 
@@ -278,7 +336,7 @@ final class ImageSession: Sendable {
 
   /// To be called after the bytes of the disk were changed, through `file` if it was one.
   func noteChange(_ file: DiskFile? = nil) {
-    changeTime.store(MonotonicClock.wallNanoseconds, ordering: .relaxed)
+    changeTime.store(HostClock.coarseNanoseconds, ordering: .relaxed)
     ledger.note(file)
   }
 
@@ -291,8 +349,7 @@ final class ImageSession: Sendable {
   /// When the disk was last written through this mount, nil where it was not.
   var lastChange: FileTime? {
     let nanoseconds = changeTime.load(ordering: .relaxed)
-    guard nanoseconds > 0 else { return nil }
-    return FileTime(seconds: nanoseconds / 1_000_000_000, nanoseconds: nanoseconds % 1_000_000_000)
+    return nanoseconds > 0 ? FileTime(nanosecondsSinceEpoch: nanoseconds) : nil
   }
 }
 

@@ -34,6 +34,8 @@ final class ImageShelf: Sendable {
     var isScanning = false
     /// The shelf is closed.
     var hasEnded = false
+    /// Items that were once not closed well, wherever they are now.
+    var failed: [Item] = []
     /// What was found out about files of folders, so that unchanged ones are not probed again.
     var isImage: [String: (stamp: FileStamp, answer: Bool)] = [:]
   }
@@ -42,10 +44,11 @@ final class ImageShelf: Sendable {
   private static let patience = 1.0
 
   let settings: Settings
-  private let threads = OwnThreads()
   private let paths: [String]
   private let opening: Opening
   private let itemCounter = Atomic<UInt64>(0)
+  /// An image has ended that may be on the shelf: the last look does not hold.
+  private let wantsLook = Atomic<Bool>(false)
   /// Held while the folders are looked through, and while what is leaving is closed. Before `state`.
   private let scanning = Mutex(())
   /// Held for a look or a note only, and no other lock meanwhile.
@@ -99,17 +102,19 @@ final class ImageShelf: Sendable {
       self.scanning.withLock { _ in self.scan() }
       self.state.withLock { $0.isScanning = false }
     }
-    guard threads.run(look) else { return look() }
-    let end = MonotonicClock.seconds + Self.patience
-    while state.withLock({ $0.isScanning }), MonotonicClock.seconds < end { usleep(100) }
+    // Nobody waits for it at the end, either: it may be waiting for a disk that is dead. What it finds then is not taken.
+    guard DetachedThread.start(look) else { return look() }
+    let end = HostClock.steadySeconds + Self.patience
+    while state.withLock({ $0.isScanning }), HostClock.steadySeconds < end { usleep(100) }
   }
 
   private func isDue(_ scannedAt: Double) -> Bool {
-    MonotonicClock.seconds - scannedAt >= settings.scanSeconds
+    wantsLook.load(ordering: .acquiring) || HostClock.steadySeconds - scannedAt >= settings.scanSeconds
   }
 
   /// `scanning` is held.
   private func scan() {
+    wantsLook.store(false, ordering: .sequentiallyConsistent)
     let (old, leaving, known) = state.withLock { ($0.items, $0.leaving, $0.isImage) }
     let scanner = ShelfScanner(format: settings.format, mountPoint: settings.mountPoint)
     let found = paths.flatMap { scanner.files(at: $0) }
@@ -138,14 +143,15 @@ final class ImageShelf: Sendable {
       state.isImage = isImage
       state.leaving = gone
       if !isSame { (state.items, state.number) = (items, state.number + 1) }
-      state.scannedAt = MonotonicClock.seconds
+      state.scannedAt = HostClock.steadySeconds
     }
   }
 
   private func makeItem(_ found: ShelfScanner.Found) -> Item {
     let place = Item.Place(found.path)
     let session = ImageSession(
-      name: found.path, access: settings.access, imageDepth: settings.hasOverlays ? 1 : 0
+      name: found.path, access: settings.access, imageDepth: settings.hasOverlays ? 1 : 0,
+      filesAreOthers: { [weak self] in self?.wantsLook.store(true, ordering: .sequentiallyConsistent) }
     ) { [weak self] () throws(EngineError) in
       guard let self else { throw EngineError(.cancelled, "The mount is ending") }
       self.makeRoom()
@@ -180,24 +186,44 @@ final class ImageShelf: Sendable {
       try item.session.closeIfIdle(for: settings.hasOverlays ? .infinity : seconds, forGood: forGood)
       item.hasComplained.store(false, ordering: .relaxed)
     } catch {
+      let error = error.whileTrying("Could not close '\(item.path)'")
+      if item.session.closingFailure != nil {
+        // It may be on the shelf no longer when somebody asks.
+        state.withLock { state in
+          if !state.failed.contains(where: { $0 === item }) { state.failed.append(item) }
+        }
+      }
       // It is tried again and again.
       guard !item.hasComplained.exchange(true, ordering: .relaxed) else { return }
-      Terminal.complain("Could not close '\(item.path)': \(error.message)")
+      Terminal.complain(error)
     }
   }
 
-  /// Closes all images for good.
+  /// Closes all images for good. Throws also where one was not closed well before.
   func close() throws(EngineError) {
     let items = state.withLock { state in
       state.hasEnded = true
-      return state.items + state.leaving
+      return state.items + state.leaving + state.failed
     }
+    try forEach(items, "Could not close") { (session) throws(EngineError) in try session.close() }
+  }
+
+  /// Puts on disk what was written to any image. Throws also where one was not closed well, if no flush has said so yet.
+  func flush() throws(EngineError) {
+    let items = state.withLock { $0.items + $0.leaving + $0.failed }
+    try forEach(items, "Could not write") { (session) throws(EngineError) in try session.flush() }
+  }
+
+  /// What fails for one is done for the others; the first error is thrown.
+  private func forEach(
+    _ items: [Item], _ attempt: String, _ body: (ImageSession) throws(EngineError) -> Void
+  ) throws(EngineError) {
     var failure: EngineError?
     for item in items {
       do throws(EngineError) {
-        try item.session.close()
+        try body(item.session)
       } catch {
-        failure = failure ?? error.whileTrying("Could not close '\(item.path)'")
+        failure = failure ?? error.whileTrying("\(attempt) '\(item.path)'")
       }
     }
     if let failure { throw failure }

@@ -23,34 +23,33 @@ struct ShelfScanner {
 
   /// Whether `path` is a folder, and not one that is an image itself.
   static func isFolderOfImages(_ path: String) -> Bool {
-    guard let status = status(path) else { return false }
-    return status.st_mode & S_IFMT == S_IFDIR && ImageOpener.fileOfBundle(path) == nil
+    HostFiles.status(of: path)?.kind == .folder && ImageOpener.fileOfBundle(path) == nil
   }
 
   /// The file at `path`, or, where that is a folder and no image, the files in it, by name.
   func files(at path: String) -> [Found] {
-    guard let status = Self.status(path) else { return [] }
+    guard let status = HostFiles.status(of: path) else { return [] }
     guard Self.isFolderOfImages(path) else {
       return [Found(path: path, stamp: Self.stamp(at: path, status), isInFolder: false)]
     }
     return Self.names(in: path).compactMap { name in
       let path = ImageName.join(name, toFolderOf: path + "/")
-      guard !leadsToMount(path), let status = Self.status(path) else { return nil }
-      let kind = status.st_mode & S_IFMT
-      guard kind == S_IFREG || (kind == S_IFDIR && ImageOpener.fileOfBundle(path) != nil) else { return nil }
+      guard !leadsToMount(path), let status = HostFiles.status(of: path) else { return nil }
+      let isBundle = status.kind == .folder && ImageOpener.fileOfBundle(path) != nil
+      guard status.kind == .regular || isBundle else { return nil }
       return Found(path: path, stamp: Self.stamp(at: path, status), isInFolder: true)
     }
   }
 
   /// The stamp that an image at `path` has when it is opened; nil where there is nothing.
-  static func stamp(at path: String) -> FileStamp? { status(path).map { stamp(at: path, $0) } }
+  static func stamp(at path: String) -> FileStamp? { HostFiles.status(of: path).map { stamp(at: path, $0) } }
 
   /// Of a folder that is an image, its descriptor is what is opened.
-  private static func stamp(at path: String, _ status: stat) -> FileStamp {
-    guard status.st_mode & S_IFMT == S_IFDIR, let descriptor = ImageOpener.fileOfBundle(path) else {
+  private static func stamp(at path: String, _ status: HostFiles.Status) -> FileStamp {
+    guard status.kind == .folder, let descriptor = ImageOpener.fileOfBundle(path) else {
       return FileStamp(status)
     }
-    return FileStamp(self.status(descriptor) ?? status)
+    return FileStamp(HostFiles.status(of: descriptor) ?? status)
   }
 
   /// Told by names alone.
@@ -87,23 +86,9 @@ struct ShelfScanner {
       && end.suffix(3).allSatisfy { $0.isASCII && $0.isNumber }
   }
 
-  private static func status(_ path: String) -> stat? {
-    var status = stat()
-    return unsafe path.withHostBytes { unsafe stat($0, &status) } == 0 ? status : nil
-  }
-
   /// Names that do not begin with a dot, sorted by their bytes.
   private static func names(in folder: String) -> [String] {
-    guard let stream = unsafe folder.withHostBytes({ unsafe opendir($0) }) else { return [] }
-    defer { unsafe closedir(stream) }
-    var names: [[UInt8]] = []
-    while let entry = unsafe readdir(stream) {
-      // SAFETY: the kernel ends names with a NUL.
-      let name = unsafe withUnsafePointer(to: &entry.pointee.d_name) {
-        unsafe String(hostBytes: UnsafeRawPointer($0).assumingMemoryBound(to: CChar.self))
-      }
-      if !name.hasPrefix(".") { names.append(name.hostBytes) }
-    }
-    return names.sorted { $0.lexicographicallyPrecedes($1) }.map { String(hostBytes: $0) }
+    let names = (HostFiles.names(inFolder: folder) ?? []).filter { !$0.hasPrefix(".") }
+    return names.map(\.hostBytes).sorted { $0.lexicographicallyPrecedes($1) }.map { String(hostBytes: $0) }
   }
 }

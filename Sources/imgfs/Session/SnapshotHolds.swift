@@ -34,18 +34,10 @@ final class SnapshotHolds: Sendable {
     return Hold(self, key)
   }
 
-  /// For a second, at 5 ms each: the kernel tells of a file's closing only after whoever closed it goes on.
-  private static let attempts = 200
-
   /// Runs `body` if nobody has the snapshot open; nobody opens it meanwhile.
   func deleting(_ key: String, _ body: () throws(EngineError) -> Void) throws(EngineError) {
-    var attempt = 0
-    while !begin(key) {
-      attempt += 1
-      guard attempt < Self.attempts else {
-        throw EngineError(.system(errno: EBUSY), "Somebody has the snapshot's disk open")
-      }
-      usleep(5_000)
+    guard try ClosingDelay.waits({ () throws(EngineError) in begin(key) }) else {
+      throw EngineError(.system(errno: EBUSY), "Somebody has the snapshot's disk open")
     }
     defer { _ = state.withLock { $0.deleting.remove(key) } }
     try body()
@@ -54,6 +46,4 @@ final class SnapshotHolds: Sendable {
   private func begin(_ key: String) -> Bool {
     state.withLock { $0.counts[key] == nil && $0.deleting.insert(key).inserted }
   }
-
-  var isEmpty: Bool { state.withLock { $0.counts.isEmpty } }
 }

@@ -41,22 +41,30 @@ extension ImageTree {
     ]
   }
 
-  /// What `getfattr` shows of a file of the chain and of its disk.
+  private static let foundNames = ["format", "virtual_size", "allocated_size", "layers", "encrypted"]
+
+  /// What `getfattr` shows of a file of the chain and of its disk. Of an image that could not be opened only that is named
+  /// which is known without it.
   func attributes(ofLayerAt depth: Int) -> ExtendedAttributes {
     let session = session
-    return ExtendedAttributes { () throws(EngineError) in
-      try session.withChain { (chain) throws(EngineError) in
+    var known = [(name: "depth", value: String(depth))]
+    if session.access.isShared { known.append((name: "stale", value: "maybe")) }
+    let found = ExtendedAttributes {
+      self.hasFailed ? [] : Self.foundNames
+    } value: { (name) throws(EngineError) in
+      guard Self.foundNames.contains(name) else { return nil }
+      return try session.withChain { (chain) throws(EngineError) in
         let info = try ImageInfo.of(chain.members[depth])
-        var list = [
-          (name: "format", value: info.format), (name: "virtual_size", value: String(info.virtualSize)),
-        ]
-        if let size = info.actualSize { list.append((name: "allocated_size", value: String(size))) }
-        list.append((name: "depth", value: String(depth)))
-        list.append((name: "layers", value: String(chain.members.count)))
-        list.append((name: "encrypted", value: info.isEncrypted ? "yes" : "no"))
-        if session.access.isShared { list.append((name: "stale", value: "maybe")) }
-        return list
+        return switch name {
+        case "format": info.format
+        case "virtual_size": String(info.virtualSize)
+        case "allocated_size": info.actualSize.map { String($0) }
+        case "layers": String(chain.members.count)
+        case "encrypted": info.isEncrypted ? "yes" : "no"
+        default: nil
+        }
       }
     }
+    return found.with(known)
   }
 }

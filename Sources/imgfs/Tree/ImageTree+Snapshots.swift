@@ -50,19 +50,15 @@ extension ImageTree {
   }
 
   private func attributes(of record: SnapshotRecord, atDepth depth: Int) -> ExtendedAttributes {
-    let layer = attributes(ofLayerAt: depth)
-    return ExtendedAttributes { () throws(EngineError) in
-      var list = try layer.list().filter { $0.name != "virtual_size" }
-      list.append((name: "virtual_size", value: String(record.virtualSize)))
-      list.append((name: "snapshot_id", value: record.id))
-      list.append((name: "snapshot_name", value: record.name))
-      return list
-    }
+    attributes(ofLayerAt: depth).with([
+      (name: "virtual_size", value: String(record.virtualSize)), (name: "snapshot_id", value: record.id),
+      (name: "snapshot_name", value: record.name),
+    ])
   }
 
   // MARK: Taking and deleting
 
-  /// The kernel's writes that are still under way are not in it: they are in what sync(1) or fsync(2) has seen.
+  /// What the kernel still has of what was written before is not in it: whoever calls has had it written (`OwnMount`).
   private static func takeSnapshot(named name: [UInt8], of session: ImageSession) throws(EngineError) {
     let text = String(hostBytes: name)
     guard SafeName.single(text) == name else {

@@ -9,12 +9,18 @@ import Synchronization
 ///
 /// Folders are filled when they are first looked into: an image may have thousands of snapshots.
 final class ImageTree: Sendable {
+  private struct Attempts {
+    /// How often opening the image has become due again.
+    var count: UInt64 = 0
+    /// Seconds of the monotonic clock when it failed; nil: it did not.
+    var failedAt: Double?
+  }
+
   let session: ImageSession
   private let numbers: NodeNumbers
   /// Whether the image may be one that cannot be opened: its folder then says why.
   private let mayFail: Bool
-  /// Seconds of the monotonic clock when opening it failed last.
-  private let failedAt = Mutex<Double?>(nil)
+  private let attempts = Mutex(Attempts())
 
   init(_ session: ImageSession, _ numbers: NodeNumbers, mayFail: Bool = false) {
     self.session = session
@@ -23,6 +29,8 @@ final class ImageTree: Sendable {
   }
 
   var isWritable: Bool { session.access.isWritable }
+  /// Whether opening the image failed when it was last tried for its folder.
+  var hasFailed: Bool { attempts.withLock { $0.failedAt != nil } }
 
   // MARK: The image's own folder
 
@@ -37,11 +45,12 @@ final class ImageTree: Sendable {
       let place = Place(in: id, time: time, previous: previous)
       do throws(EngineError) {
         let nodes = try self.nodes(place)
-        self.failedAt.withLock { $0 = nil }
+        self.attempts.withLock { $0.failedAt = nil }
         return nodes
       } catch {
-        guard self.mayFail else { throw error }
-        self.failedAt.withLock { $0 = MonotonicClock.seconds }
+        // What has ended has another folder in its place.
+        guard self.mayFail, !self.session.hasEnded else { throw error }
+        self.attempts.withLock { $0.failedAt = HostClock.steadySeconds }
         return [self.errorNode(error, place)]
       }
     }
@@ -55,10 +64,16 @@ final class ImageTree: Sendable {
     return time ?? FileTime(seconds: 0, nanoseconds: 0)
   }
 
-  /// Of a folder whose image may not open: that is tried again, once a second.
+  /// Of a folder whose image may not open: that is tried again, once a second. Neither count gets less.
   private func version() throws(EngineError) -> UInt64 {
-    guard let failedAt = failedAt.withLock({ $0 }) else { return isWritable ? session.changes : 0 }
-    return .max - UInt64(max(0, failedAt)) - (MonotonicClock.seconds - failedAt >= 1 ? 1 : 0)
+    let attempt = attempts.withLock { attempts in
+      if let failedAt = attempts.failedAt, HostClock.steadySeconds - failedAt >= 1 {
+        attempts.count += 1
+        attempts.failedAt = nil
+      }
+      return attempts.count
+    }
+    return attempt + (isWritable ? session.changes : 0)
   }
 
   private func nodes(_ place: Place) throws(EngineError) -> [Node] {
@@ -82,7 +97,7 @@ final class ImageTree: Sendable {
 
   /// Says in words why something cannot be shown.
   func errorNode(_ error: EngineError, _ place: Place) -> Node {
-    let text = Array((error.message + "\n").hostBytes)
+    let text = (error.text + "\n").hostBytes
     return node(Array("error.txt".utf8), token: error.message, place) { _ in
       .text(TextFile(isLive: true) { () throws(EngineError) in text })
     }

@@ -6,6 +6,15 @@ struct FileTime: Equatable, Sendable {
   /// Seconds since the Epoch, and nanoseconds beyond them.
   var seconds: Int64
   var nanoseconds: Int64
+
+  init(seconds: Int64, nanoseconds: Int64) { (self.seconds, self.nanoseconds) = (seconds, nanoseconds) }
+
+  /// Nanoseconds since the Epoch, not before it.
+  init(nanosecondsSinceEpoch count: Int64) {
+    self.init(seconds: count / 1_000_000_000, nanoseconds: count % 1_000_000_000)
+  }
+
+  static var now: FileTime { FileTime(nanosecondsSinceEpoch: HostClock.coarseNanoseconds) }
 }
 
 /// A file or a folder of the mounted tree. What it is never changes, and its number is never used again: where a
@@ -47,15 +56,39 @@ final class Node: Sendable {
   var isFolder: Bool { if case .folder = content { true } else { false } }
 }
 
-/// The extended attributes of a node, found out when they are asked for. Their names begin with `user.imgfs.`.
+/// The extended attributes of a node. Their names begin with `user.imgfs.`; here they are without that.
 struct ExtendedAttributes: Sendable {
   static let prefix = "user.imgfs."
   static let none = ExtendedAttributes { [] }
 
-  /// Names without the prefix, and their values.
-  let list: @Sendable () throws(EngineError) -> [(name: String, value: String)]
+  typealias List = [(name: String, value: String)]
 
-  init(_ list: @escaping @Sendable () throws(EngineError) -> [(name: String, value: String)]) {
-    self.list = list
+  /// Names of those that there are. Whoever asks for the names of a folder's files wants no image opened for that.
+  let names: @Sendable () -> [String]
+  /// The value of an attribute, nil where there is none of that name.
+  let value: @Sendable (_ name: String) throws(EngineError) -> String?
+
+  init(
+    names: @escaping @Sendable () -> [String],
+    value: @escaping @Sendable (_ name: String) throws(EngineError) -> String?
+  ) {
+    (self.names, self.value) = (names, value)
+  }
+
+  /// Those of which only the values tell whether they are there; where these cannot be found out, none is named.
+  init(_ list: @escaping @Sendable () throws(EngineError) -> List) {
+    names = { (try? list())?.map(\.name) ?? [] }
+    value = { (name) throws(EngineError) in try list().first { $0.name == name }?.value }
+  }
+
+  /// Those of `known` besides these, and in place of those of the same names.
+  func with(_ known: List) -> ExtendedAttributes {
+    let (names, value) = (names, value)
+    return ExtendedAttributes {
+      names().filter { name in !known.contains { $0.name == name } } + known.map(\.name)
+    } value: { (name) throws(EngineError) in
+      if let found = known.first(where: { $0.name == name }) { return found.value }
+      return try value(name)
+    }
   }
 }

@@ -9,8 +9,7 @@ final class ShelfTree: Sendable {
 
   init(_ shelf: ImageShelf) {
     self.shelf = shelf
-    let now = MonotonicClock.wallNanoseconds
-    time = FileTime(seconds: now / 1_000_000_000, nanoseconds: now % 1_000_000_000)
+    time = .now
   }
 
   func makeRoot() -> Node {

@@ -9,14 +9,9 @@ enum BashCompletion {
 
       """# + BashText.functions("_qemu_img") + #"""
         _qemu_img() {
-            local cur=${COMP_WORDS[COMP_CWORD]} previous=${COMP_WORDS[COMP_CWORD - 1]} verb='' i
-            COMPREPLY=()
-            # bash takes "=" for a word of its own.
-            if [[ $cur == "=" ]]; then
-                cur=
-            elif [[ $previous == "=" && $COMP_CWORD -gt 1 ]]; then
-                previous=${COMP_WORDS[COMP_CWORD - 2]}
-            fi
+            local verb='' i
+
+        """# + BashText.wordAtCursor + #"""
             for ((i = 1; i < COMP_CWORD; i++)); do
                 case ${COMP_WORDS[i]} in
 

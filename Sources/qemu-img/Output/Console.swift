@@ -107,7 +107,7 @@ struct VerbFailure: Error {
 
   /// The engine's error, after words of the command.
   init(_ error: EngineError, prefix: String = "", exitStatus: CInt = 1) {
-    messages = [prefix + error.message]
+    messages = [prefix + error.text]
     self.exitStatus = exitStatus
   }
 

@@ -95,7 +95,7 @@ enum CommitVerb {
       // A base that cannot grow has no more to say in a block job.
       let reason =
         error.code == .unsupported
-        ? EngineError.systemErrorText(error.errno) : error.systemText ?? error.message
+        ? EngineError.systemErrorText(error.errno) : error.systemText ?? error.text
       throw VerbFailure("Block job failed: \(reason)")
     }
     line.show(100)

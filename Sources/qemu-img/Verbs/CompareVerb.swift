@@ -91,7 +91,7 @@ enum CompareVerb {
         throw VerbFailure("\(Comparer.statusFailure) for \(file)", exitStatus: 3)
       }
       throw VerbFailure(
-        "Error while reading offset \(error.offset ?? 0) of \(file): \(error.message)", exitStatus: 4)
+        "Error while reading offset \(error.offset ?? 0) of \(file): \(error.text)", exitStatus: 4)
     }
   }
 }

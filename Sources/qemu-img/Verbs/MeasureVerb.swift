@@ -77,7 +77,7 @@ enum MeasureVerb {
     do throws(EngineError) {
       try list.apply(to: &request.options)
     } catch {
-      throw VerbFailure(error.message, "Invalid options for file format '\(name)'")
+      throw VerbFailure(error.text, "Invalid options for file format '\(name)'")
     }
     guard let measurable = format as? any Measurable.Type else {
       throw VerbFailure("Block driver '\(name)' does not support size measurement")

@@ -119,10 +119,7 @@ enum RebaseVerb {
       let backing = try ImageOpener.open(specification, options)
       let identity = (overlay.members[0].file as? FileStore)?.identity
       if backing.members.contains(where: { ($0.file as? FileStore)?.identity == identity }) {
-        throw EngineError(
-          .locked,
-          "Failed to get shared \"write\" lock\nIs another process using the image [\(overlay.members[0].path)]?"
-        )
+        throw .lockRefused("shared \"write\"", overlay.members[0].path)
       }
       return backing
     }
@@ -132,7 +129,7 @@ enum RebaseVerb {
     do throws(EngineError) {
       try body()
     } catch {
-      let reason = error.code == .noSpace ? "No space left in the file header" : error.message
+      let reason = error.code == .noSpace ? "No space left in the file header" : error.text
       throw VerbFailure("Could not change the backing file to '\(request.backing.file ?? "")': \(reason)")
     }
   }

@@ -37,6 +37,27 @@ import Testing
     }
   }
 
+  /// What there is to see of its files when it is closed is its own work.
+  @Test(arguments: [
+    "driver=qcow2,file.filename=", "driver=raw,file.driver=qcow2,file.file.filename=",
+    "driver=qcow2,file.driver=blkdebug,file.image.filename=",
+  ])
+  func aClosingIsOverBeforeOthersMayWrite(_ options: String) throws {
+    try TemporaryFolder.with { folder in
+      let path = folder.file("image")
+      try ReferenceTool.create(path, format: "qcow2", size: 1 << 20)
+      let chain = try ImageOpener.open(ImageSpecification(options: options + path), self.options(.readWrite))
+      try chain.writeBytes([1], at: 0)
+      var noteCount = 0
+      try chain.close {
+        noteCount += 1
+        expectLocked { try ImageOpener.open(path, self.options(.readWrite)) }
+      }
+      #expect(noteCount == 1)
+      try ImageOpener.open(path, self.options(.readWrite)).close()
+    }
+  }
+
   /// Of bytes as they are a command does not say that nobody may change them; a mount does.
   @Test func aPlainDiskIsSharedUnlessItMustStayTheSame() throws {
     try TemporaryFolder.with { folder in

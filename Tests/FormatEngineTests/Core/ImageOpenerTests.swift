@@ -95,7 +95,7 @@ import Testing
       try FileManager.default.linkItem(atPath: folder.file("hard"), toPath: folder.file("other-name"))
       for name in ["self", "a", "links", "hard"] {
         let error = try #require(failure(opening: folder.file(name)), "\(name)")
-        #expect(error.isLoop && error.message.contains("loop"), "\(error.message)")
+        #expect(error.code == .loop && error.message.contains("loop"), "\(error.message)")
       }
     }
   }

@@ -202,6 +202,24 @@ import Testing
     }
   }
 
+  /// Nobody would see which file of it is missing.
+  @Test func theDiskOfAnotherImageIsWhole() throws {
+    try withChain { folder, options in
+      var options = options
+      options.format = nil
+      let image = ImageSpecification(
+        options: "driver=raw,file.driver=qcow2,file.file.filename=\(folder.file("top.qcow2"))")
+      let whole = try ImageOpener.open(image, options)
+      #expect(whole.members.count == 1)
+      HostFile.remove(folder.file("middle.qcow2"))
+      let chain = try ImageOpener.open(folder.file("top.qcow2"), options)
+      #expect(chain.members.last?.isMissing == true)
+      let error = #expect(throws: EngineError.self) { try ImageOpener.open(image, options) }
+      // Nor would it be opened without that file another time.
+      #expect(error?.isOfMissingMember == false)
+    }
+  }
+
   /// Parents that are known by an id, and names of another system.
   @Test(arguments: ["vmdk", "vdi", "vpc", "vhdx"]) func parentsAreToldByWhatIsRecorded(_ format: String)
     throws

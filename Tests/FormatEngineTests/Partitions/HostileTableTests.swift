@@ -71,6 +71,18 @@ import Testing
     #expect(try readMBR([extended(1000, 50000)], links).findings.count == 1)
   }
 
+  /// However they lie among partitions: each may cost unpacking a cluster.
+  @Test func linksWithoutPartitionsAreCounted() throws {
+    var links: [UInt64: [HandMadeMBREntry]] = [:]
+    for index in 0..<UInt32(2000) {
+      let entry = index.isMultiple(of: 50) ? linux(1, 1) : .unused
+      links[1000 + UInt64(index) * 10] = [entry, extended((index + 1) * 10, 10)]
+    }
+    let table = try readMBR([extended(1000, 50000)], links)
+    #expect(table.places.map(\.[0]) == [1, 5, 6, 7])
+    #expect(table.findings == ["The chain of logical partitions has too many links without one"])
+  }
+
   /// What Linux makes of tables that are odd but not wrong, with partx as the judge: stray entries of a link (the last two
   /// count where what they say is inside), links without partitions, the link first, two extended partitions, no type, no
   /// signature.

@@ -58,7 +58,7 @@ import Testing
       let second = try FileStore.open(path, access: .readOnly)
       guard let refusal = meeting.refusal else { return try second.lock(meeting.second) }
       let error = #expect(throws: EngineError.self) { try second.lock(meeting.second) }
-      #expect(error?.code == .locked && error?.message == text(refusal, path))
+      #expect(error?.code == .locked && error?.text == text(refusal, path))
       // Once the first has gone the second gets it all.
       first.unlock()
       try second.lock(meeting.second)

@@ -83,6 +83,31 @@ struct OpeningTests {
   }
 
   /// Beside a device lie the machine's other disks.
+  /// A name from an image begins no line of its own.
+  @Test func complaintsShowNamesAsTheyAre() throws {
+    try withChain { folder in
+      let name = "../out/x\nimgfs: all is well\u{1B}[2J"
+      _ = try folder.write([5], to: "out/x\nimgfs: all is well\u{1B}[2J")
+      let top = try makeTop("in/top.q", over: name, in: folder)
+      let message = try refusal([top], in: folder)
+      #expect(message.contains("'../out/x\\u{a}imgfs: all is well\\u{1b}[2J'"), "\(message)")
+      #expect(message.split(separator: "\n").count == 1, "\(message)")
+    }
+  }
+
+  /// As any file that cannot be opened; only images that name each other in a circle are no accident.
+  @Test func aLinkToItselfIsAMissingFile() throws {
+    try withChain { folder in
+      try FileManager.default.createSymbolicLink(
+        atPath: folder.file("in/circle"), withDestinationPath: "circle")
+      let top = try makeTop("in/top.q", over: "circle", in: folder)
+      try MountedImage.with(top, in: folder) { mount in
+        let layers = try FileManager.default.contentsOfDirectory(atPath: mount.file("layers"))
+        #expect(layers.count == 2)
+      }
+    }
+  }
+
   @Test(.enabled(if: MountedImage.canLoopMount)) func imagesOnDevicesNameNothing() throws {
     try withChain { folder in
       let top = try makeTop("in/top.q", over: "/dev/zero", in: folder)
@@ -177,6 +202,37 @@ struct OpeningTests {
       #expect(
         try refusal(["--passphrase-file", binary, image], in: folder).contains(
           "The passphrase is not valid UTF-8"))
+    }
+  }
+
+  /// How often a file is opened while `body` runs.
+  private func openings(of path: String, _ body: () throws -> Void) throws -> Int {
+    let watch = inotify_init1(CInt(IN_NONBLOCK | IN_CLOEXEC))
+    defer { close(watch) }
+    // Like events that follow each other are one: the closings keep them apart.
+    #expect(unsafe inotify_add_watch(watch, path, UInt32(IN_OPEN | IN_CLOSE)) >= 0)
+    try body()
+    // Each event of a file that is watched itself has 16 bytes, the second four of them say what happened.
+    var events = [UInt32](repeating: 0, count: 4096)
+    let count = max(0, unsafe read(watch, &events, events.count * 4)) / 16
+    return (0..<count).filter { events[4 * $0 + 1] & UInt32(IN_OPEN) != 0 }.count
+  }
+
+  /// What is wrong with it is wrong for reading too: nobody waits for a second derivation of the key.
+  @Test func anImageThatCannotBeReadEitherIsTriedOnce() throws {
+    try TemporaryFolder.with { folder in
+      let image = folder.file("secret.img")
+      try ReferenceTool.create(
+        image, format: "luks", size: 1 << 18, options: ["iter-time=10"], passphrase: "open sesame")
+      let wrong = try folder.write(Array("open barley".utf8), to: "wrong")
+      var messages: [String] = []
+      let counts = try ["ro", "rw"].map { access in
+        try openings(of: image) {
+          messages.append(try refusal(["-o", access, "--passphrase-file", wrong, image], in: folder))
+        }
+      }
+      #expect(counts[0] > 0 && counts[0] == counts[1])
+      #expect(messages[0] == messages[1])
     }
   }
 

@@ -25,7 +25,7 @@ struct OwnerTests {
 
   @Test(arguments: [
     ("uid=12,gid=34,umask=027", "12 34 440", "12 34 550"), ("umask=0777", "0 0 0", "0 0 0"),
-    ("uid=4000000000", "4000000000 0 444", "4000000000 0 555"), ("rw,gid=5,umask=007", "0 5 640", "0 5 550"),
+    ("uid=4000000000", "4000000000 0 444", "4000000000 0 555"), ("rw,gid=5,umask=007", "0 5 640", "0 5 750"),
   ])
   func showsTheOwnerAndModeThatAreAskedFor(_ options: String, _ file: String, _ root: String) throws {
     try withDisk { folder, disk in

@@ -8,11 +8,14 @@ import Testing
 /// What is told of long waits, and to whom.
 @Suite struct WaitingLineTests {
   /// Runs work that takes `seconds`, and gives what a terminal showed meanwhile, and the work's result.
-  private func shown(during seconds: Double) throws -> (text: String, result: Int) {
+  private func shown(during seconds: Double, doing share: UInt64? = nil) throws -> (
+    text: String, result: Int
+  ) {
     var (terminal, reader): (CInt, CInt) = (-1, -1)
     #expect(unsafe openpty(&reader, &terminal, nil, nil, nil) == 0)
     defer { for descriptor in [terminal, reader] where descriptor >= 0 { close(descriptor) } }
-    let result = WaitingLine.during("Working", on: terminal) {
+    let result = WaitingLine.during("Working", on: terminal) { progress in
+      if let share { try? progress.step(share, of: 1000) }
       usleep(UInt32(seconds * 1e6))
       return 7
     }
@@ -34,6 +37,11 @@ import Testing
     #expect(shown.result == 7)
   }
 
+  @Test func saysHowFarTheWorkIs() throws {
+    let shown = try shown(during: 1.5, doing: 429)
+    #expect(shown.text == "\rimgfs: Working... 1 s, 42%\u{1B}[K\r\u{1B}[K")
+  }
+
   @Test func saysNothingOfWhatIsQuick() throws {
     #expect(try shown(during: 0.3).text == "")
   }
@@ -43,7 +51,7 @@ import Testing
       let path = try folder.write([], to: "file")
       let file = unsafe open(path, O_WRONLY | O_CLOEXEC)
       defer { close(file) }
-      WaitingLine.during("Working", on: file) { _ = usleep(1_200_000) }
+      WaitingLine.during("Working", on: file) { _ in _ = usleep(1_200_000) }
       #expect(try Files.read(path).isEmpty)
     }
   }
@@ -58,7 +66,7 @@ import Testing
       var (terminal, reader): (CInt, CInt) = (-1, -1)
       #expect(unsafe openpty(&reader, &terminal, nil, nil, nil) == 0)
       #expect(throws: EngineError.self) {
-        try WaitingLine.during("Working", on: terminal) { () throws(EngineError) in throw .invalid("no") }
+        try WaitingLine.during("Working", on: terminal) { (_) throws(EngineError) in throw .invalid("no") }
       }
       for descriptor in [terminal, reader] { close(descriptor) }
     }

@@ -1,4 +1,6 @@
+import Dispatch
 import Glibc
+import Synchronization
 import TestSupport
 import Testing
 
@@ -7,6 +9,12 @@ import Testing
   private let image = WritableImage(format: "qcow2")
   /// No multiple of the page size.
   private let byteCount = (10 << 20) + 512
+
+  /// Error numbers of calls.
+  private final class Failures: Sendable {
+    let all = Mutex<Set<CInt>>([])
+    func note(_ number: CInt) { all.withLock { _ = $0.insert(number) } }
+  }
 
   private func withDisk(_ body: (String, TemporaryFolder) throws -> Void) throws {
     try TemporaryFolder.with { folder in
@@ -129,6 +137,46 @@ import Testing
         """, ["disk": disk], in: folder)
       #expect(output == "ENOSPC\nENOSPC\nTrue\nENOSPC\n0\n0\nENOTSUP\n")
       #expect(size(disk) == byteCount)
+    }
+  }
+
+  /// Who uses the end of the disk while somebody makes it smaller gets what is there; a writer is told of the end.
+  @Test(arguments: ["raw", "qcow2"]) func othersSeeADiskThatGetsSmaller(_ format: String) throws {
+    try TemporaryFolder.with { folder in
+      let image = WritableImage(format: format)
+      let path = try image.make(2 << 20, in: folder)
+      // Other formats put each size on disk.
+      let rounds = format == "raw" ? 4000 : 150
+      try image.mounted(path, options: "rw,shrink", in: folder) { mount in
+        let disk = mount.file("disk.raw")
+        let isOver = Atomic<Bool>(false)
+        let failures = Failures()
+        DispatchQueue.concurrentPerform(iterations: 4) { index in
+          if index == 0 {
+            for round in 0..<rounds {
+              unsafe truncate(disk, round.isMultiple(of: 2) ? 1_600_000 : 2 << 20)
+            }
+            return isOver.store(true, ordering: .releasing)
+          }
+          // O_DIRECT and SEEK_DATA, which Glibc's module leaves out.
+          let (directly, seekData): (CInt, CInt) = (0o40000, 3)
+          let file = unsafe open(disk, O_RDWR | directly | O_CLOEXEC)
+          let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 4096, alignment: 4096)
+          defer {
+            close(file)
+            unsafe buffer.deallocate()
+          }
+          let offset: off_t = 2_000_000 / 4096 * 4096
+          while !isOver.load(ordering: .acquiring) {
+            if unsafe pread(file, buffer.baseAddress, 4096, offset) < 0 { failures.note(errno) }
+            if index == 1, unsafe pwrite(file, buffer.baseAddress, 4096, offset) < 0, errno != ENOSPC {
+              failures.note(errno)
+            }
+            if index == 2, lseek(file, offset, seekData) < 0, errno != ENXIO { failures.note(errno) }
+          }
+        }
+        #expect(failures.all.withLock { $0 }.isEmpty)
+      }
     }
   }
 }

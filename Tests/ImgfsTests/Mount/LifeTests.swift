@@ -95,6 +95,40 @@ struct LifeTests {
     }
   }
 
+  @Test func leavesNoMountWhereItDoesNotBegin() throws {
+    try TemporaryFolder.with { folder in
+      let mountPoint = try folder.makeFolder("mnt")
+      let result = try BuiltProduct.imgfs.run(
+        ["--pid-file", folder.file("none/pid"), try image(in: folder), mountPoint])
+      #expect(result.status == 1 && result.stderrText.contains("none/pid"))
+      #expect(!MountedImage.isMounted(mountPoint))
+    }
+  }
+
+  @Test func staysMountedWhileItCannotWrite() throws {
+    try TemporaryFolder.with { folder in
+      let image = try image(in: folder)
+      let failing =
+        "driver=raw,file.driver=blkdebug,file.image.filename=\(image),file.inject-error.0.event=none,"
+        + "file.inject-error.0.iotype=flush,file.inject-error.0.once=on"
+      let mountPoint = try folder.makeFolder("mnt")
+      try BuiltProduct.imgfs.run(["-o", "rw", "--image-opts", failing, mountPoint]).expecting(0)
+      let disk = try FileHandle(forUpdating: URL(fileURLWithPath: mountPoint + "/disk.raw"))
+      try disk.seek(toOffset: 4096)
+      try disk.write(contentsOf: [9, 9, 9] as [UInt8])
+      try disk.close()
+      let result = try BuiltProduct.imgfs.run(["--unmount", mountPoint])
+      #expect(result.status == 1)
+      #expect(
+        result.stderrText == "imgfs: '\(mountPoint)' stays mounted, since not all of it could be written "
+          + "(umount and fusermount3 -u do not care): Input/output error\n")
+      #expect(MountedImage.isMounted(mountPoint))
+      try BuiltProduct.imgfs.run(["--unmount", mountPoint]).expecting(0)
+      #expect(!MountedImage.isMounted(mountPoint))
+      #expect(try Files.read(image)[4096..<4100] == [9, 9, 9, 3])
+    }
+  }
+
   @Test func waitsForTheProcessWhenItUnmounts() throws {
     try TemporaryFolder.with { folder in
       let image = try image(in: folder)

@@ -129,6 +129,23 @@ import Testing
     }
   }
 
+  @Test func saysWhoMayBeInTheWay() throws {
+    try TemporaryFolder.with { folder in
+      let image = try base("qcow2", folder)
+      try MountedImage.with(image, options: ["--overlay", "tmp"], in: folder) { mount in
+        try io("write -P 2 1M 1M", on: mount)
+        let node = "qcow2,file.driver=file,file.filename=base.qcow2,read-only=on"
+        let result = try Holder.with(node, in: folder.path) { try commit(mount) }
+        #expect(result.status == 1)
+        let lines = result.stderrText.split(separator: "\n")
+        #expect(lines.count == 2 && lines.first?.hasSuffix("Failed to get \"write\" lock") == true)
+        #expect(lines.last == "Is another process using the image [\(image)]?")
+        try commit(mount).expecting(0)
+      }
+      try ReferenceTool.io(["read -P 2 1M 1M"], on: image, format: "qcow2")
+    }
+  }
+
   /// A commit waits for the end of those who read below, and nobody waits for it meanwhile.
   @Test(arguments: [[], ["-s"]]) func waitsBesideTheOthers(_ more: [String]) throws {
     try TemporaryFolder.with { folder in

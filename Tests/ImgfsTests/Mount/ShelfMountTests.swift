@@ -88,6 +88,56 @@ import Testing
     }
   }
 
+  /// While somebody has the image open, as cp(1) does it.
+  @Test func showsWhatWasWrittenIntoAnOpenFile() throws {
+    try TemporaryFolder.with { folder in
+      let images = try folder.makeInner("images")
+      let path = try image("x.raw", "raw", 1, in: images)
+      try MountedImage.with(images.path, options: ["-o", "idle=0"], in: folder) { mount in
+        let handle = try #require(FileHandle(forReadingAtPath: mount.file("x.raw/disk.raw")))
+        #expect(try handle.read(upToCount: 4) == Data([1, 1, 1, 1]))
+        let file = try FileHandle(forUpdating: URL(fileURLWithPath: path))
+        try file.write(contentsOf: Data(repeating: 2, count: 4 << 20) + Data(repeating: 3, count: 1 << 20))
+        try file.close()
+        try handle.close()
+        let isClosed = try MountedImage.waits { try openFiles(of: mount.process, below: images.path) == 0 }
+        #expect(isClosed)
+        let bytes = try Files.read(mount.file("x.raw/disk.raw"))
+        #expect(bytes.count == 5 << 20 && bytes.prefix(4 << 20).allSatisfy { $0 == 2 })
+        #expect(bytes.suffix(1 << 20).allSatisfy { $0 == 3 })
+      }
+    }
+  }
+
+  /// The kernel asks for the path once more where a file is another one: who opens it notices nothing.
+  @Test func showsWhatLiesBelowAsItIsNow() throws {
+    try TemporaryFolder.with { folder in
+      let images = try folder.makeInner("images")
+      let base = try image("base.qcow2", "qcow2", 1, in: images)
+      try ReferenceTool.qemuImg(
+        "create", "-q", "-f", "qcow2", "-b", "base.qcow2", "-F", "qcow2", images.file("top.qcow2"))
+      try MountedImage.with(images.path, options: ["-o", "rw,idle=0"], in: folder) { mount in
+        let disk = mount.file("top.qcow2/disk.raw")
+        for round in 1...3 {
+          try expect(round, in: disk)
+          let isClosed = try MountedImage.waits { try openFiles(of: mount.process, below: images.path) == 0 }
+          #expect(isClosed)
+          // From outside, and through the same mount.
+          if round == 1 {
+            try ReferenceTool.io(["write -P 2 0 1M"], on: base, format: "qcow2")
+          } else {
+            try ReferenceTool.io(
+              ["write -P 3 0 1M"], on: mount.file("base.qcow2/disk.raw"), format: "raw")
+            let isClosed = try MountedImage.waits {
+              try openFiles(of: mount.process, below: images.path) == 0
+            }
+            #expect(isClosed)
+          }
+        }
+      }
+    }
+  }
+
   @Test func holdsHundredsOfImagesWithFewFiles() throws {
     try TemporaryFolder.with { folder in
       let images = try folder.makeInner("images")

@@ -11,9 +11,9 @@ final class DiskStore: ByteStore {
   deinit { try? close() }
 
   /// Closes the image that the disk is of (`ImageChain.close`), once.
-  func close() throws(EngineError) {
-    guard !isClosed.exchange(true, ordering: .relaxed) else { return }
-    try disk.close()
+  func close(beforeUnlocking note: () -> Void = {}) throws(EngineError) {
+    guard !isClosed.exchange(true, ordering: .relaxed) else { return note() }
+    try disk.close(beforeUnlocking: note)
   }
 
   var isWritable: Bool { disk.isWritable }

@@ -41,10 +41,7 @@ struct NodeOpener {
         image = try self.image(next, image.use.forBacking(of: image.member))
         try child?.checkParent(image.member.layer, path: image.member.path)
       } catch {
-        guard let missing = missing(error, below: above) else {
-          throw error.whileTrying("Could not open backing file")
-        }
-        members.append(ChainMember(missing, below: above.member))
+        members.append(ChainMember(try missing(error, below: above), below: above.member))
         break
       }
       members.append(image.member)
@@ -53,13 +50,17 @@ struct NodeOpener {
     return members
   }
 
-  /// The file below an image as one that is missing; nil where the whole chain is refused. What the command line
-  /// itself names has to be there.
-  private func missing(_ error: EngineError, below above: OpenedImage) -> MissingImage? {
-    guard options.missing == .kept, let reference = above.member.layer.backing else { return nil }
-    if case .given(let node) = above.below, node.namesFile || error.code == .invalidArgument { return nil }
-    return MissingImage(
+  /// The file below an image as one that is missing. Throws where it must be there: also if the command line names it.
+  private func missing(_ error: EngineError, below above: OpenedImage) throws(EngineError) -> MissingImage {
+    var failure = error.whileTrying("Could not open backing file")
+    failure.isOfMissingMember = false
+    guard !above.use.isWhole, let reference = above.member.layer.backing else { throw failure }
+    if case .given(let node) = above.below, node.namesFile || error.code == .invalidArgument { throw failure }
+    let missing = MissingImage(
       error, name: reference.name, path: reference.wantedPath(namedBy: above.member.path))
+    failure.isOfMissingMember = missing != nil
+    guard let missing, above.use.missing == .kept else { throw failure }
+    return missing
   }
 
   /// The image that the node describes, without what lies below it.
@@ -137,7 +138,7 @@ struct NodeOpener {
     }
     if let identity = file.store.hostFile?.identity {
       guard seen.insert(SeenDisk(file: identity, options: choices)).inserted else {
-        throw .loop("The chain of backing files is a loop: it comes back to '\(file.path)'")
+        throw EngineError(.loop, "The chain of backing files is a loop: it comes back to '\(file.path)'")
       }
     }
     // A piece of a file is not as long as the file.
@@ -222,6 +223,7 @@ struct NodeOpener {
     request.secrets = options.secrets
     request.identities = (options.identities ?? .unique).mixing(ImageName.lastComponent(of: path))
     request.note = options.note
+    request.progress = options.progress
     return request
   }
 
@@ -379,9 +381,7 @@ struct NodeOpener {
       file.name = file.name.holding(format: FormatCatalog.plain.name, []).asFile
       return file
     }
-    var use = use
-    use.wasProbed = false
-    use.locks = use.locks.forInner(access: use.access)
+    let use = use.forDisk
     let members = try chain(node, use)
     return OpenedStore(
       store: DiskStore(ImageChain(members: members, access: use.access)), path: members[0].path,

@@ -24,7 +24,7 @@ final class ParallelsLayer: ImageLayer {
     size = Atomic(header.virtualSize)
     var state = ParallelsState(header, file: file)
     if request.access == .readWrite && !request.isForInspection {
-      try state.openForWriting(note: request.note)
+      try state.openForWriting(note: request.note, request.progress)
     }
     self.state = Mutex(state)
   }

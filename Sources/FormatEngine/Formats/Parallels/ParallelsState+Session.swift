@@ -3,13 +3,13 @@
 extension ParallelsState {
   /// Makes ready for writing: an image with errors is mended first, as qemu-img does. `note` takes what there is
   /// to tell.
-  mutating func openForWriting(note: (String) -> Void) throws(EngineError) {
-    var checker = try ParallelsChecker(header, file: file, progress: .none)
+  mutating func openForWriting(note: (String) -> Void, _ progress: Progress) throws(EngineError) {
+    var checker = try ParallelsChecker(header, file: file, progress: progress)
     if try checker.run().corruptions > 0 {
-      checker = try ParallelsChecker(header, file: file, progress: .none, repairing: .all)
+      checker = try ParallelsChecker(header, file: file, progress: progress, repairing: .all)
       try checker.run().findings.forEach(note)
       header = checker.header
-      checker = try ParallelsChecker(header, file: file, progress: .none)
+      checker = try ParallelsChecker(header, file: file, progress: progress)
       guard try checker.run().corruptions == 0 else {
         throw .corrupt("Could not repair corrupted image")
       }

@@ -28,7 +28,7 @@ public enum QEDFormat: ImageFormat {
   private static func repair(_ prologue: QEDPrologue, _ file: any ByteStore, _ request: LayerRequest)
     throws(EngineError)
   {
-    var checker = try QEDChecker(prologue, file: file, repairing: .all, progress: .none)
+    var checker = try QEDChecker(prologue, file: file, repairing: .all, progress: request.progress)
     let report = try checker.run()
     report.findings.forEach(request.note)
     guard report.corruptions == 0, report.checkErrors == 0 else {

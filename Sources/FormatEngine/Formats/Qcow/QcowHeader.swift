@@ -42,9 +42,9 @@ struct QcowHeader: Equatable, Sendable {
     }
     let version = try bytes.bigEndian(UInt32.self, at: 4)
     guard version == Self.version else {
-      var words = "qcow (v1) does not support qcow version \(version)"
-      if version == 2 || version == 3 { words += "\nTry the 'qcow2' driver instead." }
-      throw .unsupported(words)
+      var error = EngineError.unsupported("qcow (v1) does not support qcow version \(version)")
+      if version == 2 || version == 3 { error.additions = ["Try the 'qcow2' driver instead."] }
+      throw error
     }
     return QcowHeader(
       backingNameOffset: try bytes.bigEndian(UInt64.self, at: 8),

@@ -36,7 +36,7 @@ public enum Qcow2Format: ImageFormat {
   private static func repair(
     _ prologue: Qcow2Prologue, _ file: any ByteStore, _ request: LayerRequest
   ) throws(EngineError) {
-    var repairer = try Qcow2Repairer(prologue, file: file, mode: .all, progress: .none)
+    var repairer = try Qcow2Repairer(prologue, file: file, mode: .all, progress: request.progress)
     let report = try repairer.run()
     report.findings.forEach(request.note)
     guard report.failure == nil, report.checkErrors == 0, report.corruptions == 0 else {

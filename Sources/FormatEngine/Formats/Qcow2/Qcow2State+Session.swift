@@ -34,8 +34,9 @@ extension Qcow2State {
   /// Damage that was met while writing: the image says so from now on, and is not written to any more.
   mutating func noteFailure(_ error: EngineError) {
     guard error.code == .corrupt, failure == nil else { return }
-    failure = EngineError(
-      .corrupt, "The image is corrupt and cannot be written to any more: \(error.message)", path: error.path)
+    var failure = error.whileTrying("The image is corrupt and cannot be written to any more")
+    failure.offset = nil
+    self.failure = failure
     prologue.header.incompatibleFeatures.insert(.corrupt)
     // Where even that cannot be written, the error that led here is the news.
     try? prologue.header.writeFeatures(to: file)

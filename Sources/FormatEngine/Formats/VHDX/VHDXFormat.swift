@@ -28,7 +28,7 @@ public enum VHDXFormat: ImageFormat {
       var reader = VHDXLogReader(file, header)
       let sequence = try reader.activeSequence()
       if request.access == .readWrite && file.isWritable {
-        try VHDXReplay.run(sequence, in: file, headers)
+        try VHDXReplay.run(sequence, in: file, headers, request.progress)
         replay = .inFile
       } else {
         content = try VHDXReplay.overlay(sequence, over: file)

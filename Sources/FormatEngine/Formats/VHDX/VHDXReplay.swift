@@ -1,12 +1,14 @@
 /// Puts into their places what a log that was not closed has ([MS-VHDX] 2.3.3).
 enum VHDXReplay {
   /// Into the file, and marks the log as empty. Gives the header as it is then.
-  static func run(_ sequence: VHDXLogReader.Sequence, in file: any ByteStore, _ headers: VHDXHeaderWriter)
-    throws(EngineError)
-  {
+  static func run(
+    _ sequence: VHDXLogReader.Sequence, in file: any ByteStore, _ headers: VHDXHeaderWriter,
+    _ progress: Progress
+  ) throws(EngineError) {
     try requireWhole(sequence, file)
     if try file.byteCount() < sequence.lastFileOffset { try file.resize(to: sequence.lastFileOffset) }
-    for change in sequence.changes {
+    for (index, change) in sequence.changes.enumerated() {
+      try progress.step(UInt64(index), of: UInt64(sequence.changes.count))
       if let page = try change.page(from: file) {
         try file.write(bytes: page, at: change.hostOffset)
       } else {

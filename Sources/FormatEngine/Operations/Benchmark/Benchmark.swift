@@ -1,5 +1,3 @@
-import Glibc
-
 /// How fast a disk is read or written.
 public enum Benchmark {
   /// Runs all requests and says how many seconds they took.
@@ -7,9 +5,9 @@ public enum Benchmark {
   /// The first error ends it: nothing new begins, what is at work is waited for, and the error is thrown.
   public static func run(on chain: ImageChain, _ options: BenchmarkOptions) throws(EngineError) -> Double {
     let queue = try queue(for: options, on: chain)
-    let start = now()
+    let start = HostClock.steadySeconds
     try queue.run()
-    return now() - start
+    return HostClock.steadySeconds - start
   }
 
   /// Throws where `chain` cannot be read and written in the way that the options want: the kernel does not have
@@ -38,13 +36,6 @@ public enum Benchmark {
     _ method: TransferMethod, capacity: Int
   ) throws(EngineError) -> any KernelQueue {
     method == .native ? try NativeQueue(capacity: capacity) : try RingQueue(capacity: capacity)
-  }
-
-  /// Seconds on a clock that nobody sets.
-  private static func now() -> Double {
-    var time = timespec()
-    unsafe clock_gettime(CLOCK_MONOTONIC, &time)
-    return Double(time.tv_sec) + Double(time.tv_nsec) / 1e9
   }
 }
 

@@ -162,11 +162,11 @@ import Testing
     // Loops: the oldest snapshot over the newest; a snapshot over itself.
     (
       "{00000000-0000-0000-0000-000000000000}</ParentGUID>",
-      "{00000002-1111-2222-3333-444455556666}</ParentGUID>", EngineError.loop("").code
+      "{00000002-1111-2222-3333-444455556666}</ParentGUID>", EngineError.Code.loop
     ),
     (
       "{00000001-1111-2222-3333-444455556666}</ParentGUID>",
-      "{00000002-1111-2222-3333-444455556666}</ParentGUID>", EngineError.loop("").code
+      "{00000002-1111-2222-3333-444455556666}</ParentGUID>", EngineError.Code.loop
     ),
   ]
 

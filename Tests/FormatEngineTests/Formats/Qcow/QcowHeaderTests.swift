@@ -69,7 +69,7 @@ import Testing
     let field = try #require(Self.fields.first { $0.name == row.field })
     let image = try Self.good().with(row.value, at: field.offset, width: field.width)
     let error = try #require(image.openError(), "it opened")
-    #expect(error.message.contains(row.words), "\(error.message)")
+    #expect(error.text.contains(row.words), "\(error.message)")
     #expect(error.code != .notThisFormat)
     try image.expectUnchangedByOpening()
   }

@@ -91,6 +91,10 @@ import Testing
       var model = ModelDisk(byteCount: count * 8192)
       do {
         let chain = try ImageOpener.open(path, OpenOptions(access: .readWrite))
+        // All of them can be looked at without being opened.
+        #expect(
+          chain.members[0].fileStatuses.dropFirst().map(\.byteCount)
+            == [UInt64](repeating: 8192, count: count))
         #expect(folder.openFiles().count <= OpenFilePool.maximumOpen + 1)
         let wrong = Threads.run(3) { thread in
           for number in stride(from: thread, to: count, by: 3) {
