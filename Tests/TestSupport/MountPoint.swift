@@ -16,6 +16,14 @@ public struct MountedImage: Sendable {
   public static let canLoopMount: Bool =
     unsafe isPossible && geteuid() == 0 && access("/dev/loop-control", F_OK) == 0
 
+  /// Whether those who are not root can mount, by fusermount3. udev lets everybody open /dev/fuse; where there is no
+  /// udev, scripts/test does.
+  public static let ordinaryUsersMay: Bool = {
+    var status = stat()
+    return unsafe isPossible && Files.exists("/usr/bin/fusermount3") && stat("/dev/fuse", &status) == 0
+      && status.st_mode & 0o006 == 0o006
+  }()
+
   /// The path of a name in it.
   public func file(_ name: String) -> String { "\(path)/\(name)" }
 

@@ -50,7 +50,7 @@ struct OwnerTests {
   }
 
   /// A file below that the system does not let the user read is as one that is missing.
-  @Test(.enabled(if: Files.exists("/usr/bin/fusermount3"))) func filesThatMayNotBeReadAreMissing() throws {
+  @Test(.enabled(if: MountedImage.ordinaryUsersMay)) func filesThatMayNotBeReadAreMissing() throws {
     try withDisk { folder, disk in
       let (imgfs, top) = (folder.file("imgfs"), folder.file("top.qcow2"))
       try TestProcess.run(["/bin/cp", BuiltProduct.imgfs.path, imgfs]).expecting(0)
@@ -75,7 +75,7 @@ struct OwnerTests {
 
   /// The whole life of a mount of somebody who has to ask fusermount3. The program is copied to where everybody may
   /// start it.
-  @Test(.enabled(if: Files.exists("/usr/bin/fusermount3"))) func ordinaryUsersMount() throws {
+  @Test(.enabled(if: MountedImage.ordinaryUsersMay)) func ordinaryUsersMount() throws {
     try withDisk { folder, disk in
       let imgfs = folder.file("imgfs")
       try TestProcess.run(["/bin/cp", BuiltProduct.imgfs.path, imgfs]).expecting(0)

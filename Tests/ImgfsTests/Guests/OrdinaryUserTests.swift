@@ -3,7 +3,7 @@ import TestSupport
 import Testing
 
 /// An ordinary user mounts an image with imgfs and the file system in it with fuse2fs: no root, no loop device.
-@Suite(.enabled(if: MountedImage.isPossible && Files.exists("/usr/bin/fuse2fs")), .serialized)
+@Suite(.enabled(if: MountedImage.ordinaryUsersMay && Files.exists("/usr/bin/fuse2fs")), .serialized)
 struct OrdinaryUserTests {
   @Test func mountsAGuestWithoutRoot() throws {
     try TemporaryFolder.with { folder in
