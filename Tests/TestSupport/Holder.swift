@@ -14,8 +14,9 @@ public enum Holder {
       _ = process.wait(timeout: 10)
       unsafe unlink(pidFile)
     }
-    // Written when all is open.
-    guard MountedImage.waits(until: { Files.exists(pidFile) || !process.isRunning }), process.isRunning else {
+    // Written when all is open; it is there, and empty, a moment before.
+    let isReady = { (try? Files.read(pidFile))?.last == UInt8(ascii: "\n") }
+    guard MountedImage.waits(until: { isReady() || !process.isRunning }), process.isRunning else {
       throw TestFailure("\(process.command): \(process.wait(timeout: 1).stderrText)")
     }
     return try body()
