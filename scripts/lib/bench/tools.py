@@ -1,15 +1,13 @@
-"""Timed commands and mounts of two kinds (imgfs, QEMU's FUSE export) that never outlive the benchmark."""
+"""Commands that are run, timed and compared."""
 
 import contextlib
 import filecmp
-import json
 import os
 import pathlib
 import shutil
 import signal
 import subprocess
 import sys
-import time
 
 
 class Failed(Exception):
@@ -25,7 +23,7 @@ def run(command, **options):
     return done.stdout
 
 
-TIMER = pathlib.Path(__file__).with_name("bench_timer.py")
+TIMER = pathlib.Path(__file__).with_name("timer.py")
 
 
 def timed(command, folder):
@@ -53,66 +51,23 @@ def timed(command, folder):
         return float(seconds), float(processor), int(peak) / 1024, output.read()
 
 
+def figures(command, folder, outputs=None):
+    """The figures of one run of a command; its output is added to `outputs`."""
+    seconds, processor, memory, output = timed(command, folder)
+    if outputs is not None:
+        outputs.append(output)
+    return {"time": seconds, "processor": processor, "memory": memory}
+
+
 def same_bytes(first, second):
     """Fails unless two files have the same content."""
     if not filecmp.cmp(first, second, shallow=False):
         raise Failed(f"{first} and {second} differ")
 
 
-class ImgfsMount:
-    """An image mounted by imgfs."""
-
-    def __init__(self, program, image, folder):
-        self.program, self.point = program, folder / "mnt-imgfs"
-        self.point.mkdir(exist_ok=True)
-        run([program, image, self.point])
-        self.disk = self.point / "disk.raw"
-
-    def close(self):
-        run([self.program, "--unmount", self.point])
-
-
-class ExportMount:
-    """An image that qemu-storage-daemon shows over a regular file."""
-
-    def __init__(self, program, image, folder):
-        self.disk = folder / "export.raw"
-        self.disk.touch()
-        kind = json.loads(run(["qemu-img", "info", "--output=json", image]))["format"]
-        self.process = subprocess.Popen(
-            [program, "--blockdev", f"driver=file,node-name=file,filename={image},read-only=on",
-             "--blockdev", f"driver={kind},node-name=disk,file=file,read-only=on",
-             "--export", f"type=fuse,id=export,node-name=disk,mountpoint={self.disk},growable=off"],
-            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        end = time.monotonic() + 20
-        while not is_mounted(self.disk):
-            if self.process.poll() is not None or time.monotonic() > end:
-                self.close()
-                raise Failed(f"{program} did not export {image}")
-            time.sleep(0.002)
-
-    def close(self):
-        self.process.terminate()
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        if is_mounted(self.disk):
-            subprocess.run(["umount", "--lazy", self.disk], check=False)
-
-
-def is_mounted(path):
-    return any(line.split()[4] == str(path) for line in open("/proc/self/mountinfo", encoding="utf-8"))
-
-
-@contextlib.contextmanager
-def mounted(kind, program, image, folder):
-    mount = kind(program, image, folder)
-    try:
-        yield mount.disk
-    finally:
-        mount.close()
+def sha256(path):
+    """The digest of a file's bytes."""
+    return run(["sha256sum", "--", path]).split()[0].lstrip(b"\\")
 
 
 def machine(folder):
