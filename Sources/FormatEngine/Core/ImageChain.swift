@@ -177,18 +177,13 @@ public final class ImageChain: Sendable {
   /// else may.
   public func close(beforeUnlocking note: () -> Void = {}) throws(EngineError) {
     defer { members[0].locked?.unlock() }
-    guard let inner = members[0].inner else {
-      defer { note() }
-      try writer?.close()
-      return
-    }
     do throws(EngineError) {
       try writer?.close()
     } catch {
       note()
       throw error
     }
-    try inner.close(beforeUnlocking: note)
+    if let inner = members[0].inner { try inner.close(beforeUnlocking: note) } else { note() }
   }
 
   /// Runs a change of the whole image - a snapshot, another size - while nobody reads or writes the disk.

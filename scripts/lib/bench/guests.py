@@ -16,7 +16,7 @@ def read(name, *flags, again=False):
             if again:
                 tools.run(command)
             seconds, *_ = tools.timed(command, bench.folder)
-            bench.expect_same(("digest", name), tools.sha256(disk))
+            tools.same_bytes(bench.images.content(name), disk)
         return {"time": seconds, **memory}
     return measure
 
@@ -29,7 +29,7 @@ def random_reads(jobs, depth):
                 "--rw=randread", "--direct=1", f"--ioengine={'psync' if depth == 1 else 'libaio'}",
                 f"--iodepth={depth}", f"--numjobs={jobs}", "--runtime=3", "--time_based", "--group_reporting",
                 "--readonly"])
-            tools.same_bytes(bench.images["raw"], disk)
+            tools.same_bytes(bench.images.content("plain"), disk)
         return {"time": 1 / report["iops"], "operations": True, **memory}
     return measure
 

@@ -35,6 +35,15 @@ class Images:
         suffix = self[name].suffix[1:]
         return "raw" if suffix == "tar" else suffix
 
+    def content(self, name):
+        """A raw file of the bytes that an image has to show."""
+        if name != "layers":
+            return self["raw"]
+        path = self.folder / "part-content.raw"
+        if not path.exists():
+            run(["qemu-img", "convert", "-O", "raw", self[name], path])
+        return path
+
     def forget(self):
         """Removes what only the last row needed."""
         for name in set(self.paths) - self.LASTING:
