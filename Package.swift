@@ -26,6 +26,7 @@ let package = Package(
     .systemLibrary(name: "CExpat", pkgConfig: "expat", providers: [.apt(["libexpat1-dev"])]),
     .systemLibrary(name: "CFuse", pkgConfig: "fuse3", providers: [.apt(["libfuse3-dev"])]),
     .systemLibrary(name: "CGcrypt", pkgConfig: "libgcrypt", providers: [.apt(["libgcrypt20-dev"])]),
+    .systemLibrary(name: "CIsal", pkgConfig: "libisal", providers: [.apt(["libisal-dev"])]),
     .systemLibrary(name: "CLinux"),
     .systemLibrary(name: "CLzma", pkgConfig: "liblzma", providers: [.apt(["liblzma-dev"])]),
     .systemLibrary(name: "CUring", pkgConfig: "liburing", providers: [.apt(["liburing-dev"])]),
@@ -35,7 +36,8 @@ let package = Package(
     .target(
       name: "FormatEngine",
       dependencies: [
-        "CAio", "CBzip2", "CChecksum", "CDeflate", "CExpat", "CGcrypt", "CLinux", "CLzma", "CUring", "CZlib",
+        "CAio", "CBzip2", "CChecksum", "CDeflate", "CExpat", "CGcrypt", "CIsal", "CLinux", "CLzma", "CUring",
+        "CZlib",
         "CZstd",
       ],
       swiftSettings: strict),

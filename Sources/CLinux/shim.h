@@ -7,6 +7,7 @@
 #include <linux/falloc.h>
 #include <linux/fs.h>
 #include <linux/stat.h>
+#include <stdint.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/syscall.h>
@@ -29,6 +30,12 @@ static inline int imgfs_getopt_next(void) { return optind; }
 static inline const char *imgfs_getopt_value(void) { return optarg; }
 /// The letter that is no option, 0 where a long name was wrong.
 static inline int imgfs_getopt_letter(void) { return optopt; }
+
+/// Lets a range of one file stand for the same blocks as a range of another one (FICLONERANGE).
+static inline int imgfs_clone_range(int source, uint64_t source_offset, int target, uint64_t offset, uint64_t count) {
+  struct file_clone_range range = {source, source_offset, count, offset};
+  return ioctl(target, FICLONERANGE, &range);
+}
 
 /// Sets the flag that turns off copy-on-write. ioctl takes variable arguments, which Swift does not call.
 static inline int imgfs_set_nocow(int descriptor) {

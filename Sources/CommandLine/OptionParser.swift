@@ -1,7 +1,6 @@
 internal import CLinux
 import FormatEngine
 import Glibc
-import Synchronization
 
 /// An option as it was given, or why the command line is wrong from there on.
 package struct GivenOption: Sendable {
@@ -25,7 +24,7 @@ package enum OptionParser {
   }
 
   /// getopt_long keeps its place in the line in globals.
-  private static let turn = Mutex(())
+  private static let turn = Guarded(())
 
   private static func parsed(
     _ arguments: [String], _ rules: [OptionRule], stoppingAtFirstOperand: Bool

@@ -1,7 +1,6 @@
 import CommandLine
 import FormatEngine
 import Glibc
-import Synchronization
 
 /// An image that is open, and the overlay that takes its writes, if there is one: it is on top of the chain then.
 struct OpenedImage {
@@ -18,7 +17,7 @@ struct Opening: Sendable {
 
   /// What was said. An image may be opened again and again, and nothing of it be news.
   private final class Warnings: Sendable {
-    private let said = Mutex<Set<String>>([])
+    private let said = Guarded<Set<String>>([])
 
     func say(_ sentence: String, _ additions: [String]) {
       guard said.withLock({ $0.insert(sentence).inserted }) else { return }

@@ -1,5 +1,5 @@
+import FormatEngine
 import Glibc
-import Synchronization
 
 /// Waits for SIGTERM, SIGINT and SIGHUP on a thread of its own, and gets the main thread out of libfuse's
 /// loop when one comes.
@@ -9,7 +9,7 @@ import Synchronization
 final class SignalWatch: Sendable {
   private enum Phase { case waiting, ending, ended }
 
-  private let phase = Mutex(Phase.waiting)
+  private let phase = Guarded(Phase.waiting)
   private let end: @Sendable () -> Void
   private let mainThread: pthread_t
 

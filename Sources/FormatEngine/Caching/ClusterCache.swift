@@ -1,5 +1,3 @@
-import Synchronization
-
 /// The last few clusters that were unpacked, so that small reads do not unpack the same cluster again
 /// and again. Last in the lock order.
 final class ClusterCache: Sendable {
@@ -20,7 +18,7 @@ final class ClusterCache: Sendable {
 
   /// 2 MiB clusters are the largest: at least four of them fit, or 128 of the usual 64 KiB.
   private static let maximumByteCount = 8 * Int(MiB)
-  private let state = Mutex(State())
+  private let state = Guarded(State())
 
   var generation: UInt64 { state.withLock { $0.generation } }
 

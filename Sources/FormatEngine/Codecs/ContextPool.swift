@@ -1,9 +1,7 @@
-import Synchronization
-
 /// Codec contexts that wait for their next user: making one costs more than packing a small cluster.
 final class ContextPool<Context: AnyObject & Sendable>: Sendable {
   private let make: @Sendable () throws(EngineError) -> Context
-  private let free = Mutex<[Context]>([])
+  private let free = Guarded<[Context]>([])
 
   init(_ make: @escaping @Sendable () throws(EngineError) -> Context) { self.make = make }
 

@@ -68,36 +68,6 @@ enum DeflateFraming: Sendable {
   }
 }
 
-/// Packs units as deflate streams. Belongs to one thread.
-@safe final class DeflatePacker: ClusterPacker {
-  private let context: OpaquePointer
-  private let framing: DeflateFraming
-
-  /// `level`: 1 (fast) to 12 (small).
-  init(_ framing: DeflateFraming, level: Int) throws(EngineError) {
-    self.framing = framing
-    guard let context = unsafe libdeflate_alloc_compressor(CInt(level)) else {
-      throw EngineError(.system(errno: 12), "No memory for a deflate context")
-    }
-    unsafe self.context = context
-  }
-
-  deinit { unsafe libdeflate_free_compressor(context) }
-
-  func pack(_ source: UnsafeRawBufferPointer, into target: UnsafeMutableRawBufferPointer) throws(EngineError)
-    -> Int?
-  {
-    let pack =
-      switch framing {
-      case .raw: unsafe libdeflate_deflate_compress
-      case .zlib: unsafe libdeflate_zlib_compress
-      }
-    let count = unsafe pack(
-      context, source.baseAddress, source.count, target.baseAddress, target.count)
-    return count == 0 ? nil : count
-  }
-}
-
 /// Packs units as raw deflate streams that look back less far than usual, for formats whose readers keep less.
 /// Belongs to one thread.
 @safe final class SmallWindowPacker: ClusterPacker {

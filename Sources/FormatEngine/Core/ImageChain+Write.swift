@@ -1,29 +1,33 @@
 extension ImageChain {
   /// Writes guest bytes. They are on disk after the next `flush`, or at once where the cache mode writes through.
   public func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(EngineError) {
-    guard bytes.count > 0 else { return }
-    let writer = try writer(for: offset, UInt64(bytes.count))
-    if unsafe try writeInPlace(bytes, at: offset, writer) { return }
-    try changing(offset, UInt64(bytes.count)) { () throws(EngineError) in
-      unsafe try writeUnlocked(bytes, at: offset, writer)
+    unsafe try write(GivenBytes(bytes), at: offset)
+  }
+
+  func write(_ given: GivenBytes, at offset: UInt64) throws(EngineError) {
+    guard given.count > 0 else { return }
+    let writer = try writer(for: offset, UInt64(given.count))
+    if try writeInPlace(given, at: offset, writer) { return }
+    try changing(offset, UInt64(given.count)) { () throws(EngineError) in
+      try writeUnlocked(given, at: offset, writer)
     }
   }
 
   /// Writes where the guest reads these bytes already; false where they do not all lie in one place. It changes no
   /// table, so it holds only the bytes themselves: writes to parts of one cluster run beside each other.
   private func writeInPlace(
-    _ bytes: UnsafeRawBufferPointer, at offset: UInt64, _ writer: any WritableLayer
+    _ given: GivenBytes, at offset: UInt64, _ writer: any WritableLayer
   ) throws(EngineError) -> Bool {
-    let end = offset + UInt64(bytes.count)
+    let end = offset + UInt64(given.count)
     guard writer.cipher == nil else { return false }
     return try ranges.withRange(offset..<end, exclusive: true) { () throws(EngineError) in
-      try check(offset, UInt64(bytes.count))
-      guard let room = try writer.roomInPlace(at: offset, limit: UInt64(bytes.count)), room.guestEnd >= end
+      try check(offset, UInt64(given.count))
+      guard let room = try writer.roomInPlace(at: offset, limit: UInt64(given.count)), room.guestEnd >= end
       else {
         return false
       }
       let host = room.hostOffset + (offset - room.guestOffset)
-      unsafe try writer.store(room.store).write(bytes, at: host)
+      try given.write(to: writer.store(room.store), at: host)
       return true
     }
   }
@@ -93,23 +97,21 @@ extension ImageChain {
     if members[0].cache.writesThrough { try flush() }
   }
 
-  private func writeUnlocked(
-    _ bytes: UnsafeRawBufferPointer, at offset: UInt64, _ writer: any WritableLayer
-  ) throws(EngineError) {
+  private func writeUnlocked(_ given: GivenBytes, at offset: UInt64, _ writer: any WritableLayer)
+    throws(EngineError)
+  {
     var done = 0
-    while done < bytes.count {
+    while done < given.count {
       let position = offset + UInt64(done)
-      let room = try writer.allocate(at: position, limit: UInt64(bytes.count - done))
+      let room = try writer.allocate(at: position, limit: UInt64(given.count - done))
       if room.isNew {
         Trace.emit(
           .clusterAllocate,
           "guest \(room.guestOffset) bytes \(room.guestEnd - room.guestOffset) host \(room.hostOffset)")
       }
-      let count = Int(min(UInt64(bytes.count - done), room.guestEnd - position))
-      // SAFETY: `count` is at most what is left of the buffer.
-      let piece = unsafe UnsafeRawBufferPointer(rebasing: bytes[done..<done + count])
+      let count = Int(min(UInt64(given.count - done), room.guestEnd - position))
       do throws(EngineError) {
-        unsafe try fill(room, with: piece, at: position, writer)
+        try fill(room, with: given.piece(done..<done + count), at: position, writer)
       } catch {
         if room.isNew {
           Trace.emit(.clusterAbandon, "guest \(room.guestOffset) host \(room.hostOffset)")
@@ -127,7 +129,7 @@ extension ImageChain {
 
   /// Writes `piece`, and around it what the guest reads of a new allocation until now.
   private func fill(
-    _ room: Allocation, with piece: UnsafeRawBufferPointer, at position: UInt64, _ writer: any WritableLayer
+    _ room: Allocation, with piece: GivenBytes, at position: UInt64, _ writer: any WritableLayer
   ) throws(EngineError) {
     let store = writer.store(room.store)
     let end = position + UInt64(piece.count)
@@ -136,10 +138,11 @@ extension ImageChain {
       let whole =
         room.isNew
         ? room.guestOffset..<room.guestEnd : position.aligned(downTo: unit)..<end.aligned(upTo: unit)
-      return unsafe try fillEncrypted(room, whole, with: piece, at: position, store, cipher)
+      guard let bytes = unsafe piece.memory else { throw .unsupported("The host copies no encrypted bytes") }
+      return unsafe try fillEncrypted(room, whole, with: bytes, at: position, store, cipher)
     }
     if room.isNew { try copyOld(room, from: room.guestOffset, to: position, store) }
-    unsafe try store.write(piece, at: room.hostOffset + (position - room.guestOffset))
+    try piece.write(to: store, at: room.hostOffset + (position - room.guestOffset))
     if room.isNew { try copyOld(room, from: end, to: room.guestEnd, store) }
   }
 
@@ -235,7 +238,7 @@ extension ImageChain {
     while done < count {
       let zeros = unsafe buffer.prefix(Int(min(count - done, UInt64(buffer.byteCount))))
       unsafe zeros.initializeMemory(as: UInt8.self, repeating: 0)
-      unsafe try writeUnlocked(UnsafeRawBufferPointer(zeros), at: offset + done, writer)
+      unsafe try writeUnlocked(GivenBytes(UnsafeRawBufferPointer(zeros)), at: offset + done, writer)
       done += UInt64(zeros.count)
     }
   }

@@ -1,5 +1,3 @@
-import Synchronization
-
 /// Who else may change an image while it is open.
 public enum Sharing: Sendable {
   /// Whoever its format can bear: nobody where it has tables, anybody where it is a disk as it is.
@@ -101,7 +99,7 @@ final class LockedFiles: Sendable {
     var first: [HostFiles.Identity: FileStore] = [:]
   }
 
-  private let state = Mutex(State())
+  private let state = Guarded(State())
 
   /// The first open of a file.
   subscript(identity: HostFiles.Identity) -> FileStore? { state.withLock { $0.first[identity] } }

@@ -1,5 +1,3 @@
-import Synchronization
-
 /// The file of a raw disk that nothing but its own first bytes says to be raw. Whoever writes to the disk - a guest,
 /// mostly - must not be able to turn it into an image of another format, which could name any file of the host
 /// (CVE-2008-2004): such writes fail, and nothing of them is written.
@@ -13,7 +11,7 @@ final class ProbedDiskStore: ByteStore {
   /// not so together.
   private let head: Head
 
-  private final class Head: Sendable { let lock = Mutex<Void>(()) }
+  private final class Head: Sendable { let lock = Guarded<Void>(()) }
 
   convenience init(_ file: any ByteStore, path: String) { self.init(file, path: path, Head()) }
 

@@ -56,7 +56,7 @@ public enum Trace {
 
   /// All that an event costs which nobody wants is a look at this.
   private static let wanted = Atomic<UInt64>(0)
-  private static let sink = Mutex<Sink?>(nil)
+  private static let sink = Guarded<Sink?>(nil)
 
   /// Has these events told to `sink` from now on, by whatever thread they happen on. None: nobody is told any more.
   public static func start(_ events: Set<TraceEvent>, sink: @escaping Sink) {

@@ -43,9 +43,9 @@ private final class CompareWork: Sendable {
   let comparingStatus: Bool
   private let range: Range<UInt64>
   private let progress: Progress
-  private let cursor: Mutex<Cursor>
+  private let cursor: Guarded<Cursor>
   private let done = Atomic<UInt64>(0)
-  private let found = Mutex<Difference?>(nil)
+  private let found = Guarded<Difference?>(nil)
   /// Nothing from here on matters any more.
   private let end: Atomic<UInt64>
 
@@ -72,7 +72,7 @@ private final class CompareWork: Sendable {
     self.range = range
     self.comparingStatus = comparingStatus
     self.progress = progress
-    cursor = Mutex(Cursor(offset: range.lowerBound))
+    cursor = Guarded(Cursor(offset: range.lowerBound))
     end = Atomic(range.upperBound)
   }
 

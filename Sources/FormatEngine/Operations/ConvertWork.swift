@@ -1,5 +1,3 @@
-import Synchronization
-
 /// A piece that one worker copies; it starts and ends at the same offsets in all sources taken as one and in
 /// the target.
 struct ConvertSegment {
@@ -34,6 +32,7 @@ final class ConvertWork: Sendable {
   let turns = TurnOrder()
   private let rate: RateLimit?
   let writing: WritingOrder
+  private let sharesBlocks: Bool
   /// Guest bytes that the target stores without those around them.
   let storedUnit: UInt64
   /// Zeros in the target stay zeros, whatever comes to lie below it.
@@ -41,8 +40,8 @@ final class ConvertWork: Sendable {
   /// Bytes of one segment: enough for large requests, little enough for eight threads' buffers.
   let segmentByteCount: UInt64
   private let progress: Progress
-  private let cursor = Mutex(Cursor())
-  private let pace = Mutex(Pace())
+  private let cursor = Guarded(Cursor())
+  private let pace = Guarded(Pace())
 
   private struct Cursor {
     var offset: UInt64 = 0
@@ -68,6 +67,7 @@ final class ConvertWork: Sendable {
     self.progress = progress
     rate = options.rateLimit.map(RateLimit.init)
     packing = try Self.packing(of: target, options)
+    sharesBlocks = Self.mayShareBlocks(target, options)
     let isSequential = packing?.needsAscendingOffsets == true || target.members[0].file.isSequential
     // A target that grows does so while nobody else writes.
     let mayBeAtOnce = options.allowsAnyOrder && !isSequential && stream == nil
@@ -201,13 +201,37 @@ final class ConvertWork: Sendable {
   /// False: only what is stored will still read as zeros over another backing file.
   var canLeaveOutZeros: Bool { newBacking == nil || marksZeros }
 
-  /// Where bytes lie that the host may copy as they are; nil where they have to pass through here.
+  /// Where bytes lie that the host may copy as they are, without looking at them; nil where they have to pass through here.
   func placeToCopy(_ found: ConcatenatedDisks.Found, count: Int) -> HostPlace? {
     guard options.copiesInHost, target.top.isCopiedByHost, target.top.cipher == nil,
       found.disk.layers.indices.contains(found.located.depth),
       found.disk.layers[found.located.depth].isCopiedByHost
     else { return nil }
     return found.disk.placeToRead(found.located, count: count)
+  }
+
+  /// Guest bytes of which it is enough to know that one is no zero, where the target shares blocks with the source: what it has as a
+  /// whole, and what the user calls too short for a run of zeros. Blocks that are shared take no room, so that zeros beside data
+  /// may stay among them.
+  var sharedUnit: UInt64 { max(options.sparseByteCount, min(target.top.clusterSize, 64 * KiB)) }
+
+  /// Whether blocks are shared already, and need not be read any more.
+  var hasShared: Bool { sharesBlocks && target.sharesBlocks }
+
+  /// Where bytes lie whose blocks the target may share.
+  func placeToShare(_ found: ConcatenatedDisks.Found, count: Int) -> HostPlace? {
+    sharesBlocks && found.disk.layers.indices.contains(found.located.depth)
+      ? found.disk.placeToRead(found.located, count: count) : nil
+  }
+
+  /// Bytes lie in another order where they are encrypted; what could not be read is not what lies there; and room that the
+  /// target has set aside for its disk is to stay its own.
+  private static func mayShareBlocks(_ target: ImageChain, _ options: ConvertOptions) -> Bool {
+    guard options.sharesBlocks, options.salvage == nil, target.top.cipher == nil else { return false }
+    let member = target.members[0]
+    let stores = [member.file] + ((member.layer as? any SelfDescribing)?.extraFiles.map(\.store) ?? [])
+    let room = stores.reduce(UInt64(0)) { $0 + ((try? $1.allocatedByteCount()) ?? 0) }
+    return room < max(target.virtualSize / 2, MiB)
   }
 
   /// Zeros of the target are stored as other units are.

@@ -13,9 +13,9 @@ extension ConvertWorker {
       switch (actions.last, isZero) {
       case (.zeros(let last)?, true) where last.upperBound == range.lowerBound:
         actions[actions.count - 1] = .zeros(last.lowerBound..<range.upperBound)
-      case (.write(let last)?, false) where last.upperBound == range.lowerBound:
-        actions[actions.count - 1] = .write(last.lowerBound..<range.upperBound)
-      default: actions.append(isZero ? .zeros(range) : .write(range))
+      case (.write(let last, _)?, false) where last.upperBound == range.lowerBound:
+        actions[actions.count - 1] = .write(last.lowerBound..<range.upperBound, nil)
+      default: actions.append(isZero ? .zeros(range) : .write(range, nil))
       }
     }
   }

@@ -3,10 +3,11 @@
 final class ConvertWorker {
   /// What the target is to get, by offsets in the segment.
   enum Action {
-    case write(Range<Int>)
+    /// What is in the buffer; where it also lies, if the target may share that.
+    case write(Range<Int>, HostPlace?)
     case zeros(Range<Int>)
-    /// As it lies there.
-    case copy(HostPlace, ConcatenatedDisks.Found, Range<Int>)
+    /// As it lies there, in no buffer.
+    case copy(HostPlace, Range<Int>, HostCopy)
     /// The next piece of the packed bytes.
     case packed(PackedPiece)
   }
@@ -66,18 +67,22 @@ final class ConvertWorker {
       if found.located.readsAsZeros, work.options.sparseByteCount > 0 {
         actions.append(.zeros(range))
       } else if let place = work.placeToCopy(found, count: range.count) {
-        actions.append(.copy(place, found, range))
+        actions.append(.copy(place, range, .bytes))
       } else {
+        let place = work.placeToShare(found, count: range.count)
+        if let place, work.hasShared {
+          return try noteSharedRuns(in: range, of: segment, at: place)
+        }
         try read(found, range, of: segment)
-        noteRuns(in: range)
+        noteRuns(in: range, place)
       }
     }
   }
 
   /// Splits what was read into what is written and what is zeros.
-  private func noteRuns(in range: Range<Int>) {
+  private func noteRuns(in range: Range<Int>, _ place: HostPlace? = nil) {
     guard work.options.sparseByteCount > 0, work.options.looksForZeros else {
-      return actions.append(.write(range))
+      return actions.append(.write(range, place))
     }
     let bytes = unsafe UnsafeRawBufferPointer(rebasing: buffer.bytes[range])
     var position = 0
@@ -85,7 +90,7 @@ final class ConvertWorker {
       let run = unsafe ZeroScan.run(in: bytes, from: position, block: Int(work.options.sparseByteCount))
       let start = range.lowerBound + position
       if !run.isZero {
-        actions.append(.write(start..<start + run.length))
+        actions.append(.write(start..<start + run.length, place?.advanced(by: position)))
       } else if work.mustWriteZeros {
         actions.append(.zeros(start..<start + run.length))
       }
@@ -150,7 +155,7 @@ final class ConvertWorker {
         actions.append(.packed(PackedPiece(guestOffset: segment.offset + UInt64(start), byteCount: count)))
         packedCount += count
       } else {
-        actions.append(.write(range))
+        actions.append(.write(range, nil))
       }
     }
   }
@@ -182,14 +187,13 @@ final class ConvertWorker {
     var index = 0
     while index < actions.count {
       switch actions[index] {
-      case .write(let range):
+      case .write(let range, let place):
         try work.waitForRate(UInt64(range.count))
-        try write(range, of: segment)
-      case .copy(let place, let found, let range):
+        let bytes = unsafe UnsafeRawBufferPointer(rebasing: buffer.bytes[range])
+        try write(unsafe GivenBytes(bytes, sharedWith: place), range, of: segment)
+      case .copy(let place, let range, let method):
         try work.waitForRate(UInt64(range.count))
-        if try hostCopies(place, range, of: segment) { break }
-        try read(found, range, of: segment)
-        try write(range, of: segment)
+        try write(GivenBytes(at: place, count: range.count, by: method), range, of: segment)
       case .zeros(let range):
         try writing(segment, range) { (offset) throws(EngineError) in
           try work.target.writeZeros(at: offset, count: UInt64(range.count))
@@ -204,22 +208,12 @@ final class ConvertWorker {
     }
   }
 
-  private func write(_ range: Range<Int>, of segment: ConvertSegment) throws(EngineError) {
-    let bytes = unsafe UnsafeRawBufferPointer(rebasing: buffer.bytes[range])
-    try writing(segment, range) { (offset) throws(EngineError) in
-      unsafe try work.target.write(bytes, at: offset)
-    }
-  }
-
-  /// False where the target has no room yet, or the host cannot copy between these files.
-  private func hostCopies(_ place: HostPlace, _ range: Range<Int>, of segment: ConvertSegment)
-    throws(EngineError) -> Bool
+  private func write(_ given: GivenBytes, _ range: Range<Int>, of segment: ConvertSegment)
+    throws(EngineError)
   {
-    let offset = segment.offset + UInt64(range.lowerBound)
-    guard let target = try work.target.beginWriteInPlace(at: offset, count: range.count) else { return false }
-    defer { work.target.endWriteInPlace(target, at: offset, count: range.count) }
-    return target.file.copy(
-      from: place.file, at: place.offset, to: target.offset, count: UInt64(range.count))
+    try writing(segment, range) { (offset) throws(EngineError) in
+      try work.target.write(given, at: offset)
+    }
   }
 
   /// The packed pieces that follow each other from an action on.

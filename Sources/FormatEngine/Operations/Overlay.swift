@@ -1,5 +1,3 @@
-import Synchronization
-
 /// An image of its own that takes all writes to a disk, which itself stays as it is.
 ///
 /// The disk may be of any format, encrypted, a snapshot: it is only read. What the overlay takes is not encrypted.
@@ -15,7 +13,7 @@ public final class Overlay: Sendable {
 
   /// What the image below was opened with.
   private let options: OpenOptions
-  private let state: Mutex<State>
+  private let state: Guarded<State>
 
   private struct State {
     var chain: ImageChain
@@ -39,7 +37,7 @@ public final class Overlay: Sendable {
     case .temporary(let folder): top = try Self.temporary(over: image, inFolder: folder)
     case .kept(let path): top = try Self.kept(over: image, at: path, options)
     }
-    state = Mutex(State(chain: ImageChain(members: [top] + image.members, access: .readWrite)))
+    state = Guarded(State(chain: ImageChain(members: [top] + image.members, access: .readWrite)))
   }
 
   /// Writes what the overlay holds into the image below it, which grows with it, and empties the overlay. On disk when it

@@ -1,11 +1,10 @@
 import Glibc
-import Synchronization
 
 /// Makes threads wait so that together they move no more than some bytes in a second.
 final class RateLimit: Sendable {
   private let bytesPerSecond: UInt64
   /// Nanoseconds of the clock at which what was let through until now is paid for.
-  private let paidUntil = Mutex<UInt64>(0)
+  private let paidUntil = Guarded<UInt64>(0)
 
   /// `bytesPerSecond` must not be 0.
   init(bytesPerSecond: UInt64) { self.bytesPerSecond = bytesPerSecond }

@@ -1,11 +1,9 @@
-import Synchronization
-
 /// Disks of which some parts cannot be read: those parts are zeros, and are reported.
 final class SalvagedDisks: Sendable {
   private let disks: ConcatenatedDisks
   private let report: @Sendable (String) -> Void
   /// Where the block status is known to be unreadable: it is asked for several times, and told once.
-  private let reported = Mutex<Set<UInt64>>([])
+  private let reported = Guarded<Set<UInt64>>([])
 
   /// `report` gets one sentence for each sector.
   init(_ disks: ConcatenatedDisks, report: @escaping @Sendable (String) -> Void) {

@@ -48,7 +48,7 @@ public final class StopFlag: Sendable {
 private final class SharedWork: Sendable {
   private let work: @Sendable (StopFlag) throws(EngineError) -> Void
   private let stop = StopFlag()
-  private let error = Mutex<EngineError?>(nil)
+  private let error = Guarded<EngineError?>(nil)
 
   init(_ work: @escaping @Sendable (StopFlag) throws(EngineError) -> Void) { self.work = work }
 

@@ -1,5 +1,3 @@
-import Synchronization
-
 /// Raw memory for bytes on their way, aligned to 4096 so that O_DIRECT takes it. Its owner alone uses it.
 @safe public final class AlignedBuffer: @unchecked Sendable {
   // @unchecked: plain memory; whoever holds the buffer hands it to one thread at a time.
@@ -23,7 +21,7 @@ import Synchronization
 public final class BufferPool: Sendable {
   public let bufferByteCount: Int
   private let maximumKept: Int
-  private let free = Mutex<[AlignedBuffer]>([])
+  private let free = Guarded<[AlignedBuffer]>([])
 
   public init(bufferByteCount: Int, maximumKept: Int = 16) {
     self.bufferByteCount = bufferByteCount

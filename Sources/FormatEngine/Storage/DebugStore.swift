@@ -1,5 +1,4 @@
 import Glibc
-import Synchronization
 
 /// Rules by which a `DebugStore` fails (QEMU's driver blkdebug, docs/devel/testing/blkdebug.rst).
 struct DebugRules: Sendable {
@@ -46,11 +45,11 @@ final class DebugStore: ByteStore {
   }
 
   let below: any ByteStore
-  private let state: Mutex<State>
+  private let state: Guarded<State>
 
   init(_ below: any ByteStore, _ rules: DebugRules) {
     self.below = below
-    state = Mutex(State(rules: rules))
+    state = Guarded(State(rules: rules))
   }
 
   /// The same bytes as the guest's: reading and writing them are events.

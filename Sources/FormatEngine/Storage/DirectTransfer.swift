@@ -1,6 +1,5 @@
 internal import CLinux
 import Glibc
-import Synchronization
 
 /// Reads and writes past the host's page cache (O_DIRECT): it moves whole units of the device, from and to memory
 /// that is aligned. What is not goes through a buffer that is; a part of a unit is read, changed and written back.
@@ -21,9 +20,9 @@ final class DirectTransfer: Sendable {
   private let pages = RangeLock()
   private let bounces: BufferPool
   /// The same file with the cache, opened when it is first needed.
-  private let cached = Mutex<HostDescriptor?>(nil)
+  private let cached = Guarded<HostDescriptor?>(nil)
   /// Where the page cache may hold something of this file because of us.
-  private let touched = Mutex<Range<UInt64>?>(nil)
+  private let touched = Guarded<Range<UInt64>?>(nil)
 
   init(_ descriptor: HostDescriptor, _ kind: HostFiles.Kind, _ cache: CacheMode) {
     self.descriptor = descriptor

@@ -1,11 +1,9 @@
-import Synchronization
-
 /// A device as a file that was just emptied, for a format that makes a new image on it: it is as long as what was
 /// written, and what was left out reads as zeros, whatever the device held there.
 final class EmptiedDevice: ByteStore {
   private let device: FileStore
   /// What lies past it is old. Held while it grows; whoever makes an image does so alone.
-  private let end = Mutex<UInt64>(0)
+  private let end = Guarded<UInt64>(0)
 
   init(_ device: FileStore) { self.device = device }
 

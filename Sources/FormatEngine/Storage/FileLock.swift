@@ -1,5 +1,4 @@
 import Glibc
-import Synchronization
 
 /// Whether a file is locked.
 public enum LockMode: Sendable {
@@ -40,7 +39,7 @@ final class FileLock: Sendable {
 
   private let descriptor: CInt
   /// Held while system calls that do not wait look at the locks. Before that of an older open.
-  private let state = Mutex(State())
+  private let state = Guarded(State())
 
   /// `descriptor` stays open as long as this is there.
   init(descriptor: CInt) { self.descriptor = descriptor }

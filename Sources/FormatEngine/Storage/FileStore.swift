@@ -17,11 +17,12 @@ public final class FileStore: ByteStore {
   private let changeCount = Atomic<UInt64>(0)
   /// Those of them that are on disk: a flush with nothing to do costs nothing. Held while the host flushes, so that
   /// another flush does not return before what both want is on disk.
-  private let synced = Mutex(Synced())
+  private let synced = Guarded(Synced())
 
   /// How far the file reached by what was seen and written of it. Bytes before it that are not there were cut off by
   /// somebody else: nobody may take them for zeros.
   let knownEnd: Atomic<UInt64>
+  let sharing = Atomic<BlockSharing>(.unknown)
 
   private struct Synced {
     var count: UInt64 = 0

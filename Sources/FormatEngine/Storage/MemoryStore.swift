@@ -1,11 +1,9 @@
-import Synchronization
-
 /// A store in memory: for tests, and for files whose changes must not reach their disk.
 public final class MemoryStore: ByteStore {
-  private let content: Mutex<[UInt8]>
+  private let content: Guarded<[UInt8]>
   public let isWritable = true
 
-  public init(_ bytes: [UInt8] = []) { content = Mutex(bytes) }
+  public init(_ bytes: [UInt8] = []) { content = Guarded(bytes) }
 
   public var spliceDescriptor: CInt? { nil }
   public var snapshot: [UInt8] { content.withLock { $0 } }

@@ -16,7 +16,7 @@ final class OpenFilePool: Sendable {
   }
 
   /// Those that are open, the one opened first in front. Before the lock of a store.
-  private let open = Mutex<[Entry]>([])
+  private let open = Guarded<[Entry]>([])
 
   /// Opens the store's file, after another one was closed if need be.
   fileprivate func admit(_ store: PooledFileStore) throws(EngineError) -> FileStore {
@@ -52,7 +52,7 @@ final class PooledFileStore: ByteStore {
   private let cache: CacheMode
   private let pool: OpenFilePool
   /// After the pool's lock.
-  private let state = Mutex(State())
+  private let state = Guarded(State())
 
   init(place: FilePlace, access: FileAccess, cache: CacheMode, pool: OpenFilePool) {
     self.place = place

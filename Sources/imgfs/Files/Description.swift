@@ -1,5 +1,4 @@
 import FormatEngine
-import Synchronization
 
 /// The texts of `info.json` and `map.json`: what `qemu-img info` and `qemu-img map` print as JSON.
 enum Description {
@@ -31,7 +30,7 @@ final class SnapshotDescriptions: Sendable {
   private let isKept: Bool
   /// The file's description, gathered once for all of its snapshots where it stays true. Before every lock of the
   /// engine.
-  private let gathered = Mutex<ImageInfo?>(nil)
+  private let gathered = Guarded<ImageInfo?>(nil)
 
   init(_ session: ImageSession, depth: Int) {
     self.depth = depth

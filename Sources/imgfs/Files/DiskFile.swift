@@ -1,5 +1,4 @@
 import FormatEngine
-import Synchronization
 
 /// A disk, or a piece of one, as a file of the tree: opened when somebody first wants to read it, and let go of when
 /// nobody reads it any more. An image may have thousands of snapshots.
@@ -17,7 +16,7 @@ final class DiskFile: Sendable {
 
   let view: DiskView
   /// Held while the disk is opened, so that it happens once. Before every lock of the engine.
-  private let state = Mutex(State())
+  private let state = Guarded(State())
 
   init(_ view: DiskView) { self.view = view }
 

@@ -1,5 +1,4 @@
 import FormatEngine
-import Synchronization
 
 /// The partitions of a disk and what lies in them, found out when somebody asks, and again after the disk was written.
 final class DiskPartitions: Sendable {
@@ -15,7 +14,7 @@ final class DiskPartitions: Sendable {
 
   let view: DiskView
   /// Held while the disk is read, so that it happens once. After a folder's lock, before every lock of the session.
-  private let found = Mutex<(found: Found, changes: UInt64)?>(nil)
+  private let found = Guarded<(found: Found, changes: UInt64)?>(nil)
 
   init(_ view: DiskView) { self.view = view }
 

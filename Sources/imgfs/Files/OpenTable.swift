@@ -1,5 +1,4 @@
 import FormatEngine
-import Synchronization
 
 /// A file or folder that somebody has open.
 enum OpenFile: Sendable {
@@ -33,7 +32,7 @@ final class OpenTable: Sendable {
     var corrected: Set<UInt64> = []
   }
 
-  private let state = Mutex(State())
+  private let state = Guarded(State())
 
   func insert(
     _ file: OpenFile, of id: UInt64, forWriting: Bool = false, _ hold: DiskWriters.Hold? = nil

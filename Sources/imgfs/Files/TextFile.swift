@@ -1,5 +1,4 @@
 import FormatEngine
-import Synchronization
 
 /// A file of text that is written when somebody first wants to see it.
 final class TextFile: Sendable {
@@ -13,7 +12,7 @@ final class TextFile: Sendable {
 
   private let write: @Sendable () throws(EngineError) -> [UInt8]
   /// Held while the text is written, so that it is written once. Before every lock of the engine.
-  private let state = Mutex(State())
+  private let state = Guarded(State())
 
   /// Whether the tree around it may change: its size must then be true whenever it is looked up, since the kernel
   /// keeps the first size that it is told of a file in a tree that can be written.

@@ -1,7 +1,6 @@
 internal import CFuse
 import FormatEngine
 import Glibc
-import Synchronization
 
 /// What libfuse has to say. Until the mount is there it is kept, to be part of an error's sentence;
 /// after that it goes to the terminal, where there is one.
@@ -11,7 +10,7 @@ enum FuseLog {
     var lines: [String] = []
   }
 
-  private static let state = Mutex(State())
+  private static let state = Guarded(State())
 
   static func start(isDebugging: Bool) {
     state.withLock { $0.isKept = !isDebugging }

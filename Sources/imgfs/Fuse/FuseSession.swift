@@ -1,7 +1,6 @@
 internal import CFuse
 import FormatEngine
 import Glibc
-import Synchronization
 
 /// A mount, from its making to its end.
 ///
@@ -17,7 +16,7 @@ import Synchronization
   private let session: OpaquePointer
   private let context: FuseContext
   /// What went wrong while a signal ended it.
-  private let failure = Mutex<EngineError?>(nil)
+  private let failure = Guarded<EngineError?>(nil)
 
   /// Prepares a session and mounts it. Callbacks come when it runs.
   init(_ context: FuseContext, _ options: MountOptions, at mountPoint: String) throws(EngineError) {

@@ -1,19 +1,18 @@
 internal import CFuse
 import FormatEngine
 import Glibc
-import Synchronization
 
 /// The mount as others see it, for our own threads that answer no requests: what they do makes some.
 final class OwnMount: Sendable {
   private let fileSystem: FileSystem
   private let mountPoint: String
   /// The mount, when it is there.
-  private let entry = Mutex<MountEntry?>(nil)
+  private let entry = Guarded<MountEntry?>(nil)
   /// Files of which writes out of the kernel's cache have failed, and why the last one did. Whether anybody has heard of
   /// that the kernel knows, of files that can be opened.
-  private let lost = Mutex<[UInt64: EngineError]>([:])
+  private let lost = Guarded<[UInt64: EngineError]>([:])
   /// Takes what the kernel keeps of a file out of its cache, by the file's number: what is to be written is written then.
-  private let dropping = Mutex<(@Sendable (UInt64) -> Void)?>(nil)
+  private let dropping = Guarded<(@Sendable (UInt64) -> Void)?>(nil)
 
   init(_ fileSystem: FileSystem, at mountPoint: String) {
     self.fileSystem = fileSystem

@@ -1,5 +1,5 @@
+import FormatEngine
 import Glibc
-import Synchronization
 
 /// Threads for what must not be done by one that answers requests, since it makes requests itself, or waits for one.
 final class OwnThreads: Sendable {
@@ -8,7 +8,7 @@ final class OwnThreads: Sendable {
     var isEnding = false
   }
 
-  private let state = Mutex(State())
+  private let state = Guarded(State())
 
   /// Runs `body` beside whoever calls. False where there can be no more threads, and after `finish`.
   func run(_ body: @escaping @Sendable () -> Void) -> Bool {

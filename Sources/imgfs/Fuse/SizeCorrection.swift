@@ -19,7 +19,7 @@ final class SizeCorrection: Sendable {
   private let fileSystem: FileSystem
   private let mount: OwnMount
   private let threads: OwnThreads
-  private let state = Mutex(State())
+  private let state = Guarded(State())
   /// The thread that calls ftruncate; 0: none.
   private let thread = Atomic<pid_t>(0)
 

@@ -34,7 +34,7 @@ enum Unmounter {
 
   /// The answer to what a mount was asked, when it is there.
   private final class Answer: Sendable {
-    let failure = Mutex<RunningMount.Refusal?>(nil)
+    let failure = Guarded<RunningMount.Refusal?>(nil)
     let isThere = Atomic<Bool>(false)
 
     func comes(within milliseconds: CInt) -> Bool {

@@ -1,3 +1,4 @@
+import FormatEngine
 import Synchronization
 
 /// Counts the changes of a disk, and which file of the tree they came through.
@@ -7,7 +8,7 @@ final class ChangeLedger: Sendable {
     var own: [ObjectIdentifier: UInt64] = [:]
   }
 
-  private let state = Mutex(State())
+  private let state = Guarded(State())
   /// The same as `State.total`, for those who want nothing else.
   private let total = Atomic<UInt64>(0)
 

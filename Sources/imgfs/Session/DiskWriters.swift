@@ -1,6 +1,5 @@
 import FormatEngine
 import Glibc
-import Synchronization
 
 /// Who has which bytes of an image open for writing.
 ///
@@ -13,7 +12,7 @@ final class DiskWriters: Sendable {
     var count: Int
   }
 
-  private let writers = Mutex<[ObjectIdentifier: Writer]>([:])
+  private let writers = Guarded<[ObjectIdentifier: Writer]>([:])
 
   /// A file that is open for writing, until the object ends.
   final class Hold: Sendable {

@@ -50,9 +50,9 @@ final class ImageSession: Sendable {
   /// How many members of the chain are above the image itself.
   private let imageDepth: Int
   /// Held while the image is opened or closed, however long that takes.
-  private let passage = Mutex(())
+  private let passage = Guarded(())
   /// Held for a look or a note only.
-  private let state: Mutex<State>
+  private let state: Guarded<State>
   /// What changes the bytes of the disk.
   let ledger = ChangeLedger()
   /// Which files of the disk are open for writing.
@@ -82,7 +82,7 @@ final class ImageSession: Sendable {
     self.imageDepth = imageDepth
     gate = nil
     opening = open
-    state = Mutex(State())
+    state = Guarded(State())
   }
 
   /// An image that is open already, until it is closed for good.
@@ -94,7 +94,7 @@ final class ImageSession: Sendable {
     gate = replacesChain ? Gate() : nil
     filesAreOthers = {}
     opening = { () throws(EngineError) in throw EngineError(.cancelled, "'\(name)' is closed") }
-    state = Mutex(State(chain: chain))
+    state = Guarded(State(chain: chain))
   }
 
   /// Whether the chain may become another one while it is in use.

@@ -50,9 +50,9 @@ final class ImageShelf: Sendable {
   /// An image has ended that may be on the shelf: the last look does not hold.
   private let wantsLook = Atomic<Bool>(false)
   /// Held while the folders are looked through, and while what is leaving is closed. Before `state`.
-  private let scanning = Mutex(())
+  private let scanning = Guarded(())
   /// Held for a look or a note only, and no other lock meanwhile.
-  private let state = Mutex(State())
+  private let state = Guarded(State())
 
   /// Throws where one of the paths leads nowhere.
   init(_ paths: [String], _ settings: Settings, _ opening: @escaping Opening) throws(EngineError) {

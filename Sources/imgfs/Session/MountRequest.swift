@@ -1,5 +1,4 @@
 import FormatEngine
-import Synchronization
 
 /// Work that another process asks of a mount, by setting an extended attribute of its root: the attribute's name says
 /// what. Afterwards it has the reason why the last attempt failed, if it did.
@@ -10,7 +9,7 @@ final class MountRequest: Sendable {
   static let flushName = ExtendedAttributes.prefix + "flush"
 
   private let body: @Sendable () throws(EngineError) -> Void
-  private let failure = Mutex<EngineError?>(nil)
+  private let failure = Guarded<EngineError?>(nil)
 
   init(_ body: @escaping @Sendable () throws(EngineError) -> Void) { self.body = body }
 

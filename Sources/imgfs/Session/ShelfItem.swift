@@ -15,9 +15,9 @@ extension ImageShelf {
 
     /// Where the file of an item is: it may get another name.
     final class Place: Sendable {
-      let path: Mutex<String>
+      let path: Guarded<String>
 
-      init(_ path: String) { self.path = Mutex(path) }
+      init(_ path: String) { self.path = Guarded(path) }
     }
 
     init(_ number: UInt64, _ place: Place, _ stamp: FileStamp, _ session: ImageSession) {

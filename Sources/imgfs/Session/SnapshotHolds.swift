@@ -1,6 +1,5 @@
 import FormatEngine
 import Glibc
-import Synchronization
 
 /// Which snapshots of an image somebody has open: those are not deleted, and what is being deleted is not opened.
 final class SnapshotHolds: Sendable {
@@ -9,7 +8,7 @@ final class SnapshotHolds: Sendable {
     var deleting: Set<String> = []
   }
 
-  private let state = Mutex(State())
+  private let state = Guarded(State())
 
   /// A need of a snapshot; it ends with the object.
   final class Hold: Sendable {

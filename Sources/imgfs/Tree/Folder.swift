@@ -1,5 +1,4 @@
 import FormatEngine
-import Synchronization
 
 /// What a folder holds, found out when it is first asked for, and again where that may have changed.
 final class Folder: Sendable {
@@ -42,7 +41,7 @@ final class Folder: Sendable {
   /// Nil where nothing can be made or taken away.
   let changes: Changes?
   /// Held while the list is made, so that it is made once. Before every lock of the engine.
-  private let made = Mutex<Made?>(nil)
+  private let made = Guarded<Made?>(nil)
 
   /// A folder that never changes has no `version`.
   init(version: Version? = nil, changes: Changes? = nil, _ make: @escaping Make) {

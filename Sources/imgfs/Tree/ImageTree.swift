@@ -1,5 +1,4 @@
 import FormatEngine
-import Synchronization
 
 /// Builds the tree of one image: its disk, its partitions, its internal snapshots, the files that it is made of.
 ///
@@ -20,7 +19,7 @@ final class ImageTree: Sendable {
   private let numbers: NodeNumbers
   /// Whether the image may be one that cannot be opened: its folder then says why.
   private let mayFail: Bool
-  private let attempts = Mutex(Attempts())
+  private let attempts = Guarded(Attempts())
 
   init(_ session: ImageSession, _ numbers: NodeNumbers, mayFail: Bool = false) {
     self.session = session

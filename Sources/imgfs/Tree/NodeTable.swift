@@ -1,4 +1,4 @@
-import Synchronization
+import FormatEngine
 
 /// The nodes that the kernel knows, by inode number, and how often it was told of each: FUSE's lookup
 /// count. The kernel may ask about a node until it has forgotten it as often as it was told.
@@ -9,7 +9,7 @@ final class NodeTable: Sendable {
   }
 
   private let root: Node
-  private let entries = Mutex<[UInt64: Entry]>([:])
+  private let entries = Guarded<[UInt64: Entry]>([:])
 
   /// The root is always known.
   init(root: Node) { self.root = root }

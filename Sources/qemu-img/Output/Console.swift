@@ -1,7 +1,6 @@
 import CommandLine
 import FormatEngine
 import Glibc
-import Synchronization
 
 /// Standard output and standard error. All that qemu-img prints passes here.
 enum Console {
@@ -11,7 +10,7 @@ enum Console {
   }
 
   /// Output waits here, as C's stdio has it, unless a terminal reads it.
-  private static let pending = Mutex(Pending())
+  private static let pending = Guarded(Pending())
   private static let isTerminal = isatty(1) == 1
   private static let bufferByteCount = 64 << 10
 

@@ -14,7 +14,7 @@ final class ProgressLine: Sendable {
   private let isOnErrors: Bool
   /// A smaller step than this, in percent, is not shown.
   private let step: Double
-  private let last = Mutex<Double>(-100)
+  private let last = Guarded<Double>(-100)
 
   /// `target`: the image that is written.
   init(isShown: Bool, step: Double, target: ImageSpecification? = nil) {

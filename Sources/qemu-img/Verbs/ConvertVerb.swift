@@ -201,6 +201,7 @@ enum ConvertVerb {
     options.sparseByteCount = arguments.sparseByteCount
     options.copiesInHost = arguments.copiesInHost
     options.allowsAnyOrder = arguments.allowsAnyOrder
+    options.sharesBlocks = arguments.createsTarget
     options.threadCount = min(arguments.threadCount, WorkerPool.processorCount())
     options.rateLimit = arguments.rateLimit
     if arguments.salvages {

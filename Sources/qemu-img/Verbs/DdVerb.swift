@@ -94,6 +94,7 @@ enum DdVerb {
           writing: "error while writing to output image file")
         options.part = part
         options.fitsTarget = source.hasUnknownSize
+        options.sharesBlocks = true
         options.targetReadsAsZeros = !target.hasOldBytes
         try source.copy(to: target, options, ProgressLine(isShown: false, step: 1).progress())
       }

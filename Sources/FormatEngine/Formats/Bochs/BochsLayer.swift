@@ -1,5 +1,3 @@
-import Synchronization
-
 /// An opened growing redolog. Sectors that were never written read as zeros.
 final class BochsLayer: ImageLayer {
   let virtualSize: UInt64
@@ -10,14 +8,14 @@ final class BochsLayer: ImageLayer {
   private let guestFile: any ByteStore
   private let geometry: BochsGeometry
   /// Protects the tables, never data I/O. After `RangeLock`.
-  private let tables: Mutex<BochsTables>
+  private let tables: Guarded<BochsTables>
 
   init(_ file: any ByteStore, _ header: BochsHeader) throws(EngineError) {
     self.file = file
     guestFile = file.guestBytes
     virtualSize = header.virtualSize
     geometry = BochsGeometry(header)
-    tables = Mutex(BochsTables(file, header, geometry, fileEnd: try file.byteCount()))
+    tables = Guarded(BochsTables(file, header, geometry, fileEnd: try file.byteCount()))
   }
 
   func store(_ index: UInt16) -> any ByteStore { guestFile }

@@ -1,5 +1,3 @@
-import Synchronization
-
 /// An opened compressed loop image: every block is a zlib stream of its own.
 final class CLoopLayer: ImageLayer {
   let virtualSize: UInt64
@@ -11,7 +9,7 @@ final class CLoopLayer: ImageLayer {
   /// Guest bytes of a block: any multiple of 512.
   private let blockSize: UInt64
   /// Protects the table, never data I/O. After `RangeLock`.
-  private let offsets: Mutex<EntryTable<UInt64>>
+  private let offsets: Guarded<EntryTable<UInt64>>
   private let unpackers = ContextPool { () throws(EngineError) in try DeflateUnpacker(.zlib) }
 
   init(_ file: any ByteStore, _ header: CLoopHeader, fileEnd: UInt64) {
@@ -20,7 +18,7 @@ final class CLoopLayer: ImageLayer {
     virtualSize = header.virtualSize
     blockSize = UInt64(header.blockSize)
     let table = CLoopOffsets(header)
-    offsets = Mutex(
+    offsets = Guarded(
       EntryTable(in: file, at: table.hostOffset, count: table.count, .bigEndian, writeOrder: nil))
   }
 

@@ -20,7 +20,7 @@ final class LUKSLayer: ImageLayer {
   /// What the key slots hold; nil where the image was opened for inspection, without its key.
   let volumeKey: Secret?
   /// Changes with the key slots. Held while they are changed, never during data I/O.
-  let header: Mutex<LUKSHeader>
+  let header: Guarded<LUKSHeader>
 
   /// `file` holds the disk, `headerFile` the header where that is another one.
   init(
@@ -38,7 +38,7 @@ final class LUKSLayer: ImageLayer {
     self.area = area
     self.headerFile = headerFile
     self.volumeKey = volumeKey
-    self.header = Mutex(header)
+    self.header = Guarded(header)
     cipher = try volumeKey.map { (key) throws(EngineError) in
       LayerCipher(try SectorCipher(header.suite, key: key), numbering: .guest)
     }

@@ -11,7 +11,7 @@ final class ParallelsLayer: ImageLayer {
   let file: any ByteStore
   private let guestFile: any ByteStore
   /// Protects the BAT and the header, never data I/O. After `RangeLock`.
-  let state: Mutex<ParallelsState>
+  let state: Guarded<ParallelsState>
   let size: Atomic<UInt64>
   /// Whether the command line says what lies below.
   let isOverlay: Bool
@@ -26,7 +26,7 @@ final class ParallelsLayer: ImageLayer {
     if request.access == .readWrite && !request.isForInspection {
       try state.openForWriting(note: request.note, request.progress)
     }
-    self.state = Mutex(state)
+    self.state = Guarded(state)
   }
 
   func store(_ index: UInt16) -> any ByteStore { guestFile }

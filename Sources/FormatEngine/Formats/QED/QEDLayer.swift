@@ -10,7 +10,7 @@ final class QEDLayer: ImageLayer {
   let guestFile: any ByteStore
   let geometry: QEDGeometry
   /// Protects the tables and the header, never data I/O. After `RangeLock`, before `ClusterCache`.
-  let state: Mutex<QEDState>
+  let state: Guarded<QEDState>
   /// The virtual size, for those who ask without the lock.
   let size: Atomic<UInt64>
 
@@ -21,7 +21,7 @@ final class QEDLayer: ImageLayer {
     geometry = prologue.header.geometry
     clusterSize = geometry.clusterSize
     size = Atomic(prologue.header.virtualSize)
-    state = Mutex(try QEDState(prologue, file: file, isOverlay: isOverlay))
+    state = Guarded(try QEDState(prologue, file: file, isOverlay: isOverlay))
   }
 
   func store(_ index: UInt16) -> any ByteStore { guestFile }

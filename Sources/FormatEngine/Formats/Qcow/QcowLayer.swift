@@ -13,7 +13,7 @@ final class QcowLayer: ImageLayer {
   let cipher: LayerCipher?
   private let codec: QcowClusterCodec
   /// Protects the tables and the header, never data I/O. After `RangeLock`, before `ClusterCache`.
-  let state: Mutex<QcowState>
+  let state: Guarded<QcowState>
   /// The virtual size, for those who ask without the lock.
   let size: Atomic<UInt64>
 
@@ -29,7 +29,7 @@ final class QcowLayer: ImageLayer {
     self.cipher = cipher
     codec = QcowClusterCodec(clusterSize: clusterSize)
     size = Atomic(prologue.header.diskSize)
-    state = Mutex(try QcowState(prologue, file: file, isOverlay: isOverlay))
+    state = Guarded(try QcowState(prologue, file: file, isOverlay: isOverlay))
   }
 
   func store(_ index: UInt16) -> any ByteStore { guestFile }

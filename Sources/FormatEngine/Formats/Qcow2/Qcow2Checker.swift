@@ -30,6 +30,8 @@ struct Qcow2Checker {
   let repairing: RepairMode?
   /// How often a cluster was walked as an L2 table; nil where nobody wants to know.
   let tableVisits: Qcow2ClusterCounts?
+  /// How often snapshots name a cluster as an L2 table: most tables stand in several of them, and each is walked once.
+  private let snapshotTables: Qcow2ClusterCounts
   let hasDataFile: Bool
   let fileEnd: UInt64
   /// Clusters whose counts are compared: those of the file, and one more where a region reaches into it.
@@ -56,6 +58,7 @@ struct Qcow2Checker {
       clusterCount: comparedCount + 1, maximumCount: refcounts.maximumCount)
     self.repairing = repairing
     tableVisits = repairing == nil ? nil : try Qcow2ClusterCounts(clusterCount: comparedCount + 1)
+    snapshotTables = try Qcow2ClusterCounts(clusterCount: comparedCount + 1)
     l2Buffer = AlignedBuffer(byteCount: Int(geometry.clusterSize))
   }
 
@@ -100,9 +103,7 @@ struct Qcow2Checker {
   }
 
   private mutating func count(_ cluster: UInt64, _ weight: UInt64) {
-    if weight == 1 && counts.increment(cluster) { return }
-    // One was counted just now.
-    let missing = weight == 1 ? 1 : counts.add(weight, to: cluster)
+    let missing = counts.add(weight, to: cluster)
     guard missing > 0 else { return }
     let offset = cluster << geometry.clusterBits
     corruption(
@@ -114,8 +115,8 @@ struct Qcow2Checker {
   /// Counts references to the bytes of a cluster that start at `offset`.
   private mutating func countCluster(_ offset: UInt64, _ weight: UInt64) {
     let cluster = offset >> geometry.clusterBits
-    if weight == 1 && cluster < comparedCount && offset.isAligned(to: geometry.clusterSize)
-      && counts.increment(cluster)
+    if cluster < comparedCount && offset.isAligned(to: geometry.clusterSize)
+      && counts.addFast(weight, to: cluster)
     {
       return
     }
@@ -154,7 +155,11 @@ struct Qcow2Checker {
       }
       countRange(entry.tableOffset, geometry.clusterSize, weight: weight)
       if entry.tableOffset.isAligned(to: geometry.clusterSize) {
-        try walkL2(at: entry.tableOffset, isActive: isActive, weight: weight)
+        if isActive {
+          try walkL2(at: entry.tableOffset, isActive: true, weight: weight)
+        } else if entry.tableOffset < fileEnd {
+          _ = snapshotTables.add(weight, to: entry.tableOffset >> geometry.clusterBits)
+        }
       } else {
         // qemu-img takes what stands there for a table all the same, and finds a thousand more errors in it.
         corruption(
@@ -196,8 +201,31 @@ struct Qcow2Checker {
     }
     for index in 0..<geometry.l2Count {
       let entry = loadedEntry(index)
+      if isSound(entry), count(entry, &walk) { continue }
       if entry.raw != 0 || entry.bitmap != 0 { check(entry, index, &walk) }
     }
+  }
+
+  /// Whether an entry says nothing but where a cluster lies.
+  private func isSound(_ entry: Qcow2L2Entry) -> Bool {
+    let plain = Qcow2L2Entry.copiedBit | (Qcow2L2Entry.offsetMask & ~(geometry.clusterSize - 1))
+    return entry.raw & ~plain == 0 && entry.hostOffset != 0 && !geometry.hasSubclusters && !hasDataFile
+  }
+
+  /// Counts the cluster of a sound entry; false where there is more to say of it, and nothing was counted. Nearly all
+  /// entries of nearly all images go this way.
+  private mutating func count(_ entry: Qcow2L2Entry, _ walk: inout TableWalk) -> Bool {
+    let cluster = entry.hostOffset >> geometry.clusterBits
+    guard cluster < comparedCount, counts.addFast(walk.weight, to: cluster) else { return false }
+    noteAllocated(entry, &walk)
+    return true
+  }
+
+  private mutating func noteAllocated(_ entry: Qcow2L2Entry, _ walk: inout TableWalk) {
+    guard walk.isActive else { return }
+    report.allocatedClusters += walk.weight
+    if walk.expected != 0 && entry.hostOffset != walk.expected { report.fragmentedClusters += walk.weight }
+    walk.expected = entry.hostOffset + geometry.clusterSize
   }
 
   /// What is the same for all entries of an L2 table.
@@ -239,11 +267,7 @@ struct Qcow2Checker {
           + "aligned; L2 entry corrupted.", weight: walk.weight)
       mendableCount += 1
     }
-    if walk.isActive {
-      report.allocatedClusters += walk.weight
-      if walk.expected != 0 && entry.hostOffset != walk.expected { report.fragmentedClusters += walk.weight }
-      walk.expected = entry.hostOffset + geometry.clusterSize
-    }
+    noteAllocated(entry, &walk)
     if !hasDataFile { countCluster(entry.hostOffset, walk.weight) }
   }
 
@@ -252,6 +276,12 @@ struct Qcow2Checker {
     guard !hasDataFile else {
       corruption(
         "ERROR compressed cluster \(index) with data file, entry=0x\(hex(entry.raw))", weight: walk.weight)
+      return
+    }
+    guard entry.bitmap == 0 else {
+      corruption(
+        "ERROR compressed cluster \(index) with non-zero subcluster allocation bitmap, entry=0x\(hex(entry.raw))",
+        weight: walk.weight)
       return
     }
     if entry.isCopied {
@@ -285,6 +315,10 @@ struct Qcow2Checker {
         continue
       }
       try walkTable(at: snapshot.l1Offset, count: UInt64(snapshot.l1Count), isActive: false)
+    }
+    for cluster in 0..<comparedCount where snapshotTables[cluster] > 0 {
+      try progress.proceed()
+      try walkL2(at: cluster << geometry.clusterBits, isActive: false, weight: snapshotTables[cluster])
     }
     countRange(header.snapshotsOffset, snapshots.byteCount)
   }

@@ -9,8 +9,8 @@
   private let maximumCount: UInt64
   private let counts: UnsafeMutablePointer<UInt16>
   private var large: [UInt64: UInt64] = [:]
-  /// Up to here one more reference is one more in `counts`.
-  private let fastLimit: UInt16
+  /// Up to here references are what stands in `counts`, and the image can count them.
+  private let fastLimit: UInt64
 
   /// 2^31 clusters are 128 TiB of 64 KiB each, and 4 GiB of counts if all of them are in use.
   private static let maximumClusterCount: UInt64 = 1 << 31
@@ -21,7 +21,7 @@
     }
     self.clusterCount = clusterCount
     self.maximumCount = maximumCount
-    fastLimit = UInt16(min(maximumCount, UInt64(UInt16.max - 1)))
+    fastLimit = min(maximumCount, UInt64(UInt16.max - 1))
     guard let memory = unsafe AnonymousMemory.map(byteCount: Int(max(clusterCount, 1)) * 2) else {
       throw EngineError(.system(errno: 12), "No memory to check an image file of \(clusterCount) clusters")
     }
@@ -37,20 +37,20 @@
     return count < .max ? UInt64(count) : large[cluster, default: UInt64(UInt16.max)]
   }
 
-  /// Counts one more reference; false where the image's own count has no room for so many. `cluster` must be
-  /// below `clusterCount`.
-  func increment(_ cluster: UInt64) -> Bool {
+  /// Counts further references where that is a matter of one addition; false, and nothing was counted, where it takes `add`.
+  /// `cluster` must be below `clusterCount`.
+  @inline(__always)
+  func addFast(_ number: UInt64, to cluster: UInt64) -> Bool {
     // SAFETY: as above.
-    let count = unsafe counts[Int(cluster)]
-    if count < fastLimit {
-      unsafe counts[Int(cluster)] = count + 1
-      return true
-    }
-    return add(1, to: cluster) == 0
+    let count = UInt64(unsafe counts[Int(cluster)])
+    guard count < fastLimit, number <= fastLimit - count else { return false }
+    unsafe counts[Int(cluster)] = UInt16(truncatingIfNeeded: count + number)
+    return true
   }
 
   /// Counts further references, and says how many of them the image's own count has no room for.
   func add(_ number: UInt64, to cluster: UInt64) -> UInt64 {
+    if addFast(number, to: cluster) { return 0 }
     let old = self[cluster]
     set(cluster, to: old + number)
     return min(number, old + number - min(old + number, maximumCount))

@@ -1,5 +1,3 @@
-import Synchronization
-
 /// How an image's guest data is encrypted (qcow2.txt, "Full disk encryption header pointer", "Data encryption").
 final class Qcow2Encryption: Sendable {
   /// As the header has it; 0 is none.
@@ -23,7 +21,7 @@ final class Qcow2Encryption: Sendable {
   /// Where the LUKS header is; nil for AES.
   let area: LUKSArea?
   /// Changes with the key slots; nil for AES.
-  let header: Mutex<LUKSHeader?>
+  let header: Guarded<LUKSHeader?>
 
   private init(
     _ method: Method, cipher: LayerCipher? = nil, volumeKey: Secret? = nil, area: LUKSArea? = nil,
@@ -33,7 +31,7 @@ final class Qcow2Encryption: Sendable {
     self.cipher = cipher
     self.volumeKey = volumeKey
     self.area = area
-    self.header = Mutex(header)
+    self.header = Guarded(header)
   }
 
   /// LUKS.

@@ -18,8 +18,10 @@ final class Qcow2Layer: ImageLayer {
   /// Opened for inspection only: guest data is somewhere else.
   private let lacksDataFile: Bool
   /// Protects the tables and the header, never data I/O. After `RangeLock`, before `ClusterCache`.
-  let state: Mutex<Qcow2State>
-  private let hasHoles = Mutex<Bool?>(nil)
+  let state: Guarded<Qcow2State>
+  /// Of each of its tables, and of those of its snapshots.
+  let caches: Qcow2CacheSizes
+  private let hasHoles = Guarded<Bool?>(nil)
   /// The virtual size, for those who ask without the lock.
   let size: Atomic<UInt64>
 
@@ -39,7 +41,8 @@ final class Qcow2Layer: ImageLayer {
     geometry = header.geometry
     clusterSize = header.geometry.clusterSize
     codec = Qcow2ClusterCodec(.init(rawValue: header.compressionType) ?? .deflate, clusterSize: clusterSize)
-    state = Mutex(try Qcow2State(prologue, file: file, dataFile: dataFile?.store))
+    caches = try Qcow2CacheSizes(request.options, clusterSize: header.geometry.clusterSize)
+    state = Guarded(try Qcow2State(prologue, file: file, dataFile: dataFile?.store, caches: caches))
   }
 
   func store(_ index: UInt16) -> any ByteStore {

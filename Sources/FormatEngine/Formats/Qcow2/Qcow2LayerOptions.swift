@@ -1,5 +1,5 @@
-/// What a command line can say of a qcow2 image that is opened. Sizes of caches, checks for overlaps and what
-/// happens to freed clusters are taken as hints: they change nothing of what is read or written.
+/// What a command line can say of a qcow2 image that is opened. The sizes of caches count (`Qcow2CacheSizes`); when entries are
+/// dropped, checks for overlaps and what happens to freed clusters are hints: they change nothing of what is read or written.
 enum Qcow2LayerOptions {
   static let schema = OptionSchema(
     [

@@ -11,11 +11,10 @@ final class Qcow2Mapping {
   /// Size of the image file when it was last asked for; clusters that start past it are damage.
   private var fileEnd: UInt64
 
-  /// L2 tables that are held at once: 16 MiB of them map 128 GiB at 64 KiB clusters.
-  static let maximumCacheBytes: UInt64 = 16 * MiB
-
-  init(_ header: Qcow2Header, l1: ResidentTable, file: any ByteStore, order: WriteOrder?) throws(EngineError)
-  {
+  /// `cacheByteCount`: L2 tables that are held at once.
+  init(
+    _ header: Qcow2Header, l1: ResidentTable, file: any ByteStore, order: WriteOrder?, cacheByteCount: UInt64
+  ) throws(EngineError) {
     geometry = header.geometry
     version = header.version
     hasDataFile = header.incompatibleFeatures.contains(.externalDataFile)
@@ -26,7 +25,7 @@ final class Qcow2Mapping {
     let wanted = UInt64(l1.count) * geometry.clusterSize
     l2 = TableCache(
       store: file, order: order, sliceByteCount: Int(min(geometry.clusterSize, 4096)),
-      capacity: min(wanted, Self.maximumCacheBytes))
+      capacity: min(wanted, cacheByteCount))
   }
 
   /// The longest run of like bytes from `offset` on, at most `limit` and within one L2 table.

@@ -7,10 +7,11 @@ final class Qcow2Refcounts {
   /// Width of a count is 1 << order bits, 0 to 6.
   let order: UInt64
 
-  /// Blocks that are held at once: 4 MiB of 16-bit counts cover 128 GiB of file at 64 KiB clusters.
-  static let maximumCacheBytes: UInt64 = 4 * MiB
-
-  init(_ header: Qcow2Header, file: any ByteStore, order writeOrder: WriteOrder?) throws(EngineError) {
+  /// `cacheByteCount`: blocks that are held at once.
+  init(
+    _ header: Qcow2Header, file: any ByteStore, order writeOrder: WriteOrder?,
+    cacheByteCount: UInt64 = Qcow2CacheSizes.usual.refcounts
+  ) throws(EngineError) {
     let geometry = header.geometry
     clusterBits = geometry.clusterBits
     order = UInt64(header.refcountOrder)
@@ -22,7 +23,7 @@ final class Qcow2Refcounts {
       * geometry.clusterSize
     blocks = TableCache(
       store: file, order: writeOrder, sliceByteCount: Int(min(geometry.clusterSize, 4096)),
-      capacity: min(wanted, Self.maximumCacheBytes))
+      capacity: min(wanted, cacheByteCount))
   }
 
   /// A structure that is in no file yet: no block, room for `tableCount` entries.
@@ -34,7 +35,7 @@ final class Qcow2Refcounts {
     table = ResidentTable(store: file, hostOffset: 0, values: Array(repeating: 0, count: tableCount))
     blocks = TableCache(
       store: file, order: writeOrder, sliceByteCount: Int(min(1 << clusterBits, 4096)),
-      capacity: Self.maximumCacheBytes)
+      capacity: Qcow2CacheSizes.usual.refcounts)
   }
 
   /// Clusters that one block counts, as a power of two.

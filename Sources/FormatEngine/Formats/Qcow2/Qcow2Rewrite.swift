@@ -147,7 +147,7 @@ extension Qcow2Layer: BackingChanging {
     do throws(EngineError) {
       let (wasMarked, recorder) = (state.hasMarkedDirty, state.recorder)
       let prologue = try Qcow2Prologue.read(from: file, toleratingDamage: state.prologue.toleratesDamage)
-      state = try Qcow2State(prologue, file: file, dataFile: dataFile?.store)
+      state = try Qcow2State(prologue, file: file, dataFile: dataFile?.store, caches: caches)
       state.hasMarkedDirty = wasMarked
       (state.recorder, state.hasBegunRecording) = (recorder, recorder != nil)
       size.store(state.prologue.header.virtualSize, ordering: .relaxed)

@@ -1,5 +1,3 @@
-import Synchronization
-
 /// An internal snapshot, read through an L1 table of its own over the image's clusters.
 final class Qcow2SnapshotLayer: ImageLayer {
   let virtualSize: UInt64
@@ -9,7 +7,7 @@ final class Qcow2SnapshotLayer: ImageLayer {
   var cipher: LayerCipher? { image.cipher }
   private let image: Qcow2Layer
   /// Protects the tables, never data I/O.
-  private let mapping: Mutex<Qcow2Mapping>
+  private let mapping: Guarded<Qcow2Mapping>
 
   /// The caller holds the image's lock: where the snapshot's table is does not change meanwhile.
   init(of image: Qcow2Layer, _ snapshot: Qcow2Snapshot, _ prologue: Qcow2Prologue) throws(EngineError) {
@@ -30,7 +28,8 @@ final class Qcow2SnapshotLayer: ImageLayer {
     clusterSize = image.clusterSize
     backing = prologue.backing
     let l1 = try ResidentTable(store: image.file, hostOffset: snapshot.l1Offset, count: Int(snapshot.l1Count))
-    mapping = Mutex(try Qcow2Mapping(header, l1: l1, file: image.file, order: nil))
+    mapping = Guarded(
+      try Qcow2Mapping(header, l1: l1, file: image.file, order: nil, cacheByteCount: image.caches.l2))
   }
 
   func store(_ index: UInt16) -> any ByteStore { image.store(index) }

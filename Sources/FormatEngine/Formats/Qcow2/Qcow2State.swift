@@ -19,16 +19,18 @@ struct Qcow2State {
   var bitmapList: Qcow2BitmapDirectory?
   let file: any ByteStore
 
-  init(_ prologue: Qcow2Prologue, file: any ByteStore, dataFile: (any ByteStore)?) throws(EngineError) {
+  init(
+    _ prologue: Qcow2Prologue, file: any ByteStore, dataFile: (any ByteStore)?, caches: Qcow2CacheSizes
+  ) throws(EngineError) {
     let header = prologue.header
     try header.requireTables(
       insideFileOf: try file.byteCount(), toleratingDamage: prologue.toleratesDamage)
     self.prologue = prologue
     self.file = file
     order = WriteOrder(stores: [file] + (dataFile.map { [$0] } ?? []))
-    refcounts = try Qcow2Refcounts(header, file: file, order: order)
+    refcounts = try Qcow2Refcounts(header, file: file, order: order, cacheByteCount: caches.refcounts)
     let l1 = try ResidentTable(store: file, hostOffset: header.l1Offset, count: Int(header.l1Count))
-    mapping = try Qcow2Mapping(header, l1: l1, file: file, order: order)
+    mapping = try Qcow2Mapping(header, l1: l1, file: file, order: order, cacheByteCount: caches.l2)
     hasDataFile = header.incompatibleFeatures.contains(.externalDataFile)
     allocator = Qcow2Allocator(refcounts, geometry: header.geometry, file: file, order: order)
     order.append(refcounts.blocks)

@@ -11,11 +11,11 @@ final class VDILayer: ImageLayer {
   private let guestFile: any ByteStore
   let request: LayerRequest
   /// Protects header and block map, never data I/O. After `RangeLock`.
-  let state: Mutex<VDIState>
+  let state: Guarded<VDIState>
   /// The virtual size, for those who ask without the lock.
   let size: Atomic<UInt64>
   /// The parent once it was looked for. Taken alone.
-  let foundParent = Mutex<BackingReference?>(nil)
+  let foundParent = Guarded<BackingReference?>(nil)
 
   init(file: any ByteStore, _ request: LayerRequest) throws(EngineError) {
     let state = try VDIState(file, request.identities)
@@ -25,7 +25,7 @@ final class VDILayer: ImageLayer {
     self.file = file
     guestFile = file.guestBytes
     self.request = request
-    self.state = Mutex(state)
+    self.state = Guarded(state)
   }
 
   func store(_ index: UInt16) -> any ByteStore { guestFile }

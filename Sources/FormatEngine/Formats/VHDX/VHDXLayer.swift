@@ -22,7 +22,7 @@ final class VHDXLayer: ImageLayer {
   let replay: LogReplay
   let path: String
   /// Protects the tables and the header, never data I/O. After `RangeLock`, before `ClusterCache`.
-  let state: Mutex<VHDXState>
+  let state: Guarded<VHDXState>
   /// The virtual size, for those who ask without the lock.
   let size: Atomic<UInt64>
 
@@ -39,7 +39,7 @@ final class VHDXLayer: ImageLayer {
     backing = image.metadata.parent?.reference
     storesHoles = image.metadata.leavesBlocksAllocated && image.metadata.parent == nil
     size = Atomic(image.metadata.virtualSize)
-    state = Mutex(try VHDXState(image, file: file, identities))
+    state = Guarded(try VHDXState(image, file: file, identities))
   }
 
   func store(_ index: UInt16) -> any ByteStore { guestFile }

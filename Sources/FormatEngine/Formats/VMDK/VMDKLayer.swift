@@ -1,5 +1,3 @@
-import Synchronization
-
 /// An opened VMDK image: one disk made of extents, one behind the other.
 final class VMDKLayer: ImageLayer {
   let virtualSize: UInt64
@@ -18,10 +16,10 @@ final class VMDKLayer: ImageLayer {
   /// By the number of the extent, nil where nothing is packed.
   private let codecs: [VMDKGrainCodec?]
   /// Protects the tables and the content id, never data I/O. After `RangeLock`, before `ClusterCache`.
-  let state: Mutex<VMDKState>
+  let state: Guarded<VMDKState>
   /// Where packed grains go, nil before the first one. Held while they are written: they come in turn, so nobody waits
   /// for it. Before `state`.
-  let stream = Mutex<VMDKStreamWriter?>(nil)
+  let stream = Guarded<VMDKStreamWriter?>(nil)
 
   init(_ image: VMDKOpenedImage, file: any ByteStore, path: String, _ identities: IdentitySource)
     throws(EngineError)
@@ -45,7 +43,7 @@ final class VMDKLayer: ImageLayer {
       }
       return VMDKGrainCodec(geometry, file: file)
     }
-    state = Mutex(VMDKState(image))
+    state = Guarded(VMDKState(image))
   }
 
   var contentID: UInt32 { state.withLock { $0.contentID } }

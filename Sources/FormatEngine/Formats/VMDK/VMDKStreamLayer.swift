@@ -1,5 +1,3 @@
-import Synchronization
-
 extension VMDKFormat: StreamableFormat {
   static func createStream(on file: any ByteStore, _ request: CreateRequest) throws(EngineError)
     -> any WritableLayer
@@ -25,13 +23,13 @@ final class VMDKStreamLayer: CompressedWriting {
   let storesHoles = false
   private let file: any ByteStore
   /// Held while grains are written: they come in turn, so nobody waits for it. Nil once all is written.
-  private let writer: Mutex<VMDKStreamWriter?>
+  private let writer: Guarded<VMDKStreamWriter?>
 
   init(
     _ writer: VMDKStreamWriter, file: any ByteStore, grainSize: UInt64, virtualSize: UInt64,
     backing: BackingReference?
   ) {
-    self.writer = Mutex(writer)
+    self.writer = Guarded(writer)
     self.file = file
     clusterSize = grainSize
     self.virtualSize = virtualSize

@@ -11,13 +11,13 @@ final class VPCFixedLayer: ImageLayer {
   private let guestFile: any ByteStore
   let size: Atomic<UInt64>
   /// The footer, and where it begins: what of the disk would lie past that is not in the file. Taken alone.
-  let end: Mutex<(footer: VPCFooter, hostOffset: UInt64)>
+  let end: Guarded<(footer: VPCFooter, hostOffset: UInt64)>
 
   init(_ file: any ByteStore, _ prologue: VPCPrologue) {
     self.file = file
     guestFile = file.guestBytes
     size = Atomic(prologue.virtualSize)
-    end = Mutex((prologue.footer, prologue.copies.contentEnd))
+    end = Guarded((prologue.footer, prologue.copies.contentEnd))
   }
 
   func store(_ index: UInt16) -> any ByteStore { guestFile }

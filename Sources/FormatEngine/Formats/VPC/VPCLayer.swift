@@ -10,7 +10,7 @@ final class VPCLayer: ImageLayer {
   let file: any ByteStore
   private let guestFile: any ByteStore
   /// Protects header, table and bitmaps, never data I/O. After `RangeLock`.
-  let state: Mutex<VPCState>
+  let state: Guarded<VPCState>
   /// The virtual size, for those who ask without the lock.
   let size: Atomic<UInt64>
 
@@ -20,7 +20,7 @@ final class VPCLayer: ImageLayer {
     file = state.file
     guestFile = state.file.guestBytes
     size = Atomic(state.virtualSize)
-    self.state = Mutex(state)
+    self.state = Guarded(state)
   }
 
   func store(_ index: UInt16) -> any ByteStore { guestFile }

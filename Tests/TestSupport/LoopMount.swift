@@ -1,11 +1,10 @@
 import Foundation
-import TestSupport
 
 /// File systems in files, mounted by way of a loop device.
-enum LoopMount {
+public enum LoopMount {
   /// Mounts a file's file system on a new folder while `body` runs.
   @discardableResult
-  static func with<T>(
+  public static func with<T>(
     _ file: String, _ options: String, in folder: TemporaryFolder, _ body: (String) throws -> T
   ) throws -> T {
     let place = try folder.makeFolder("guest-\(UUID().uuidString.prefix(8))")
@@ -22,7 +21,7 @@ enum LoopMount {
   }
 
   /// Digest and name of every file below a folder, sorted.
-  static func digests(below folder: String) throws -> [String] {
+  public static func digests(below folder: String) throws -> [String] {
     let result = try TestProcess.run(
       ["/usr/bin/find", ".", "-type", "f", "-exec", "/usr/bin/sha256sum", "{}", "+"], folder: folder
     ).expecting(0)
@@ -30,7 +29,7 @@ enum LoopMount {
   }
 
   /// Kind, mode, size and links of every name below a folder, and what links lead to, sorted.
-  static func names(below folder: String) throws -> [String] {
+  public static func names(below folder: String) throws -> [String] {
     let result = try TestProcess.run(
       [
         "/usr/bin/find", ".", "-mindepth", "1", "-type", "d", "-printf", "%P %y %m\\n", "-o",
@@ -42,7 +41,7 @@ enum LoopMount {
   }
 
   /// Files of several sizes in folders of several depths.
-  static func fill(_ place: String) throws {
+  public static func fill(_ place: String) throws {
     let random = try TestProcess.run(["/usr/bin/head", "-c", "3M", "/dev/urandom"]).expecting(0).stdout
     for folder in 0..<5 {
       try FileManager.default.createDirectory(
