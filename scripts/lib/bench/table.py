@@ -52,8 +52,8 @@ def markdown(rows, preface):
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows]) + "\n"
 
 
-def write_markdown(path, text):
+def write_markdown(path, text, marks=MARKS):
     """Puts the table between the two marks of the document."""
     document = path.read_text(encoding="utf-8")
-    begin, end = document.index(MARKS[0]) + len(MARKS[0]), document.index(MARKS[1])
+    begin, end = document.index(marks[0]) + len(marks[0]), document.index(marks[1])
     path.write_text(f"{document[:begin]}\n\n{text}\n{document[end:]}", encoding="utf-8")

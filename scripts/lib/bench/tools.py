@@ -4,10 +4,12 @@ import contextlib
 import filecmp
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 
 
 class Failed(Exception):
@@ -68,6 +70,23 @@ def same_bytes(first, second):
 def sha256(path):
     """The digest of a file's bytes."""
     return run(["sha256sum", "--", path]).split()[0].lstrip(b"\\")
+
+
+def build(project):
+    """Builds what users run; the folder of the programs."""
+    command = ["swift", "build", "--configuration", "release", "--static-swift-stdlib", "--package-path", project]
+    subprocess.run(command, check=True, stdout=sys.stderr)
+    path = subprocess.run([*command, "--show-bin-path"], check=True, capture_output=True, text=True).stdout.strip()
+    return pathlib.Path(path)
+
+
+def work_folder(needed):
+    """Where images go that nobody chose a place for: memory when there is room for that many bytes, else disk."""
+    memory = pathlib.Path("/dev/shm")
+    available = int(re.search(r"MemAvailable:\s+(\d+)", pathlib.Path("/proc/meminfo").read_text()).group(1)) * 1024
+    if memory.is_dir() and min(available, shutil.disk_usage(memory).free) > needed:
+        return str(memory)
+    return tempfile.gettempdir()
 
 
 def machine(folder):
