@@ -15,7 +15,7 @@ typedef struct {
 } imgfs_isal;
 
 /// A context for any number of buffers, one at a time; NULL without memory. `free` ends it.
-static inline void *imgfs_isal_make(void) { return malloc(sizeof(imgfs_isal)); }
+static inline void *imgfs_isal_make(void) { return calloc(1, sizeof(imgfs_isal)); }
 
 /// Packs a whole buffer at `level` 1 to 3, as zlib's stream or as plain deflate; the number of bytes, 0 where there is no
 /// room for them.
@@ -25,6 +25,8 @@ static inline size_t imgfs_isal_pack(void *made, int level, int is_zlib, const v
   struct isal_zstream *stream = &context->stream;
   if (source_count > UINT32_MAX || target_count > UINT32_MAX) return 0;
   isal_deflate_stateless_init(stream);
+  // All of the 32 KiB that a stream may look back; `init` leaves it as it was.
+  stream->hist_bits = 0;
   stream->level = (uint32_t)level;
   stream->level_buf = context->level_buffer;
   stream->level_buf_size = sizeof context->level_buffer;

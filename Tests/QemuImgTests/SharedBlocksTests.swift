@@ -65,13 +65,14 @@ import Testing
     Case(source: ("disk.raw", "raw"), target: "qcow2"),
     Case(source: ("disk.qcow2", "qcow2"), target: "raw"),
     Case(source: ("disk.qcow2", "qcow2"), target: "qcow2", options: ["-W"]),
-    Case(source: ("disk.qcow2", "qcow2"), target: "raw", options: ["-S", "0"]),
     Case(source: ("disk.qcow2", "qcow2"), target: "raw", options: ["-S", "256k"]),
     Case(source: ("disk.qcow2", "qcow2"), target: "qcow2", options: ["-C"]),
     Case(source: ("top.qcow2", "qcow2"), target: "qcow2"),
     Case(source: ("disk.vmdk", "vmdk"), target: "vhdx"),
     Case(source: ("disk.raw", "raw"), target: "qcow2", options: ["-o", "extended_l2=on"]),
+    Case(source: ("disk.raw", "raw"), target: "qcow2", options: ["-o", "data_file=data"]),
     // What has to be its own.
+    Case(source: ("disk.qcow2", "qcow2"), target: "raw", options: ["-S", "0"], isShared: false),
     Case(source: ("disk.raw", "raw"), target: "raw", options: ["-o", "preallocation=full"], isShared: false),
     Case(
       source: ("disk.raw", "raw"), target: "qcow2", options: ["-o", "preallocation=falloc"], isShared: false),
@@ -126,6 +127,38 @@ import Testing
       let (source, target) = (try Files.read("\(place)/disk.raw"), try Files.read("\(place)/output.raw"))
       #expect(Array(target[1 << 20..<2 << 20]) == Array(Self.disk[1 << 20..<2 << 20]))
       #expect(Array(source[3 << 20..<4 << 20]) == Array(Self.disk[3 << 20..<4 << 20]))
+    }
+  }
+
+  /// Of a file that ends within its last cluster, which is the guest's first, all others are shared.
+  @Test func fileThatEndsEarlyIsShared() throws {
+    try with(.xfs) { _, place in
+      try ReferenceTool.create("cut.qcow2", format: "qcow2", size: 16 << 20, folder: place)
+      try ReferenceTool.io(
+        ["write -q -P 3 64k 15M", "write -q -P 4 0 5000"], on: "cut.qcow2", format: "qcow2", folder: place)
+      let byteCount = try Files.read("\(place)/cut.qcow2").count
+      try TestProcess.run(["/usr/bin/truncate", "-s", "\(byteCount - 60_000)", "\(place)/cut.qcow2"])
+        .expecting(0)
+      let result = try BuiltProduct.qemuImg.run(
+        ["-T", "store_copy", "convert", "-m", "1", "-O", "raw", "cut.qcow2", "out.raw"], folder: place
+      ).expecting()
+      #expect(result.stderrText.split(separator: "\n").count >= 5, "\(result.stderrText)")
+      try ReferenceTool.qemuImg("compare", "cut.qcow2", "out.raw", folder: place)
+    }
+  }
+
+  /// What is too small to have room of its own by half is not shared, either.
+  @Test func smallPreallocatedDiskStaysItsOwn() throws {
+    try with(.xfs) { _, place in
+      try TestProcess.run(["/usr/bin/truncate", "-s", "512K", "\(place)/disk.raw"]).expecting(0)
+      let result = try BuiltProduct.qemuImg.run(
+        [
+          "-T", "store_copy", "convert", "-f", "raw", "-O", "raw", "-o", "preallocation=full", "disk.raw",
+          "o",
+        ],
+        folder: place
+      ).expecting()
+      #expect(result.stderrText == "")
     }
   }
 

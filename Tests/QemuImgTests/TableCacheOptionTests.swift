@@ -11,7 +11,7 @@ import Testing
     "cache-size=1M,l2-cache-size=2M", "cache-size=1M,refcount-cache-size=2M",
     "cache-size=1M,refcount-cache-size=512k,l2-cache-size=512k", "l2-cache-entry-size=100",
     "l2-cache-entry-size=128k", "l2-cache-entry-size=4k", "cache-size=0", "l2-cache-size=7",
-    "cache-size=1M,l2-cache-size=1M",
+    "cache-size=1M,l2-cache-size=1M", "cache-size=1M,l2-cache-size=2M,l2-cache-entry-size=100",
   ])
   func contradictionsAreToldAsThePeerDoes(_ options: String) throws {
     try TemporaryFolder.with { folder in
@@ -25,7 +25,7 @@ import Testing
     }
   }
 
-  /// A whole terabyte of tables goes by; what is held of them at once is what the option says.
+  /// Eight MiB of tables go by; what is held of them at once is what the option says.
   @Test func optionBoundsWhatIsHeld() throws {
     try TemporaryFolder.with { folder in
       let image = folder.file("image.qcow2")

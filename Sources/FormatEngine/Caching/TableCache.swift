@@ -14,19 +14,21 @@
   /// First byte of the store that is no table's: slices are cut off there.
   private let end: UInt64
   private let slotCount: Int
+  /// The slices of all slots; behind them `keys`, `lastUse` and `dirty`. The system gives it page by page.
   private let memory: UnsafeMutableRawPointer
-  /// Host offset of the slice in each slot; `vacant` where there is none. Plain memory, as `lastUse`: every
-  /// look-up of every read comes by here.
-  private let offsets: UnsafeMutablePointer<UInt64>
+  /// Which slice is in each slot, by `key(of:)`; 0 where there is none. Plain memory, as `lastUse`: every look-up of
+  /// every read comes by here.
+  private let keys: UnsafeMutablePointer<UInt64>
   private let lastUse: UnsafeMutablePointer<UInt64>
-  private var dirty: [Bool]
+  private let dirty: UnsafeMutablePointer<Bool>
   private var dirtyCount = 0
   private var clock: UInt64 = 0
 
   private static let ways = 8
-  private static let vacant = UInt64.max
+  private static let vacant: UInt64 = 0
 
-  /// Room for at least `capacity` bytes in slices of `sliceByteCount` (a power of two). Dirty slices leave
+  /// Room for at least `capacity` bytes in slices of `sliceByteCount` (a power of two), or for a few slices where the system
+  /// does not give as much. Dirty slices leave
   /// the cache only through `order`, which the caller appends it to; nil for tables that are only read.
   ///
   /// Slices begin where callers say, always at the same places. `end`: a host offset that no slice goes beyond; what
@@ -40,22 +42,38 @@
     self.sliceByteCount = sliceByteCount
     sliceBits = UInt64(sliceByteCount.trailingZeroBitCount)
     let wanted = max(1, capacity.dividedRoundingUp(by: UInt64(sliceByteCount * Self.ways)))
-    let setCount = wanted == 1 ? 1 : UInt64(1) << UInt64(UInt64.bitWidth - (wanted - 1).leadingZeroBitCount)
+    var setCount = wanted == 1 ? 1 : UInt64(1) << UInt64(UInt64.bitWidth - (wanted - 1).leadingZeroBitCount)
+    var mapped = unsafe Self.map(setCount, sliceByteCount)
+    if unsafe mapped == nil {
+      setCount = 1
+      unsafe mapped = unsafe Self.map(1, sliceByteCount)
+    }
+    precondition(unsafe mapped != nil, "No memory for a few slices of a table")
+    let memory = unsafe mapped.unsafelyUnwrapped
     setMask = setCount - 1
     slotCount = Int(setCount) * Self.ways
-    unsafe memory = .allocate(byteCount: slotCount * sliceByteCount, alignment: 4096)
-    unsafe offsets = .allocate(capacity: slotCount)
-    unsafe offsets.initialize(repeating: Self.vacant, count: slotCount)
-    unsafe lastUse = .allocate(capacity: slotCount)
-    unsafe lastUse.initialize(repeating: 0, count: slotCount)
-    dirty = Array(repeating: false, count: slotCount)
+    unsafe self.memory = memory
+    // SAFETY: `map` has room for all of them behind the slices, whose size is a multiple of 8.
+    unsafe keys = (memory + slotCount * sliceByteCount).bindMemory(to: UInt64.self, capacity: slotCount)
+    unsafe lastUse = (keys + slotCount)
+    unsafe dirty = UnsafeMutableRawPointer(lastUse + slotCount).bindMemory(to: Bool.self, capacity: slotCount)
   }
 
-  deinit {
-    unsafe memory.deallocate()
-    unsafe offsets.deallocate()
-    unsafe lastUse.deallocate()
+  private static func map(_ setCount: UInt64, _ sliceByteCount: Int) -> UnsafeMutableRawPointer? {
+    unsafe AnonymousMemory.map(byteCount: byteCount(slots: Int(setCount) * ways, sliceByteCount))
   }
+
+  private static func byteCount(slots: Int, _ sliceByteCount: Int) -> Int {
+    slots * (sliceByteCount + 8 + 8 + 1)
+  }
+
+  deinit { unsafe AnonymousMemory.unmap(memory, byteCount: Self.byteCount(slots: slotCount, sliceByteCount)) }
+
+  /// Never 0: no slice begins at the last byte there is.
+  private static func key(of hostOffset: UInt64) -> UInt64 { ~hostOffset }
+
+  /// Where the slice in a slot begins that is not vacant.
+  private func offset(of slot: Int) -> UInt64 { ~(unsafe keys[slot]) }
 
   var isDirty: Bool { dirtyCount > 0 }
 
@@ -83,16 +101,16 @@
     for position in stride(from: hostOffset, to: hostOffset + count, by: sliceByteCount) {
       guard let slot = find(position) else { continue }
       clean(slot: slot)
-      unsafe offsets[slot] = Self.vacant
+      unsafe keys[slot] = Self.vacant
     }
   }
 
   func writeBack() throws(EngineError) {
     guard dirtyCount > 0 else { return }
     // In the order of the file: neighbours merge in the host's page cache.
-    let slots = (0..<slotCount).filter { dirty[$0] }.sorted { unsafe offsets[$0] < offsets[$1] }
+    let slots = (0..<slotCount).filter { unsafe dirty[$0] }.sorted { offset(of: $0) < offset(of: $1) }
     for slot in slots {
-      let hostOffset = unsafe offsets[slot]
+      let hostOffset = offset(of: slot)
       let bytes = unsafe storedPart(of: slotBytes(slot), at: hostOffset)
       Trace.emit(.tableWriteBack, "offset \(hostOffset) bytes \(bytes.count)")
       unsafe try store.write(UnsafeRawBufferPointer(bytes), at: hostOffset)
@@ -107,10 +125,10 @@
       return slot
     }
     let slot = try victim(in: set(of: hostOffset))
-    if unsafe offsets[slot] != Self.vacant {
-      Trace.emit(.tableEvict, "offset \(unsafe offsets[slot]) for \(hostOffset)")
+    if unsafe keys[slot] != Self.vacant {
+      Trace.emit(.tableEvict, "offset \(offset(of: slot)) for \(hostOffset)")
     }
-    unsafe offsets[slot] = Self.vacant
+    unsafe keys[slot] = Self.vacant
     if reading {
       Trace.emit(.tableLoad, "offset \(hostOffset) bytes \(sliceByteCount)")
       let bytes = unsafe slotBytes(slot)
@@ -121,7 +139,7 @@
         unsafe rest.initializeMemory(as: UInt8.self, repeating: 0)
       }
     }
-    unsafe offsets[slot] = hostOffset
+    unsafe keys[slot] = Self.key(of: hostOffset)
     unsafe lastUse[slot] = clock
     return slot
   }
@@ -138,14 +156,14 @@
   /// The least recently used clean slot of a set. Where all are dirty, everything is written first.
   private func victim(in set: Int) throws(EngineError) -> Int {
     let slots = set * Self.ways..<(set + 1) * Self.ways
-    if slots.allSatisfy({ dirty[$0] }) {
+    if slots.allSatisfy({ unsafe dirty[$0] }) {
       guard let order else { throw EngineError(.readOnly, "These tables are only read") }
       try order.flush()
     }
     var best = slots.lowerBound
     var bestUse = UInt64.max
-    for slot in slots where !dirty[slot] {
-      if unsafe offsets[slot] == Self.vacant { return slot }
+    for slot in slots where unsafe !dirty[slot] {
+      if unsafe keys[slot] == Self.vacant { return slot }
       if unsafe lastUse[slot] < bestUse { (best, bestUse) = unsafe (slot, lastUse[slot]) }
     }
     return best
@@ -153,7 +171,8 @@
 
   private func find(_ hostOffset: UInt64) -> Int? {
     let first = set(of: hostOffset) * Self.ways
-    for slot in first..<first + Self.ways where unsafe offsets[slot] == hostOffset { return slot }
+    let key = Self.key(of: hostOffset)
+    for slot in first..<first + Self.ways where unsafe keys[slot] == key { return slot }
     return nil
   }
 
@@ -165,20 +184,20 @@
   }
 
   private func slotBytes(_ slot: Int) -> UnsafeMutableRawBufferPointer {
-    // SAFETY: `slot` is an index of `offsets`, which has one element for each slot of `memory`.
+    // SAFETY: `slot` is an index of `keys`, which has one element for each slot of `memory`.
     unsafe UnsafeMutableRawBufferPointer(start: memory + slot * sliceByteCount, count: sliceByteCount)
   }
 
   private func markDirty(slot: Int) {
-    if !dirty[slot] {
-      dirty[slot] = true
+    if unsafe !dirty[slot] {
+      unsafe dirty[slot] = true
       dirtyCount += 1
     }
   }
 
   private func clean(slot: Int) {
-    if dirty[slot] {
-      dirty[slot] = false
+    if unsafe dirty[slot] {
+      unsafe dirty[slot] = false
       dirtyCount -= 1
     }
   }

@@ -5,8 +5,9 @@ import Glibc
 /// Packs units as deflate streams. Belongs to one thread.
 ///
 /// Three ways, by what the bytes look like (Docs/PERFORMANCE.md has the figures):
-/// - what looks like chance gets one quick attempt by ISA-L's lowest level, which is a fifth of libdeflate's time;
-/// - text may go to ISA-L's highest level, which takes a third of libdeflate's lowest;
+/// - what looks like chance gets one quick attempt by ISA-L, in a tenth of libdeflate's time: what that finds no repetition in,
+///   because there is none or because it is far apart, stays as it is;
+/// - text may go to ISA-L's highest level, which takes a third of the time of libdeflate's level 2;
 /// - all else goes to libdeflate.
 @safe final class DeflatePacker: ClusterPacker {
   /// What packs units without any byte above 127.

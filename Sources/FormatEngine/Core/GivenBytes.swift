@@ -1,45 +1,71 @@
-/// Bytes to be written: in memory, in a file of the host that nobody changes, or both.
+/// Bytes to be written: in memory, or read when they are wanted. The host may know a shorter way than through memory.
 @safe struct GivenBytes {
+  /// Where the same bytes lie in a file of the host that nobody changes, and how that may copy them.
+  struct Original {
+    let place: HostPlace
+    let method: HostCopy
+    /// Is told what came of it.
+    let results: HostCopyResults
+  }
+
+  @safe private enum Memory {
+    case here(UnsafeRawBufferPointer)
+    /// The bytes of a range, good until the next call; `start` is where these begin.
+    case later((Range<Int>) throws(EngineError) -> UnsafeRawBufferPointer, start: Int)
+  }
+
   let count: Int
-  /// Nil where they are in a file only.
-  let memory: UnsafeRawBufferPointer?
-  private let place: HostPlace?
-  private let method: HostCopy
+  private let memory: Memory
+  private let original: Original?
 
-  /// `place`: where they lie, too, if what they are written to may share its blocks.
-  init(_ memory: UnsafeRawBufferPointer, sharedWith place: HostPlace? = nil) {
-    unsafe self.memory = memory
-    count = memory.count
-    self.place = place
-    method = .blocks
-  }
-
-  /// What the host is to copy.
-  init(at place: HostPlace, count: Int, by method: HostCopy) {
-    unsafe memory = nil
+  private init(_ memory: Memory, count: Int, _ original: Original?) {
+    self.memory = memory
     self.count = count
-    self.place = place
-    self.method = method
+    self.original = original
   }
 
-  private init(_ whole: GivenBytes, _ range: Range<Int>) {
-    // SAFETY: callers give ranges inside of the whole.
-    unsafe memory = unsafe whole.memory.map { unsafe UnsafeRawBufferPointer(rebasing: $0[range]) }
-    count = range.count
-    place = whole.place?.advanced(by: range.lowerBound)
-    method = whole.method
+  init(_ bytes: UnsafeRawBufferPointer, _ original: Original? = nil) {
+    unsafe self.init(.here(bytes), count: bytes.count, original)
+  }
+
+  /// `read` gives those that the host does not copy.
+  init(
+    count: Int, _ original: Original,
+    read: @escaping (Range<Int>) throws(EngineError) -> UnsafeRawBufferPointer
+  ) {
+    unsafe self.init(.later(read, start: 0), count: count, original)
   }
 
   /// A part of them; `range` must lie inside.
-  func piece(_ range: Range<Int>) -> GivenBytes { GivenBytes(self, range) }
+  func piece(_ range: Range<Int>) -> GivenBytes {
+    let part = original.map {
+      Original(place: $0.place.advanced(by: range.lowerBound), method: $0.method, results: $0.results)
+    }
+    return switch memory {
+    case .here(let bytes): unsafe GivenBytes(.here(.init(rebasing: bytes[range])), count: range.count, part)
+    case .later(let read, let start):
+      unsafe GivenBytes(.later(read, start: start + range.lowerBound), count: range.count, part)
+    }
+  }
+
+  /// The bytes of a range, which must lie inside.
+  func bytes(_ range: Range<Int>) throws(EngineError) -> UnsafeRawBufferPointer {
+    // SAFETY: callers ask for ranges inside of the bytes.
+    switch memory {
+    case .here(let bytes): unsafe UnsafeRawBufferPointer(rebasing: bytes[range])
+    case .later(let read, let start): unsafe try read(start + range.lowerBound..<start + range.upperBound)
+    }
+  }
 
   func write(to store: any ByteStore, at offset: UInt64) throws(EngineError) {
-    if let place, let file = store as? FileStore {
-      return unsafe try file.write(from: place, memory, at: offset, count: count, by: method)
+    guard let original, let file = store as? FileStore else {
+      return unsafe try store.write(bytes(0..<count), at: offset)
     }
-    guard let memory = unsafe memory else {
-      throw .unsupported("The host copies from file to file only")
+    let copied = file.copy(from: original.place, to: offset, count: UInt64(count), by: original.method)
+    original.results.note(original.place, copied, of: count)
+    let done = Int(copied.lowerBound - offset)..<Int(copied.upperBound - offset)
+    for rest in [0..<done.lowerBound, done.upperBound..<count] where !rest.isEmpty {
+      unsafe try store.write(bytes(rest), at: offset + UInt64(rest.lowerBound))
     }
-    unsafe try store.write(memory, at: offset)
   }
 }

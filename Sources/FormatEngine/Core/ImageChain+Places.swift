@@ -1,5 +1,3 @@
-import Synchronization
-
 /// A run of guest bytes that lie as they are, one behind the other, in one file of the host.
 struct HostPlace {
   let file: FileStore
@@ -18,9 +16,6 @@ extension ImageChain {
     else { return nil }
     return HostPlace(file: file, offset: offset)
   }
-
-  /// Whether the file of guest bytes that are written has blocks in common with those that they came from.
-  var sharesBlocks: Bool { (layers[0].store(0) as? FileStore)?.sharing.load(ordering: .relaxed) == .works }
 
   /// Holds guest bytes for a write in place that the caller carries out, and says where. `endWriteInPlace` gives them
   /// back.

@@ -138,7 +138,7 @@ extension ImageChain {
       let whole =
         room.isNew
         ? room.guestOffset..<room.guestEnd : position.aligned(downTo: unit)..<end.aligned(upTo: unit)
-      guard let bytes = unsafe piece.memory else { throw .unsupported("The host copies no encrypted bytes") }
+      let bytes = unsafe try piece.bytes(0..<piece.count)
       return unsafe try fillEncrypted(room, whole, with: bytes, at: position, store, cipher)
     }
     if room.isNew { try copyOld(room, from: room.guestOffset, to: position, store) }

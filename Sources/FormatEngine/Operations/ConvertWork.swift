@@ -33,6 +33,7 @@ final class ConvertWork: Sendable {
   private let rate: RateLimit?
   let writing: WritingOrder
   private let sharesBlocks: Bool
+  let hostCopies = HostCopyResults()
   /// Guest bytes that the target stores without those around them.
   let storedUnit: UInt64
   /// Zeros in the target stay zeros, whatever comes to lie below it.
@@ -77,7 +78,7 @@ final class ConvertWork: Sendable {
     marksZeros = layer?.marksZeros ?? false
     let wholeUnits = if case .differences = options.scope { storedUnit } else { UInt64(512) }
     segmentByteCount =
-      packing.map { max($0.compressionUnit, MiB) }
+      packing.map { max($0.compressionUnit, Self.packedSegmentByteCount) }
       ?? max(Self.segmentByteCount(forClusterSize: target.top.clusterSize), wholeUnits)
     // Whoever feeds a pipe may take its time: a signal and an error of the target are heard meanwhile.
     stream?.whileWaiting { [turns] () throws(EngineError) in
@@ -92,7 +93,9 @@ final class ConvertWork: Sendable {
     clusterSize <= largestWholeCluster ? max(clusterSize, usualSegmentByteCount) : usualSegmentByteCount
   }
 
-  private static let usualSegmentByteCount = 2 * MiB
+  private static let usualSegmentByteCount = MiB
+  /// Less, since packing takes longer than handing over.
+  private static let packedSegmentByteCount = 512 * KiB
   /// What Hyper-V's disks have.
   private static let largestWholeCluster = 32 * MiB
 
@@ -201,37 +204,43 @@ final class ConvertWork: Sendable {
   /// False: only what is stored will still read as zeros over another backing file.
   var canLeaveOutZeros: Bool { newBacking == nil || marksZeros }
 
-  /// Where bytes lie that the host may copy as they are, without looking at them; nil where they have to pass through here.
+  /// Where bytes lie that the host may copy as they are, without anybody looking at them; nil where they have to pass through
+  /// here.
   func placeToCopy(_ found: ConcatenatedDisks.Found, count: Int) -> HostPlace? {
     guard options.copiesInHost, target.top.isCopiedByHost, target.top.cipher == nil,
       found.disk.layers.indices.contains(found.located.depth),
       found.disk.layers[found.located.depth].isCopiedByHost
     else { return nil }
-    return found.disk.placeToRead(found.located, count: count)
+    return placeOfOriginal(found, count: count)
   }
-
-  /// Guest bytes of which it is enough to know that one is no zero, where the target shares blocks with the source: what it has as a
-  /// whole, and what the user calls too short for a run of zeros. Blocks that are shared take no room, so that zeros beside data
-  /// may stay among them.
-  var sharedUnit: UInt64 { max(options.sparseByteCount, min(target.top.clusterSize, 64 * KiB)) }
-
-  /// Whether blocks are shared already, and need not be read any more.
-  var hasShared: Bool { sharesBlocks && target.sharesBlocks }
 
   /// Where bytes lie whose blocks the target may share.
   func placeToShare(_ found: ConcatenatedDisks.Found, count: Int) -> HostPlace? {
-    sharesBlocks && found.disk.layers.indices.contains(found.located.depth)
-      ? found.disk.placeToRead(found.located, count: count) : nil
+    guard sharesBlocks, found.disk.layers.indices.contains(found.located.depth) else { return nil }
+    return placeOfOriginal(found, count: count)
   }
 
-  /// Bytes lie in another order where they are encrypted; what could not be read is not what lies there; and room that the
-  /// target has set aside for its disk is to stay its own.
+  private func placeOfOriginal(_ found: ConcatenatedDisks.Found, count: Int) -> HostPlace? {
+    guard let place = found.disk.placeToRead(found.located, count: count),
+      !hostCopies.isRefused(from: place.file)
+    else { return nil }
+    return place
+  }
+
+  /// Guest bytes of which it is enough to know that one is no zero, where the target shares blocks with the source: what it
+  /// has as a whole, and what the user calls too short for a run of zeros. Blocks that are shared take no room, so that
+  /// zeros beside data may stay among them.
+  var sharedUnit: UInt64 { max(options.sparseByteCount, min(target.top.clusterSize, 64 * KiB)) }
+
+  /// Encrypted bytes are others; what could not be read is not what lies there; `-S 0` wants room for all, and what the target
+  /// has set aside for its disk is to stay its own.
   private static func mayShareBlocks(_ target: ImageChain, _ options: ConvertOptions) -> Bool {
-    guard options.sharesBlocks, options.salvage == nil, target.top.cipher == nil else { return false }
+    guard options.sharesBlocks, options.salvage == nil, options.sparseByteCount > 0, target.top.cipher == nil
+    else { return false }
     let member = target.members[0]
     let stores = [member.file] + ((member.layer as? any SelfDescribing)?.extraFiles.map(\.store) ?? [])
-    let room = stores.reduce(UInt64(0)) { $0 + ((try? $1.allocatedByteCount()) ?? 0) }
-    return room < max(target.virtualSize / 2, MiB)
+    guard let room = try? stores.reduce(UInt64(0), { try $0 + $1.allocatedByteCount() }) else { return false }
+    return room <= target.virtualSize / 2
   }
 
   /// Zeros of the target are stored as other units are.

@@ -1,34 +1,54 @@
-/// Bytes whose blocks of the disk the target shares with the source: they need not pass through here.
+/// Bytes that the host copies by itself: they need not pass through here.
 extension ConvertWorker {
-  /// As `noteRuns`, for bytes that lie at `place` and that nobody has read yet. They are only looked at for zeros.
+  /// As `noteRuns`, for bytes that lie at `place`, whose blocks the target shares, and that nobody has read yet. They are
+  /// only looked at for zeros.
   func noteSharedRuns(in range: Range<Int>, of segment: ConvertSegment, at place: HostPlace)
     throws(EngineError)
   {
-    guard work.options.sparseByteCount > 0, work.options.looksForZeros else {
-      return actions.append(.copy(place, range, .blocks))
-    }
+    guard work.options.looksForZeros else { return actions.append(.copy(place, range, .blocks)) }
     // Steps end at the same places of the disk, wherever an extent begins.
     let step = work.sharedUnit < Self.smallestSampledUnit ? Self.scannedByteCount : work.sharedUnit
     var start = range.lowerBound
     while start < range.upperBound {
       let end = min(
         Int((segment.offset + UInt64(start) + 1).raised(to: step) - segment.offset), range.upperBound)
-      let piece = Piece(
-        range: start..<end, place: place.advanced(by: start - range.lowerBound), segment: segment)
+      let piece = Original(place: place, of: range, in: segment).piece(start..<end)
       if step == work.sharedUnit {
         note(piece, isZero: try isZero(piece))
       } else {
-        try scan(piece)
+        let bytes = unsafe try read(piece, 0..<piece.range.count, into: 0)
+        unsafe forEachRun(in: bytes, at: start) { (run, isZero) in note(piece.piece(run), isZero: isZero) }
       }
       start = end
     }
   }
 
+  /// What the target gets by way of the host; what that does not copy is read then.
+  func original(_ place: HostPlace, _ method: HostCopy, _ range: Range<Int>, of segment: ConvertSegment)
+    -> GivenBytes
+  {
+    let piece = Original(place: place, of: range, in: segment)
+    return unsafe GivenBytes(
+      count: range.count, .init(place: place, method: method, results: work.hostCopies)
+    ) { [self] (part) throws(EngineError) in
+      unsafe try read(piece, part, into: range.lowerBound + part.lowerBound)
+    }
+  }
+
   /// A part of a segment, and where it lies.
-  private struct Piece {
-    var range: Range<Int>
-    var place: HostPlace
+  private struct Original {
+    let place: HostPlace
+    let range: Range<Int>
     let segment: ConvertSegment
+
+    init(place: HostPlace, of range: Range<Int>, in segment: ConvertSegment) {
+      (self.place, self.range, self.segment) = (place, range, segment)
+    }
+
+    /// `part`: in the segment, inside of this one.
+    func piece(_ part: Range<Int>) -> Original {
+      Original(place: place.advanced(by: part.lowerBound - range.lowerBound), of: part, in: segment)
+    }
   }
 
   /// From here on a look at the beginning of a unit pays: below, as many system calls cost more than reading all.
@@ -39,40 +59,31 @@ extension ConvertWorker {
   private static var sampleByteCount: Int { 512 }
 
   /// Whether a unit is all zeros. Mostly its beginning tells that it is not.
-  private func isZero(_ unit: Piece) throws(EngineError) -> Bool {
+  private func isZero(_ unit: Original) throws(EngineError) -> Bool {
     let sample = min(Self.sampleByteCount, unit.range.count)
-    guard unsafe try ZeroScan.isZero(read(unit, 0..<sample)) else { return false }
-    return unsafe try ZeroScan.isZero(read(unit, sample..<unit.range.count))
+    guard unsafe try ZeroScan.isZero(read(unit, 0..<sample, into: 0)) else { return false }
+    return unsafe try ZeroScan.isZero(read(unit, sample..<unit.range.count, into: 0))
   }
 
-  /// Splits a piece into what is zeros and what is not.
-  private func scan(_ piece: Piece) throws(EngineError) {
-    let bytes = unsafe try read(piece, 0..<piece.range.count)
-    var position = 0
-    while position < bytes.count {
-      let run = unsafe ZeroScan.run(in: bytes, from: position, block: Int(work.options.sparseByteCount))
-      let start = piece.range.lowerBound + position
-      let part = Piece(
-        range: start..<start + run.length, place: piece.place.advanced(by: position), segment: piece.segment)
-      note(part, isZero: run.isZero)
-      position += run.length
-    }
-  }
-
-  /// Bytes of a piece, at the beginning of the buffer.
-  private func read(_ piece: Piece, _ range: Range<Int>) throws(EngineError) -> UnsafeRawBufferPointer {
-    let bytes = unsafe buffer.prefix(range.count)
+  /// Bytes of a piece, at `position` of the buffer.
+  private func read(_ piece: Original, _ part: Range<Int>, into position: Int) throws(EngineError)
+    -> UnsafeRawBufferPointer
+  {
+    let bytes = unsafe UnsafeMutableRawBufferPointer(
+      rebasing: buffer.bytes[position..<position + part.count])
     do throws(EngineError) {
-      unsafe try piece.place.file.read(into: bytes, at: piece.place.offset + UInt64(range.lowerBound))
+      unsafe try piece.place.file.read(into: bytes, at: piece.place.offset + UInt64(part.lowerBound))
     } catch {
-      let offset = piece.segment.offset + UInt64(piece.range.lowerBound + range.lowerBound)
-      throw error.inSystemWords.whileTrying(work.options.failureWords.reading(at: offset))
+      let offset = piece.segment.offset + UInt64(piece.range.lowerBound + part.lowerBound)
+      let failure = error.inSystemWords.whileTrying(work.options.failureWords.reading(at: offset))
+      readingFailure = failure
+      throw failure
     }
     return UnsafeRawBufferPointer(bytes)
   }
 
   /// What follows the last piece is one with it.
-  private func note(_ piece: Piece, isZero: Bool) {
+  private func note(_ piece: Original, isZero: Bool) {
     if isZero {
       if work.mustWriteZeros { actions.append(.zeros(piece.range)) }
     } else if case .copy(let place, let last, .blocks)? = actions.last,

@@ -3,10 +3,10 @@
 final class ConvertWorker {
   /// What the target is to get, by offsets in the segment.
   enum Action {
-    /// What is in the buffer; where it also lies, if the target may share that.
+    /// What is in the buffer; where it also lies, if the target may share those blocks.
     case write(Range<Int>, HostPlace?)
     case zeros(Range<Int>)
-    /// As it lies there, in no buffer.
+    /// As it lies there; it was not read.
     case copy(HostPlace, Range<Int>, HostCopy)
     /// The next piece of the packed bytes.
     case packed(PackedPiece)
@@ -23,6 +23,8 @@ final class ConvertWorker {
   var actions: [Action] = []
   /// For each unit of the segment in the buffer, whether the target needs it.
   var neededUnits: [Bool] = []
+  /// What went wrong when bytes were read that were to be written at that moment.
+  var readingFailure: EngineError?
 
   init(_ work: ConvertWork) throws(EngineError) {
     self.work = work
@@ -70,7 +72,7 @@ final class ConvertWorker {
         actions.append(.copy(place, range, .bytes))
       } else {
         let place = work.placeToShare(found, count: range.count)
-        if let place, work.hasShared {
+        if let place, work.hostCopies.works(from: place.file) {
           return try noteSharedRuns(in: range, of: segment, at: place)
         }
         try read(found, range, of: segment)
@@ -85,15 +87,23 @@ final class ConvertWorker {
       return actions.append(.write(range, place))
     }
     let bytes = unsafe UnsafeRawBufferPointer(rebasing: buffer.bytes[range])
+    unsafe forEachRun(in: bytes, at: range.lowerBound) { (run, isZero) in
+      if !isZero {
+        actions.append(.write(run, place?.advanced(by: run.lowerBound - range.lowerBound)))
+      } else if work.mustWriteZeros {
+        actions.append(.zeros(run))
+      }
+    }
+  }
+
+  /// Calls `body` with the runs of zeros and of other bytes; its ranges begin at `start`.
+  func forEachRun(
+    in bytes: UnsafeRawBufferPointer, at start: Int, _ body: (_ range: Range<Int>, _ isZero: Bool) -> Void
+  ) {
     var position = 0
     while position < bytes.count {
       let run = unsafe ZeroScan.run(in: bytes, from: position, block: Int(work.options.sparseByteCount))
-      let start = range.lowerBound + position
-      if !run.isZero {
-        actions.append(.write(start..<start + run.length, place?.advanced(by: position)))
-      } else if work.mustWriteZeros {
-        actions.append(.zeros(start..<start + run.length))
-      }
+      body(start + position..<start + position + run.length, run.isZero)
       position += run.length
     }
   }
@@ -190,10 +200,13 @@ final class ConvertWorker {
       case .write(let range, let place):
         try work.waitForRate(UInt64(range.count))
         let bytes = unsafe UnsafeRawBufferPointer(rebasing: buffer.bytes[range])
-        try write(unsafe GivenBytes(bytes, sharedWith: place), range, of: segment)
+        let original = place.map {
+          GivenBytes.Original(place: $0, method: .blocks, results: work.hostCopies)
+        }
+        try write(unsafe GivenBytes(bytes, original), range, of: segment)
       case .copy(let place, let range, let method):
         try work.waitForRate(UInt64(range.count))
-        try write(GivenBytes(at: place, count: range.count, by: method), range, of: segment)
+        try write(original(place, method, range, of: segment), range, of: segment)
       case .zeros(let range):
         try writing(segment, range) { (offset) throws(EngineError) in
           try work.target.writeZeros(at: offset, count: UInt64(range.count))
@@ -246,6 +259,7 @@ final class ConvertWorker {
     do throws(EngineError) {
       try body(offset)
     } catch {
+      if let readingFailure { throw readingFailure }
       throw error.inSystemWords.whileTrying(work.options.failureWords.writing(at: offset))
     }
   }

@@ -2,96 +2,6 @@ internal import CLinux
 import Glibc
 import Synchronization
 
-extension FileStore {
-  /// Has the host copy bytes of another file into this one, where both file systems can: between files of one of them that
-  /// may cost nothing. False where it did not, or not all of it; then the bytes are still to be written.
-  func copy(from source: FileStore, at sourceOffset: UInt64, to offset: UInt64, count: UInt64) -> Bool {
-    // Past the page cache, and through to the disk, each write has its own way.
-    guard !isDirect, !source.isDirect, !cache.writesThrough, count <= maximumFileOffset,
-      sourceOffset <= maximumFileOffset - count, offset <= maximumFileOffset - count
-    else { return false }
-    var (from, to, left) = (off_t(sourceOffset), off_t(offset), Int(count))
-    while left > 0 {
-      let done = retrying {
-        unsafe copy_file_range(source.descriptor.number, &from, descriptor.number, &to, left, 0)
-      }
-      guard done > 0 else { return false }
-      left -= done
-    }
-    knownEnd.max(offset + count, ordering: .acquiringAndReleasing)
-    Trace.emit(
-      .storeCopy,
-      "path \"\(path)\" offset \(offset) bytes \(count) source \"\(source.path)\" source-offset \(sourceOffset)"
-    )
-    return true
-  }
-
-  /// Writes bytes that lie at `place`; `bytes` are the same, where they are in memory already.
-  func write(
-    from place: HostPlace, _ bytes: UnsafeRawBufferPointer?, at offset: UInt64, count: Int,
-    by method: HostCopy
-  ) throws(EngineError) {
-    let end = offset + UInt64(count)
-    let done =
-      switch method {
-      case .bytes:
-        copy(from: place.file, at: place.offset, to: offset, count: UInt64(count)) ? offset..<end : nil
-      case .blocks: share(from: place, to: offset..<end)
-      }
-    for rest in [offset..<(done?.lowerBound ?? end), (done?.upperBound ?? end)..<end] where !rest.isEmpty {
-      let start = Int(rest.lowerBound - offset)
-      if let bytes = unsafe bytes {
-        // SAFETY: `rest` lies inside of what is written.
-        unsafe try write(
-          .init(rebasing: bytes[start..<start + Int(rest.upperBound - rest.lowerBound)]), at: rest.lowerBound)
-      } else {
-        try write(from: place.advanced(by: start), to: rest)
-      }
-    }
-  }
-
-  /// The bytes go by way of a buffer.
-  private func write(from place: HostPlace, to range: Range<UInt64>) throws(EngineError) {
-    let buffer = AlignedBuffer(byteCount: Int(min(range.upperBound - range.lowerBound, 256 * KiB)))
-    var position = range.lowerBound
-    while position < range.upperBound {
-      let piece = unsafe buffer.prefix(Int(min(range.upperBound - position, UInt64(buffer.byteCount))))
-      unsafe try place.file.read(into: piece, at: place.offset + (position - range.lowerBound))
-      unsafe try write(UnsafeRawBufferPointer(piece), at: position)
-      position += UInt64(piece.count)
-    }
-  }
-
-  /// What file systems share is whole blocks; none that can has larger ones by default.
-  private static let sharedUnit: UInt64 = 4096
-
-  /// Has the whole blocks of `range` stand for the same blocks of the disk as those at `place`, where both files are of one file
-  /// system that can. What the other file has not brought to disk yet is written there first. Says which bytes are done; nil: none.
-  private func share(from place: HostPlace, to range: Range<UInt64>) -> Range<UInt64>? {
-    let source = place.file
-    guard sharing.load(ordering: .relaxed) != .refused, !isDirect, !source.isDirect, !cache.writesThrough,
-      kind == .regular, source.kind == .regular
-    else { return nil }
-    let start = range.lowerBound.aligned(upTo: Self.sharedUnit)
-    let end = range.upperBound.aligned(downTo: Self.sharedUnit)
-    let sourceStart = place.offset + (start - range.lowerBound)
-    guard start < end, sourceStart.isAligned(to: Self.sharedUnit) else { return nil }
-    let isDone =
-      retrying {
-        imgfs_clone_range(source.descriptor.number, sourceStart, descriptor.number, start, end - start)
-      } == 0
-    sharing.store(isDone ? .works : .refused, ordering: .relaxed)
-    guard isDone else { return nil }
-    noteChange()
-    knownEnd.max(end, ordering: .acquiringAndReleasing)
-    Trace.emit(
-      .storeCopy,
-      "path \"\(path)\" offset \(start) bytes \(end - start) source \"\(source.path)\" source-offset \(sourceStart)"
-    )
-    return start..<end
-  }
-}
-
 /// How the host moves bytes from file to file by itself.
 enum HostCopy {
   /// copy_file_range: in the way that the file systems like best.
@@ -100,10 +10,59 @@ enum HostCopy {
   case blocks
 }
 
-/// Whether a file has been able to share blocks with others.
-enum BlockSharing: UInt8, AtomicRepresentable {
-  case unknown
-  case works
-  /// It is not tried again.
-  case refused
+extension FileStore {
+  /// Has the host copy `count` bytes of another file to `offset`, where both file systems can. Says which bytes are done; the
+  /// others are still to be written.
+  ///
+  /// Of blocks only whole ones can be shared, between files of one file system, and not past the end of the other file. What that has
+  /// not brought to disk yet is written there first.
+  func copy(from place: HostPlace, to offset: UInt64, count: UInt64, by method: HostCopy) -> Range<UInt64> {
+    // Past the page cache, and through to the disk, each write has its own way.
+    guard !isDirect, !place.file.isDirect, !cache.writesThrough, count <= maximumFileOffset,
+      place.offset <= maximumFileOffset - count, offset <= maximumFileOffset - count
+    else { return offset..<offset }
+    let done =
+      switch method {
+      case .bytes: copyBytes(from: place, to: offset, count: count)
+      case .blocks: shareBlocks(from: place, to: offset, count: count)
+      }
+    if !done.isEmpty {
+      noteChange()
+      knownEnd.max(done.upperBound, ordering: .acquiringAndReleasing)
+      Trace.emit(
+        .storeCopy,
+        "path \"\(path)\" offset \(done.lowerBound) bytes \(done.upperBound - done.lowerBound) "
+          + "source \"\(place.file.path)\" source-offset \(place.offset + (done.lowerBound - offset))")
+    }
+    return done
+  }
+
+  private func copyBytes(from place: HostPlace, to offset: UInt64, count: UInt64) -> Range<UInt64> {
+    var (from, to, left) = (off_t(place.offset), off_t(offset), Int(count))
+    while left > 0 {
+      let done = retrying {
+        unsafe copy_file_range(place.file.descriptor.number, &from, descriptor.number, &to, left, 0)
+      }
+      guard done > 0 else { break }
+      left -= done
+    }
+    return offset..<offset + count - UInt64(left)
+  }
+
+  /// What file systems share is whole blocks; none that can has larger ones by default.
+  static let sharedUnit: UInt64 = 4096
+
+  private func shareBlocks(from place: HostPlace, to offset: UInt64, count: UInt64) -> Range<UInt64> {
+    let start = offset.aligned(upTo: Self.sharedUnit)
+    let sourceEnd = place.file.knownEnd.load(ordering: .acquiring)
+    let stored = sourceEnd > place.offset ? min(count, sourceEnd - place.offset) : 0
+    let end = (offset + stored).aligned(downTo: Self.sharedUnit)
+    let source = place.offset + (start - offset)
+    guard start < end, source.isAligned(to: Self.sharedUnit), kind == .regular, place.file.kind == .regular
+    else { return offset..<offset }
+    let result = retrying {
+      imgfs_clone_range(place.file.descriptor.number, source, descriptor.number, start, end - start)
+    }
+    return result == 0 ? start..<end : offset..<offset
+  }
 }

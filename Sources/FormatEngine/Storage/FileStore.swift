@@ -22,7 +22,6 @@ public final class FileStore: ByteStore {
   /// How far the file reached by what was seen and written of it. Bytes before it that are not there were cut off by
   /// somebody else: nobody may take them for zeros.
   let knownEnd: Atomic<UInt64>
-  let sharing = Atomic<BlockSharing>(.unknown)
 
   private struct Synced {
     var count: UInt64 = 0

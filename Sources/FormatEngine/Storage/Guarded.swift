@@ -12,11 +12,18 @@ import Glibc
   // Behind a pointer, so that no access is checked for exclusiveness a second time.
   private let value: UnsafeMutablePointer<Value>
 
+  // Taken twice by one thread it would wait for ever: tests hear of that.
+  #if DEBUG
+    private static var kind: Int { PTHREAD_MUTEX_ERRORCHECK }
+  #else
+    private static var kind: Int { PTHREAD_MUTEX_ADAPTIVE_NP }
+  #endif
+
   public init(_ value: consuming sending Value) {
     unsafe mutex = .allocate(capacity: 1)
     var attributes = pthread_mutexattr_t()
     unsafe pthread_mutexattr_init(&attributes)
-    unsafe pthread_mutexattr_settype(&attributes, CInt(PTHREAD_MUTEX_ADAPTIVE_NP))
+    unsafe pthread_mutexattr_settype(&attributes, CInt(Self.kind))
     unsafe pthread_mutex_init(mutex, &attributes)
     unsafe pthread_mutexattr_destroy(&attributes)
     unsafe self.value = .allocate(capacity: 1)
@@ -35,7 +42,8 @@ import Glibc
   public func withLock<Result: ~Copyable, Failure: Error>(
     _ body: (inout sending Value) throws(Failure) -> sending Result
   ) throws(Failure) -> sending Result {
-    unsafe pthread_mutex_lock(mutex)
+    let result = unsafe pthread_mutex_lock(mutex)
+    assert(result == 0, "taken again by the thread that has it")
     defer { unsafe pthread_mutex_unlock(mutex) }
     return try unsafe body(&value.pointee)
   }

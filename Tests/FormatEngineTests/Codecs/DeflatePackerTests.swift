@@ -71,7 +71,11 @@ import Testing
           let packed = try #require(try pack(content.bytes, room: 65536 + 200, packer))
           #expect(try unpack(packed, framing) == content.bytes)
           // What repeats after 24 KiB is not looked for where all values are as frequent.
-          if content.profile == .even { #expect(packed.count > 65536) } else { #expect(packed.count < 50_000) }
+          if content.profile == .even {
+            #expect(packed.count > 65536)
+          } else {
+            #expect(packed.count < 50_000)
+          }
         }
       }
     }

@@ -10,27 +10,28 @@ struct Qcow2CacheSizes {
   init() {}
 
   /// What the options of the layer say; one that is not given gets the rest of `cache-size`. Throws where they contradict
-  /// each other.
+  /// each other, in the peer's words and order.
   init(_ options: [String: String], clusterSize: UInt64) throws(EngineError) {
     func size(_ name: String) throws(EngineError) -> UInt64? {
       guard let text = options[name] else { return nil }
       return try SizeText.parseOption(text, name: name)
     }
-    // What is read at once is our own affair; the option is checked as the peer does.
-    if let entry = try size("l2-cache-entry-size"),
-      entry.nonzeroBitCount != 1 || !(512...clusterSize).contains(entry)
-    {
+    let (l2, refcounts) = (try size("l2-cache-size"), try size("refcount-cache-size"))
+    if let all = try size("cache-size") {
+      try share(all, l2, refcounts)
+    } else {
+      self.l2 = l2 ?? self.l2
+      self.refcounts = refcounts ?? self.refcounts
+    }
+    // What is read at once is our own affair.
+    let entry = try size("l2-cache-entry-size") ?? clusterSize
+    guard entry.nonzeroBitCount == 1, (512...clusterSize).contains(entry) else {
       throw .invalid(
         "L2 cache entry size must be a power of two between 512 and the cluster size (\(clusterSize))")
     }
-    let (all, l2, refcounts) = (
-      try size("cache-size"), try size("l2-cache-size"), try size("refcount-cache-size")
-    )
-    guard let all else {
-      self.l2 = l2 ?? self.l2
-      self.refcounts = refcounts ?? self.refcounts
-      return
-    }
+  }
+
+  private mutating func share(_ all: UInt64, _ l2: UInt64?, _ refcounts: UInt64?) throws(EngineError) {
     if l2 != nil && refcounts != nil {
       throw .invalid("cache-size, l2-cache-size and refcount-cache-size may not be set at the same time")
     }

@@ -30,8 +30,9 @@ struct Qcow2Checker {
   let repairing: RepairMode?
   /// How often a cluster was walked as an L2 table; nil where nobody wants to know.
   let tableVisits: Qcow2ClusterCounts?
-  /// How often snapshots name a cluster as an L2 table: most tables stand in several of them, and each is walked once.
-  private let snapshotTables: Qcow2ClusterCounts
+  /// L2 tables of snapshots that are still to be walked, and by how many entries of L1 tables they are named: most stand in several
+  /// snapshots, and are walked once for all of them.
+  private var snapshotTables: [(offset: UInt64, weight: UInt64)] = []
   let hasDataFile: Bool
   let fileEnd: UInt64
   /// Clusters whose counts are compared: those of the file, and one more where a region reaches into it.
@@ -58,7 +59,6 @@ struct Qcow2Checker {
       clusterCount: comparedCount + 1, maximumCount: refcounts.maximumCount)
     self.repairing = repairing
     tableVisits = repairing == nil ? nil : try Qcow2ClusterCounts(clusterCount: comparedCount + 1)
-    snapshotTables = try Qcow2ClusterCounts(clusterCount: comparedCount + 1)
     l2Buffer = AlignedBuffer(byteCount: Int(geometry.clusterSize))
   }
 
@@ -157,8 +157,9 @@ struct Qcow2Checker {
       if entry.tableOffset.isAligned(to: geometry.clusterSize) {
         if isActive {
           try walkL2(at: entry.tableOffset, isActive: true, weight: weight)
-        } else if entry.tableOffset < fileEnd {
-          _ = snapshotTables.add(weight, to: entry.tableOffset >> geometry.clusterBits)
+        } else {
+          snapshotTables.append((entry.tableOffset, weight))
+          if snapshotTables.count == Self.maximumSnapshotTables { try walkSnapshotTables() }
         }
       } else {
         // qemu-img takes what stands there for a table all the same, and finds a thousand more errors in it.
@@ -195,7 +196,7 @@ struct Qcow2Checker {
     do throws(EngineError) {
       unsafe try file.read(into: l2Buffer.bytes, at: table)
     } catch {
-      report.checkErrors += 1
+      report.checkErrors += weight
       finding("ERROR: I/O error in check_refcounts_l2")
       return
     }
@@ -273,22 +274,17 @@ struct Qcow2Checker {
 
   private mutating func checkCompressed(_ entry: Qcow2L2Entry, _ index: UInt64, _ walk: TableWalk) {
     let packed = entry.packed(geometry)
-    guard !hasDataFile else {
-      corruption(
-        "ERROR compressed cluster \(index) with data file, entry=0x\(hex(entry.raw))", weight: walk.weight)
-      return
-    }
-    guard entry.bitmap == 0 else {
-      corruption(
-        "ERROR compressed cluster \(index) with non-zero subcluster allocation bitmap, entry=0x\(hex(entry.raw))",
-        weight: walk.weight)
-      return
-    }
     if entry.isCopied {
       corruption(
         "ERROR: coffset=0x\(hex(packed.hostOffset)): copied flag must never be set for compressed clusters",
         weight: walk.weight)
       mendableCount += 1
+    }
+    guard !hasDataFile, entry.bitmap == 0 else {
+      let flaw = hasDataFile ? "with data file" : "with non-zero subcluster allocation bitmap"
+      let raw = entry.raw & ~Qcow2L2Entry.copiedBit
+      corruption("ERROR compressed cluster \(index) \(flaw), entry=0x\(hex(raw))", weight: walk.weight)
+      return
     }
     countRange(packed.hostOffset, packed.byteCount, weight: walk.weight)
     guard walk.isActive else { return }
@@ -316,11 +312,27 @@ struct Qcow2Checker {
       }
       try walkTable(at: snapshot.l1Offset, count: UInt64(snapshot.l1Count), isActive: false)
     }
-    for cluster in 0..<comparedCount where snapshotTables[cluster] > 0 {
-      try progress.proceed()
-      try walkL2(at: cluster << geometry.clusterBits, isActive: false, weight: snapshotTables[cluster])
-    }
+    try walkSnapshotTables()
     countRange(header.snapshotsOffset, snapshots.byteCount)
+  }
+
+  /// 4 MiB of them.
+  private static let maximumSnapshotTables = 1 << 18
+
+  private mutating func walkSnapshotTables() throws(EngineError) {
+    snapshotTables.sort { $0.offset < $1.offset }
+    var index = 0
+    while index < snapshotTables.count {
+      let offset = snapshotTables[index].offset
+      var weight: UInt64 = 0
+      while index < snapshotTables.count, snapshotTables[index].offset == offset {
+        weight += snapshotTables[index].weight
+        index += 1
+      }
+      try progress.proceed()
+      try walkL2(at: offset, isActive: false, weight: weight)
+    }
+    snapshotTables.removeAll(keepingCapacity: true)
   }
 
   // MARK: Words
