@@ -39,6 +39,11 @@ import Testing
         try ReferenceTool.create(
           "top.qcow2", format: "qcow2", size: Self.disk.count, over: ("disk.qcow2", "qcow2"), folder: place)
         try ReferenceTool.io(["write -q -P 7 5M 3M"], on: "top.qcow2", format: "qcow2", folder: place)
+        // Clusters that can be shared and those that cannot, side by side.
+        try ReferenceTool.create("mixed.qcow2", format: "qcow2", size: 16 << 20, folder: place)
+        try ReferenceTool.io(
+          (0..<256).map { "write -q \($0 % 3 == 1 ? "-c" : "") -P \($0 % 250 + 1) \($0 * 64)k 64k" },
+          on: "mixed.qcow2", format: "qcow2", folder: place)
         try body(folder, place)
       }
     }
@@ -69,6 +74,8 @@ import Testing
     Case(source: ("disk.qcow2", "qcow2"), target: "qcow2", options: ["-C"]),
     Case(source: ("top.qcow2", "qcow2"), target: "qcow2"),
     Case(source: ("disk.vmdk", "vmdk"), target: "vhdx"),
+    Case(source: ("mixed.qcow2", "qcow2"), target: "raw"),
+    Case(source: ("mixed.qcow2", "qcow2"), target: "qcow2", options: ["-m", "1"]),
     Case(source: ("disk.raw", "raw"), target: "qcow2", options: ["-o", "extended_l2=on"]),
     Case(source: ("disk.raw", "raw"), target: "qcow2", options: ["-o", "data_file=data"]),
     // What has to be its own.

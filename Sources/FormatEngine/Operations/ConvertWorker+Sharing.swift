@@ -16,7 +16,7 @@ extension ConvertWorker {
       if step == work.sharedUnit {
         note(piece, isZero: try isZero(piece))
       } else {
-        let bytes = unsafe try read(piece, 0..<piece.range.count, into: 0)
+        let bytes = unsafe try read(piece, 0..<piece.range.count)
         unsafe forEachRun(in: bytes, at: start) { (run, isZero) in note(piece.piece(run), isZero: isZero) }
       }
       start = end
@@ -31,7 +31,7 @@ extension ConvertWorker {
     return unsafe GivenBytes(
       count: range.count, .init(place: place, method: method, results: work.hostCopies)
     ) { [self] (part) throws(EngineError) in
-      unsafe try read(piece, part, into: range.lowerBound + part.lowerBound)
+      unsafe try read(piece, part)
     }
   }
 
@@ -53,7 +53,7 @@ extension ConvertWorker {
 
   /// From here on a look at the beginning of a unit pays: below, as many system calls cost more than reading all.
   private static var smallestSampledUnit: UInt64 { 32 * KiB }
-  /// Little enough to stay in the processor's cache.
+  /// Else so many bytes are read at a time.
   private static var scannedByteCount: UInt64 { 128 * KiB }
   /// Most of what is not zero shows it at its beginning.
   private static var sampleByteCount: Int { 512 }
@@ -61,21 +61,19 @@ extension ConvertWorker {
   /// Whether a unit is all zeros. Mostly its beginning tells that it is not.
   private func isZero(_ unit: Original) throws(EngineError) -> Bool {
     let sample = min(Self.sampleByteCount, unit.range.count)
-    guard unsafe try ZeroScan.isZero(read(unit, 0..<sample, into: 0)) else { return false }
-    return unsafe try ZeroScan.isZero(read(unit, sample..<unit.range.count, into: 0))
+    guard unsafe try ZeroScan.isZero(read(unit, 0..<sample)) else { return false }
+    return unsafe try ZeroScan.isZero(read(unit, sample..<unit.range.count))
   }
 
-  /// Bytes of a piece, at `position` of the buffer.
-  private func read(_ piece: Original, _ part: Range<Int>, into position: Int) throws(EngineError)
-    -> UnsafeRawBufferPointer
-  {
-    let bytes = unsafe UnsafeMutableRawBufferPointer(
-      rebasing: buffer.bytes[position..<position + part.count])
+  /// Bytes of a piece, in their own place of the buffer: elsewhere in it others wait to be written.
+  private func read(_ piece: Original, _ part: Range<Int>) throws(EngineError) -> UnsafeRawBufferPointer {
+    let start = piece.range.lowerBound + part.lowerBound
+    let bytes = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer.bytes[start..<start + part.count])
     do throws(EngineError) {
       unsafe try piece.place.file.read(into: bytes, at: piece.place.offset + UInt64(part.lowerBound))
     } catch {
-      let offset = piece.segment.offset + UInt64(piece.range.lowerBound + part.lowerBound)
-      let failure = error.inSystemWords.whileTrying(work.options.failureWords.reading(at: offset))
+      let words = work.options.failureWords.reading(at: piece.segment.offset + UInt64(start))
+      let failure = error.inSystemWords.whileTrying(words)
       readingFailure = failure
       throw failure
     }

@@ -5,6 +5,9 @@ extension ConvertVerb {
   static let details = [
     "Several inputs become one disk, one after the other. Runs of zeros are left out of the new image where its"
       + " format allows that, so that it is as small as can be.",
+    "Where input and output lie on one file system whose files can share blocks, such as xfs or btrfs, the new image"
+      + " shares those of the input: that takes neither time nor room, and each file gets blocks of its own where it"
+      + " is written to later. With -S 0, or with preallocation=falloc or full, the new image has its own at once.",
     "Where a backing file is named, only what differs from it is written; it should have the content of the"
       + " input's own one.",
     "The output may be a pipe, such as /dev/stdout, for raw, and for vmdk with subformat=streamOptimized: it is"
