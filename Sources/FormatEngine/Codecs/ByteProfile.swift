@@ -12,18 +12,12 @@ enum ByteProfile {
 
   /// Mostly ends within the first few bytes where there is one that has the bit.
   private static func isSevenBit(_ bytes: UnsafeRawBufferPointer) -> Bool {
+    guard let base = bytes.baseAddress else { return true }
     let high: UInt64 = 0x8080_8080_8080_8080
     var position = 0
-    // SAFETY: every load ends at or before the count.
-    while position + 256 <= bytes.count {
-      var bits = SIMD8<UInt64>(repeating: 0)
-      for part in 0..<4 {
-        bits |= unsafe bytes.loadUnaligned(fromByteOffset: position + 64 * part, as: SIMD8<UInt64>.self)
-      }
-      let half = bits.lowHalf | bits.highHalf
-      let quarter = half.lowHalf | half.highHalf
-      if (quarter[0] | quarter[1]) & high != 0 { return false }
-      position += 256
+    while position + ZeroScan.step <= bytes.count {
+      if unsafe ZeroScan.bits(ofStepAt: base + position) & high != 0 { return false }
+      position += ZeroScan.step
     }
     return unsafe bytes[position...].allSatisfy { $0 < 0x80 }
   }

@@ -62,8 +62,8 @@
       return unsafe try store.write(bytes(0..<count), at: offset)
     }
     let copied = file.copy(from: original.place, to: offset, count: UInt64(count), by: original.method)
-    original.results.note(original.place, copied, of: count)
-    let done = Int(copied.lowerBound - offset)..<Int(copied.upperBound - offset)
+    original.results.note(original.place.file, copied)
+    let done = copied.map { Int($0.lowerBound - offset)..<Int($0.upperBound - offset) } ?? 0..<0
     for rest in [0..<done.lowerBound, done.upperBound..<count] where !rest.isEmpty {
       unsafe try store.write(bytes(rest), at: offset + UInt64(rest.lowerBound))
     }

@@ -41,8 +41,7 @@ public struct ConvertOptions: Sendable {
   /// What lies in a file as the target will have it, too, is copied by the host where it can, and as it is: nobody looks for
   /// zeros there.
   public var copiesInHost = false
-  /// The target may share blocks of the disk with the source, where the file system can: for files that were made for it, and that
-  /// need no room of their own.
+  /// The target may share blocks of the disk with the source, where the file system can: for files that were made for it.
   public var sharesBlocks = false
   /// Guest bytes a second at most; nil: as fast as can be.
   public var rateLimit: UInt64?

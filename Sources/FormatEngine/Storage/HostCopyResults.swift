@@ -12,14 +12,14 @@ final class HostCopyResults: Sendable {
 
   func isRefused(from file: FileStore) -> Bool { answers.withLock { $0[file.identity] } == .refused }
 
-  /// Of `count` bytes at `place` those of `done` were copied. Where it has worked before, it may be these bytes alone that could
-  /// not be: they end past the file, or in the middle of a block.
-  func note(_ place: HostPlace, _ done: Range<UInt64>, of count: Int) {
+  /// What `FileStore.copy` said of bytes of this file. Where it has worked before, it is these bytes alone that it could not copy.
+  func note(_ file: FileStore, _ done: Range<UInt64>?) {
+    if let done, done.isEmpty { return }
     answers.withLock { answers in
-      if !done.isEmpty {
-        answers[place.file.identity] = .works
-      } else if answers[place.file.identity] == nil, UInt64(count) >= 2 * FileStore.sharedUnit {
-        answers[place.file.identity] = .refused
+      if done != nil {
+        answers[file.identity] = .works
+      } else if answers[file.identity] == nil {
+        answers[file.identity] = .refused
       }
     }
   }

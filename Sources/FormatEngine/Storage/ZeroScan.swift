@@ -1,8 +1,24 @@
-/// Finds zeros in memory, 256 bytes a step.
+/// Finds zeros in memory, step by step.
 public enum ZeroScan {
   /// Whether all bytes are zero. An empty buffer is.
   public static func isZero(_ buffer: UnsafeRawBufferPointer) -> Bool {
     unsafe leadingZeros(buffer) == buffer.count
+  }
+
+  /// Bytes of a step.
+  static let step = 256
+
+  /// The bits that are set in any of the eight-byte words of a step, which must lie inside of its buffer.
+  @inline(__always)
+  static func bits(ofStepAt start: UnsafeRawPointer) -> UInt64 {
+    var bits = SIMD8<UInt64>(repeating: 0)
+    for part in 0..<4 {
+      bits |= unsafe start.loadUnaligned(fromByteOffset: 64 * part, as: SIMD8<UInt64>.self)
+    }
+    // Halved by hand: comparing a whole vector goes lane by lane.
+    let half = bits.lowHalf | bits.highHalf
+    let quarter = half.lowHalf | half.highHalf
+    return quarter[0] | quarter[1]
   }
 
   /// How many bytes from the start are known to be zero: exact when it equals the count, otherwise a
@@ -10,18 +26,10 @@ public enum ZeroScan {
   @inline(__always)
   private static func leadingZeros(_ buffer: UnsafeRawBufferPointer) -> Int {
     guard let base = buffer.baseAddress else { return 0 }
-    let step = 256
     var position = 0
     // SAFETY: every load ends at or before the buffer's count.
     while position + step <= buffer.count {
-      var bits = SIMD8<UInt64>(repeating: 0)
-      for part in 0..<4 {
-        bits |= unsafe base.loadUnaligned(fromByteOffset: position + 64 * part, as: SIMD8<UInt64>.self)
-      }
-      // Halved by hand: comparing a whole vector goes lane by lane.
-      let half = bits.lowHalf | bits.highHalf
-      let quarter = half.lowHalf | half.highHalf
-      if quarter[0] | quarter[1] != 0 { return position }
+      if unsafe bits(ofStepAt: base + position) != 0 { return position }
       position += step
     }
     while position + 8 <= buffer.count {

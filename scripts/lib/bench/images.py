@@ -1,7 +1,6 @@
 """The images that the rows work on: made by the peer out of one disk, each when it is first asked for."""
 
 import random
-import shutil
 
 from bench import content
 from bench.tools import run

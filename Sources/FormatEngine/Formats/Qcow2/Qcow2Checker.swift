@@ -30,8 +30,8 @@ struct Qcow2Checker {
   let repairing: RepairMode?
   /// How often a cluster was walked as an L2 table; nil where nobody wants to know.
   let tableVisits: Qcow2ClusterCounts?
-  /// L2 tables of snapshots that are still to be walked, and by how many entries of L1 tables they are named: most stand in several
-  /// snapshots, and are walked once for all of them.
+  /// L2 tables of snapshots that are still to be walked, and by how many entries of L1 tables they are named: most stand
+  /// in several snapshots, and are walked once for all of them.
   private var snapshotTables: [(offset: UInt64, weight: UInt64)] = []
   let hasDataFile: Bool
   let fileEnd: UInt64
