@@ -20,6 +20,7 @@ class Images:
         self.makers = {
             "raw": self.make_raw, "zlib": self.make_packed, "zstd": self.make_packed, "stream": self.make_stream,
             "layers": self.make_layers, "filled": self.make_filled, "tebibyte": self.make_tebibyte,
+            "tebibytes": self.make_tebibytes,
             "snapshots": self.make_snapshots, "empty": self.make_empty, "base": self.make_base,
             "middle": self.make_middle, "guest": self.make_guest}
 
@@ -103,10 +104,13 @@ class Images:
         write_patterns(path, [(start, min(64 * MIB, self.size - start)) for start in range(0, self.size, 64 * MIB)], 0xa5)
         return path
 
-    def make_tebibyte(self, name):
+    def make_tebibyte(self, name, size="1T"):
         path = self.folder / f"{name}.qcow2"
-        run(["qemu-img", "create", "-f", "qcow2", "-o", "preallocation=metadata", path, "1T"])
+        run(["qemu-img", "create", "-f", "qcow2", "-o", "preallocation=metadata", path, size])
         return path
+
+    def make_tebibytes(self, name):
+        return self.make_tebibyte(name, "4T")
 
     def make_empty(self, name):
         path = self.folder / f"{name}.qcow2"

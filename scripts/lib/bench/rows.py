@@ -28,6 +28,8 @@ ROWS = [
     ("check", "check", 1.0, verbs.inspect("check", "--output=json", "{plain}", same=verbs.check_totals)),
     ("check-tebibyte", "check of 1 TiB with preallocated metadata", 0.4,
      verbs.inspect("check", "--output=json", "{tebibyte}", same=verbs.check_totals)),
+    ("check-tebibytes", "check of 4 TiB with preallocated metadata", 0.4,
+     verbs.inspect("check", "--output=json", "{tebibytes}", same=verbs.check_totals)),
     ("check-snapshots", "check of 100 GiB with 20 snapshots", 0.4,
      verbs.inspect("check", "--output=json", "{snapshots}", same=verbs.check_totals)),
     ("map", "map", 1.0, verbs.inspect("map", "--output=json", "{plain}", same=verbs.map_entries)),

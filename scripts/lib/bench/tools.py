@@ -2,6 +2,7 @@
 
 import contextlib
 import filecmp
+import mmap
 import os
 import pathlib
 import re
@@ -87,6 +88,12 @@ def work_folder(needed):
     if memory.is_dir() and min(available, shutil.disk_usage(memory).free) > needed:
         return str(memory)
     return tempfile.gettempdir()
+
+
+def fetch_memory(byte_count):
+    """Takes free memory and gives it back: the host of a virtual machine may have taken it meanwhile, and what fetches it
+    again would be counted for whichever side comes first."""
+    mmap.mmap(-1, byte_count, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE).close()
 
 
 def machine(folder):

@@ -26,14 +26,15 @@ extension Qcow2Checker {
       guard offset < fileEnd else {
         let verb = repairing == .all ? "Repairing" : "ERROR"
         corruption("\(verb) refcount block \(index) is outside image")
-        blocksOutside.append(index)
+        if !isRecounting { blocksOutside.append(index) }
         continue
       }
       noteStructure(offset, geometry.clusterSize)
       let cluster = offset >> geometry.clusterBits
       countRange(offset, geometry.clusterSize)
+      guard counts.window.contains(cluster) else { continue }
       let used = counts.countable(cluster)
-      if used != 1 { corruption("ERROR refcount block \(index) refcount=\(used)") }
+      if used != 1 { tellCorruption("ERROR refcount block \(index) refcount=\(used)") }
       if counts[cluster] != 1 { needsRebuild = true }
     }
   }
@@ -46,12 +47,12 @@ extension Qcow2Checker {
     }
   }
 
-  /// Tells every cluster whose count is not the number of its references.
+  /// Tells every cluster of the window whose count is not the number of its references.
   mutating func compareCounts() {
     var stored = Qcow2RefcountReader(refcounts)
     // The header at least.
-    var end: UInt64 = 1
-    for cluster in 0..<comparedCount {
+    var end = isRecounting ? (report.imageEndOffset ?? 0) >> geometry.clusterBits : 1
+    for cluster in counts.window.clamped(to: 0..<comparedCount) {
       let used = counts.countable(cluster)
       guard let counted = stored.count(of: cluster) else {
         noteUnreadable(cluster)
@@ -64,7 +65,7 @@ extension Qcow2Checker {
       end = cluster + 1
       let words = "cluster \(cluster) refcount=\(counted) reference=\(used)"
       if counted < used {
-        corruption("ERROR \(words)")
+        tellCorruption("ERROR \(words)")
         if counted == 0 { needsRebuild = true }
       } else {
         leak("Leaked \(words)")

@@ -8,7 +8,8 @@ struct Qcow2Checker {
   let geometry: Qcow2Geometry
   let file: any ByteStore
   var refcounts: Qcow2Refcounts
-  /// References that were found, also by the refcount structure itself.
+  /// References that were found, also by the refcount structure itself. A repair has those of all clusters; else the tables are
+  /// walked once for each window of the file, so that memory has a bound.
   let counts: Qcow2ClusterCounts
   /// What is wrong with the header.
   let damage: [String]
@@ -28,6 +29,12 @@ struct Qcow2Checker {
   var structureClusters: [UInt64] = []
   /// What is to be mended, nil for a check that changes nothing.
   let repairing: RepairMode?
+  /// What the tables say has been told; they are walked for the counts of another window.
+  private(set) var isRecounting = false
+  /// For each L2 table, in the order of their walk, the windows that it refers to (`Qcow2ClusterCounts.passedWindows`).
+  private var passedWindows: [UInt64] = []
+  /// L2 tables that were walked for this window.
+  private var walkedTableCount = 0
   /// How often a cluster was walked as an L2 table; nil where nobody wants to know.
   let tableVisits: Qcow2ClusterCounts?
   /// L2 tables of snapshots that are still to be walked, and by how many entries of L1 tables they are named: most stand
@@ -43,7 +50,8 @@ struct Qcow2Checker {
   private static let maximumFindings = 100_000
 
   init(
-    _ prologue: Qcow2Prologue, file: any ByteStore, progress: Progress, repairing: RepairMode? = nil
+    _ prologue: Qcow2Prologue, file: any ByteStore, progress: Progress, repairing: RepairMode? = nil,
+    windowSize: UInt64 = Qcow2ClusterCounts.usualWindowSize
   ) throws(EngineError) {
     header = prologue.header
     extensions = prologue.extensions
@@ -56,7 +64,8 @@ struct Qcow2Checker {
     refcounts = try Qcow2Refcounts(header, file: file, order: nil)
     comparedCount = fileEnd.dividedRoundingUp(by: geometry.clusterSize)
     counts = try Qcow2ClusterCounts(
-      clusterCount: comparedCount + 1, maximumCount: refcounts.maximumCount)
+      clusterCount: comparedCount + 1, maximumCount: refcounts.maximumCount,
+      windowSize: repairing == nil ? windowSize : nil)
     self.repairing = repairing
     tableVisits = repairing == nil ? nil : try Qcow2ClusterCounts(clusterCount: comparedCount + 1)
     l2Buffer = AlignedBuffer(byteCount: Int(geometry.clusterSize))
@@ -68,6 +77,14 @@ struct Qcow2Checker {
     try findReferences()
     try checkBlocks()
     compareCounts()
+    isRecounting = true
+    while counts.window.upperBound < comparedCount {
+      counts.moveOn()
+      try findReferences()
+      try checkBlocks()
+      compareCounts()
+    }
+    isRecounting = false
     try checkCopiedFlags()
     return report
   }
@@ -76,12 +93,16 @@ struct Qcow2Checker {
 
   /// Counts what the tables refer to, all but the refcount structure.
   mutating func findReferences() throws(EngineError) {
+    walkedTableCount = 0
     report.totalClusters = header.virtualSize.dividedRoundingUp(by: geometry.clusterSize)
     countRange(0, geometry.clusterSize)
     try walkTable(at: header.l1Offset, count: UInt64(header.l1Count), isActive: true)
     try walkSnapshots()
     try walkBitmaps()
     countEncryptionHeader()
+    guard counts.isExact else {
+      throw EngineError(.tooLarge, "Too many clusters with more references than there can be snapshots")
+    }
   }
 
   /// Counts one reference to every cluster of a range.
@@ -99,14 +120,16 @@ struct Qcow2Checker {
     }
     let last = (end - 1) >> geometry.clusterBits
     comparedCount = max(comparedCount, last + 1)
-    for cluster in (offset >> geometry.clusterBits)...last { count(cluster, weight) }
+    let clusters = offset >> geometry.clusterBits..<last + 1
+    counts.notePassed(clusters)
+    for cluster in clusters.clamped(to: counts.window) { count(cluster, weight) }
   }
 
   private mutating func count(_ cluster: UInt64, _ weight: UInt64) {
     let missing = counts.add(weight, to: cluster)
     guard missing > 0 else { return }
     let offset = cluster << geometry.clusterBits
-    corruption(
+    tellCorruption(
       "ERROR: overflow cluster offset=0x\(hex(offset))\n"
         + "Use qemu-img amend to increase the refcount entry width or qemu-img convert to create a clean copy "
         + "if the image cannot be opened for writing", weight: missing)
@@ -167,7 +190,7 @@ struct Qcow2Checker {
           "ERROR l2_offset=\(hex(entry.tableOffset)): Table is not cluster aligned; L1 entry corrupted",
           weight: weight)
       }
-      if isActive { try progress.step(index + 1, of: count) }
+      if isActive { try noteProgress(index + 1, of: count) }
     }
   }
 
@@ -189,13 +212,39 @@ struct Qcow2Checker {
     return result
   }
 
+  /// The tables are walked once for each window.
+  private func noteProgress(_ done: UInt64, of count: UInt64) throws(EngineError) {
+    let windowCount = max(comparedCount.dividedRoundingUp(by: counts.windowSize), 1)
+    try progress.step(counts.window.lowerBound / counts.windowSize * count + done, of: windowCount * count)
+  }
+
+  /// Walks a table, but not for the counts of a window that it has nothing of.
   private mutating func walkL2(at table: UInt64, isActive: Bool, weight: UInt64) throws(EngineError) {
+    defer { walkedTableCount += 1 }
+    guard isRecounting, passedWindows.indices.contains(walkedTableCount) else {
+      counts.forgetPassed()
+      try readL2(at: table, isActive: isActive, weight: weight)
+      if !isRecounting, passedWindows.count < Self.maximumPassedWindows {
+        passedWindows.append(counts.passedWindows)
+      }
+      return
+    }
+    if passedWindows[walkedTableCount] & counts.windowBit != 0 {
+      try readL2(at: table, isActive: isActive, weight: weight)
+    }
+  }
+
+  /// 8 MiB of them; what is behind is walked for each window.
+  private static let maximumPassedWindows = 1 << 20
+
+  private mutating func readL2(at table: UInt64, isActive: Bool, weight: UInt64) throws(EngineError) {
     guard table < fileEnd else { return }
     if let tableVisits { _ = tableVisits.add(weight, to: table >> geometry.clusterBits) }
     var walk = TableWalk(isActive: isActive, weight: weight)
     do throws(EngineError) {
       unsafe try file.read(into: l2Buffer.bytes, at: table)
     } catch {
+      guard !isRecounting else { return }
       report.checkErrors += weight
       finding("ERROR: I/O error in check_refcounts_l2")
       return
@@ -223,7 +272,7 @@ struct Qcow2Checker {
   }
 
   private mutating func noteAllocated(_ entry: Qcow2L2Entry, _ walk: inout TableWalk) {
-    guard walk.isActive else { return }
+    guard walk.isActive, !isRecounting else { return }
     report.allocatedClusters += walk.weight
     if walk.expected != 0 && entry.hostOffset != walk.expected { report.fragmentedClusters += walk.weight }
     walk.expected = entry.hostOffset + geometry.clusterSize
@@ -287,7 +336,7 @@ struct Qcow2Checker {
       return
     }
     countRange(packed.hostOffset, packed.byteCount, weight: walk.weight)
-    guard walk.isActive else { return }
+    guard walk.isActive, !isRecounting else { return }
     report.allocatedClusters += walk.weight
     report.compressedClusters += walk.weight
     // Packed clusters are fragments by nature.
@@ -338,6 +387,11 @@ struct Qcow2Checker {
   // MARK: Words
 
   mutating func corruption(_ words: @autoclosure () -> String, weight: UInt64 = 1) {
+    if !isRecounting { tellCorruption(words(), weight: weight) }
+  }
+
+  /// What shows only where references are counted.
+  mutating func tellCorruption(_ words: @autoclosure () -> String, weight: UInt64 = 1) {
     report.corruptions += weight
     finding(words())
   }

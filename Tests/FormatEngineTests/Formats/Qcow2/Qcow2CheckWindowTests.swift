@@ -1,0 +1,105 @@
+import TestSupport
+import Testing
+
+@testable import FormatEngine
+
+/// A check counts for one window of the file after the other: it finds the same, however small the windows are.
+@Suite struct Qcow2CheckWindowTests {
+  /// What does not depend on the order of the findings.
+  private struct Verdict: Equatable {
+    var numbers: [UInt64]
+    var findings: [String]
+
+    init(_ report: CheckReport) {
+      numbers = [
+        report.corruptions, report.leaks, report.checkErrors, report.totalClusters, report.allocatedClusters,
+        report.fragmentedClusters, report.compressedClusters, report.imageEndOffset ?? 0,
+      ]
+      findings = report.findings.sorted()
+    }
+  }
+
+  private func verdict(_ image: Qcow2Bytes, windowSize: UInt64) throws -> Verdict {
+    let store = MemoryStore(image.bytes)
+    let prologue = try Qcow2Prologue.read(from: store, toleratingDamage: true)
+    var checker = try Qcow2Checker(prologue, file: store, progress: .none, windowSize: windowSize)
+    return Verdict(try checker.run())
+  }
+
+  private func expectSameVerdicts(_ image: Qcow2Bytes, _ words: String) throws -> Verdict? {
+    guard let whole = try? verdict(image, windowSize: .max) else { return nil }
+    for size in [1, 2, 5, 64] as [UInt64] {
+      let parts = try verdict(image, windowSize: size)
+      #expect(parts == whole, "\(words), windows of \(size)")
+    }
+    return whole
+  }
+
+  @Test(arguments: DamageBase.allCases)
+  func everyDamageIsFoundOnce(_ base: DamageBase) throws {
+    let good = try base.image()
+    #expect(try expectSameVerdicts(good, "undamaged")?.numbers[0] == 0)
+    for damage in Damage.all where damage.bases.contains(base) {
+      var image = good
+      damage.apply(&image)
+      _ = try expectSameVerdicts(image, damage.name)
+    }
+  }
+
+  @Test(arguments: DamageBase.allCases)
+  func fieldsOfChanceAreFoundAlike(_ base: DamageBase) throws {
+    let good = try base.image()
+    var chance = SeededRandom(seed: 7)
+    var damagedCount = 0
+    for round in 0..<60 {
+      var image = good
+      for _ in 0..<1 + round % 4 {
+        let words = image.bytes.count / 8
+        let place = Int.random(in: 16..<words, using: &chance) * 8
+        let other = Int.random(in: 16..<words, using: &chance) * 8
+        let value =
+          Bool.random(using: &chance)
+          ? image.number(at: other, width: 8) : UInt64.random(in: 0...1 << 20, using: &chance)
+        image.put(value, at: place, width: 8)
+      }
+      if let whole = try expectSameVerdicts(image, "round \(round)"), whole.numbers[0] + whole.numbers[1] > 0
+      {
+        damagedCount += 1
+      }
+    }
+    #expect(damagedCount > 3, "hardly anything was damaged")
+  }
+
+  /// Only windows that a table names are read again, and none is left out.
+  @Test func tablesOfOtherWindowsAreNotReadAgain() throws {
+    let counts = try Qcow2ClusterCounts(clusterCount: 1000, windowSize: 10)
+    #expect(counts.add(1, to: 5) == 0 && counts.passedWindows == 0)
+    #expect(counts.addFast(1, to: 25) && counts.passedWindows == 0b100)
+    counts.forgetPassed()
+    counts.notePassed(35..<62)
+    #expect(counts.passedWindows == 0b1111000)
+    counts.forgetPassed()
+    counts.notePassed(8..<12)
+    #expect(counts.passedWindows & 0b10 != 0, "a range may begin in the window and end behind")
+    counts.forgetPassed()
+    #expect(counts.addFast(1, to: 999))
+    #expect(counts.passedWindows == 1 << 63)
+    for _ in 0..<99 { counts.moveOn() }
+    #expect(counts.window == 990..<1000 && counts.windowBit == 1 << 63)
+    #expect(counts[999] == 0)
+  }
+
+  @Test func countsHaveABound() throws {
+    let counts = try Qcow2ClusterCounts(clusterCount: 1 << 31, windowSize: Qcow2ClusterCounts.usualWindowSize)
+    #expect(counts.byteCount <= 40 << 20)
+    #expect(counts.window.count == 20 << 20)
+  }
+
+  @Test func moreLargeCountsThanAnybodyHasAreRefused() throws {
+    let counts = try Qcow2ClusterCounts(clusterCount: 1 << 19)
+    for cluster in 0..<UInt64(1 << 18) { _ = counts.add(70_000, to: cluster) }
+    #expect(counts.isExact && counts[0] == 70_000)
+    _ = counts.add(70_000, to: 1 << 18)
+    #expect(!counts.isExact)
+  }
+}
