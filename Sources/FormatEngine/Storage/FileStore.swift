@@ -19,6 +19,8 @@ public final class FileStore: ByteStore {
   /// another flush does not return before what both want is on disk.
   private let synced = Guarded(Synced())
 
+  let knownData = Guarded(KnownData())
+
   /// How far the file reached by what was seen and written of it. Bytes before it that are not there were cut off by
   /// somebody else: nobody may take them for zeros.
   let knownEnd: Atomic<UInt64>
@@ -338,6 +340,10 @@ public final class FileStore: ByteStore {
 
   public func run(at offset: UInt64, limit: UInt64) throws(EngineError) -> StoredRun {
     guard offset <= maximumFileOffset else { return StoredRun(isData: false, length: limit) }
+    let status = try descriptor.status()
+    if let known = knownData.withLock({ $0.length(from: offset, status) }) {
+      return StoredRun(isData: true, length: min(limit, known))
+    }
     let end = knownEnd.load(ordering: .acquiring)
     let data = lseek(descriptor.number, off_t(offset), CInt(IMGFS_SEEK_DATA))
     if data < 0 {
@@ -352,6 +358,9 @@ public final class FileStore: ByteStore {
     if UInt64(data) > offset { return StoredRun(isData: false, length: min(limit, UInt64(data) - offset)) }
     let hole = lseek(descriptor.number, off_t(offset), CInt(IMGFS_SEEK_HOLE))
     guard hole > off_t(offset) else { return StoredRun(isData: true, length: limit) }
+    if UInt64(hole) - offset > limit {
+      knownData.withLock { $0.remember(offset..<UInt64(hole), status) }
+    }
     return StoredRun(isData: true, length: min(limit, UInt64(hole) - offset))
   }
 }

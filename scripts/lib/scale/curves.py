@@ -1,4 +1,4 @@
-"""The four curves: what grows, and which commands are timed over it."""
+"""The five curves: what grows, and which commands are timed over it."""
 
 import random
 
@@ -52,6 +52,47 @@ class Size(Curve):
 
     def compare(self, other):
         return self.verb("compare", "-f", "qcow2", "-F", other.suffix[1:], self.sparse, other)[0]
+
+
+class Data(Curve):
+    """Full disks without a hole: whoever looks for the end of a run again and again pays for it here."""
+
+    name, title, axis, unit = "data", "Data of a disk without holes", "data", "MiB"
+    works = (16, 64, 256, 1024)
+
+    @staticmethod
+    def label(work):
+        return f"{work} MiB" if work < 1024 else f"{work // 1024} GiB"
+
+    def prepare(self, work):
+        self.work, self.output = work, self.folder / "output.raw"
+        self.raw, self.image = self.folder / f"full{work}.raw", self.folder / f"full{work}.qcow2"
+        if self.raw.exists():
+            return
+        chance = random.Random(work)
+        with open(self.raw, "wb") as disk:
+            for _ in range(work):
+                disk.write(chance.randbytes(MIB))
+        tools.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", self.raw, self.image])
+
+    def rows(self):
+        return [
+            Row("convert raw to qcow2", "qemu-img",
+                lambda: self.convert(self.raw, self.folder / "output.qcow2", "-f", "raw")),
+            Row("convert qcow2 to raw", "qemu-img", lambda: self.convert(self.image, self.output)),
+            Row("compare", "qemu-img",
+                lambda: self.verb("compare", "-f", "raw", "-F", "qcow2", self.raw, self.image)[0]),
+            Row("map", "qemu-img", lambda: self.inspect(map_entries, "map", "--output=json", "-f", "raw", self.raw)),
+            Row("copy the mounted disk", "cp", self.copy),
+        ]
+
+    def copy(self):
+        """With holes looked for: that is cp's way."""
+        with self.mounted(self.raw) as (disk, _):
+            seconds, _ = self.timed("cp", "--reflink=never", disk, self.output)
+        tools.same_bytes(self.raw, self.output)
+        self.output.unlink()
+        return seconds
 
 
 class Snapshots(Curve):
@@ -200,4 +241,4 @@ class Threads(Curve):
         ]
 
 
-CURVES = (Size, Snapshots, Layers, Threads)
+CURVES = (Size, Data, Snapshots, Layers, Threads)

@@ -12,7 +12,7 @@ LEFT, RIGHT, TOP, BOTTOM = 60, 168, 52, 44
 FOOT = 40
 # The colour of a line by the first word of its command; a second line of a colour has hollow points.
 HUES = {"convert": 0, "check": 1, "map": 2, "info": 3, "compare": 4, "snapshot": 5, "mount": 6, "ls": 2, "read": 4,
-        "bench": 1}
+        "bench": 1, "copy": 3}
 # Each legible on its ground: for a light page, for a dark one.
 LIGHT = ["#2a66b0", "#b45309", "#2f7d4f", "#7b4bb3", "#b8324f", "#0c7a86", "#7a5c3a"]
 DARK = ["#7fb2f2", "#f0a868", "#7fcb9d", "#bf9ff2", "#f2919f", "#64c8d0", "#d0ad84"]

@@ -163,4 +163,45 @@ extension Qcow2Checker {
       report.corruptions += table.repairCount
     }
   }
+
+  mutating func walkSnapshots() throws(EngineError) {
+    guard let snapshots, header.snapshotCount > 0 else { return }
+    for snapshot in snapshots.entries {
+      let name = "snapshot \(snapshot.record.id) (\(snapshot.record.name))"
+      guard snapshot.l1Offset.isAligned(to: geometry.clusterSize) else {
+        corruption(
+          "ERROR \(name) l1_offset=0x\(hex(snapshot.l1Offset)): L1 table is not cluster aligned; "
+            + "snapshot table entry corrupted")
+        continue
+      }
+      guard UInt64(snapshot.l1Count) <= Qcow2Header.maximumL1Bytes / 8 else {
+        corruption(
+          "ERROR \(name) l1_size=0x\(hex(UInt64(snapshot.l1Count))): L1 table is too large; "
+            + "snapshot table entry corrupted")
+        continue
+      }
+      try walkTable(at: snapshot.l1Offset, count: UInt64(snapshot.l1Count), isActive: false)
+    }
+    try walkSnapshotTables()
+    countRange(header.snapshotsOffset, snapshots.byteCount)
+  }
+
+  /// 4 MiB of them.
+  static let maximumSnapshotTables = 1 << 18
+
+  mutating func walkSnapshotTables() throws(EngineError) {
+    snapshotTables.sort { $0.offset < $1.offset }
+    var index = 0
+    while index < snapshotTables.count {
+      let offset = snapshotTables[index].offset
+      var weight: UInt64 = 0
+      while index < snapshotTables.count, snapshotTables[index].offset == offset {
+        weight += snapshotTables[index].weight
+        index += 1
+      }
+      try progress.proceed()
+      try walkL2(at: offset, isActive: false, weight: weight)
+    }
+    snapshotTables.removeAll(keepingCapacity: true)
+  }
 }

@@ -39,7 +39,7 @@ struct Qcow2Checker {
   let tableVisits: Qcow2ClusterCounts?
   /// L2 tables of snapshots that are still to be walked, and by how many entries of L1 tables they are named: most stand
   /// in several snapshots, and are walked once for all of them.
-  private var snapshotTables: [(offset: UInt64, weight: UInt64)] = []
+  var snapshotTables: [(offset: UInt64, weight: UInt64)] = []
   let hasDataFile: Bool
   let fileEnd: UInt64
   /// Clusters whose counts are compared: those of the file, and one more where a region reaches into it.
@@ -147,7 +147,7 @@ struct Qcow2Checker {
   }
 
   /// An L1 table, its L2 tables and all that they refer to.
-  private mutating func walkTable(at l1Offset: UInt64, count: UInt64, isActive: Bool) throws(EngineError) {
+  mutating func walkTable(at l1Offset: UInt64, count: UInt64, isActive: Bool) throws(EngineError) {
     guard count > 0 else { return }
     countRange(l1Offset, count * 8)
     guard l1Offset < fileEnd else { return }
@@ -219,7 +219,7 @@ struct Qcow2Checker {
   }
 
   /// Walks a table, but not for the counts of a window that it has nothing of.
-  private mutating func walkL2(at table: UInt64, isActive: Bool, weight: UInt64) throws(EngineError) {
+  mutating func walkL2(at table: UInt64, isActive: Bool, weight: UInt64) throws(EngineError) {
     defer { walkedTableCount += 1 }
     guard isRecounting, passedWindows.indices.contains(walkedTableCount) else {
       counts.forgetPassed()
@@ -341,47 +341,6 @@ struct Qcow2Checker {
     report.compressedClusters += walk.weight
     // Packed clusters are fragments by nature.
     report.fragmentedClusters += walk.weight
-  }
-
-  private mutating func walkSnapshots() throws(EngineError) {
-    guard let snapshots, header.snapshotCount > 0 else { return }
-    for snapshot in snapshots.entries {
-      let name = "snapshot \(snapshot.record.id) (\(snapshot.record.name))"
-      guard snapshot.l1Offset.isAligned(to: geometry.clusterSize) else {
-        corruption(
-          "ERROR \(name) l1_offset=0x\(hex(snapshot.l1Offset)): L1 table is not cluster aligned; "
-            + "snapshot table entry corrupted")
-        continue
-      }
-      guard UInt64(snapshot.l1Count) <= Qcow2Header.maximumL1Bytes / 8 else {
-        corruption(
-          "ERROR \(name) l1_size=0x\(hex(UInt64(snapshot.l1Count))): L1 table is too large; "
-            + "snapshot table entry corrupted")
-        continue
-      }
-      try walkTable(at: snapshot.l1Offset, count: UInt64(snapshot.l1Count), isActive: false)
-    }
-    try walkSnapshotTables()
-    countRange(header.snapshotsOffset, snapshots.byteCount)
-  }
-
-  /// 4 MiB of them.
-  private static let maximumSnapshotTables = 1 << 18
-
-  private mutating func walkSnapshotTables() throws(EngineError) {
-    snapshotTables.sort { $0.offset < $1.offset }
-    var index = 0
-    while index < snapshotTables.count {
-      let offset = snapshotTables[index].offset
-      var weight: UInt64 = 0
-      while index < snapshotTables.count, snapshotTables[index].offset == offset {
-        weight += snapshotTables[index].weight
-        index += 1
-      }
-      try progress.proceed()
-      try walkL2(at: offset, isActive: false, weight: weight)
-    }
-    snapshotTables.removeAll(keepingCapacity: true)
   }
 
   // MARK: Words
