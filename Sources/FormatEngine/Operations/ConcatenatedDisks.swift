@@ -17,6 +17,9 @@ struct ConcatenatedDisks: Sendable {
     self.part = part ?? 0..<(ends.last ?? 0)
   }
 
+  /// Of all layers of all disks.
+  var largestClusterSize: UInt64 { disks.flatMap(\.layers).map(\.clusterSize).max() ?? 0 }
+
   var byteCount: UInt64 { part.upperBound - part.lowerBound }
 
   /// An extent of one of the disks.

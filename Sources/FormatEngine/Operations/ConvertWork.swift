@@ -77,9 +77,10 @@ final class ConvertWork: Sendable {
     storedUnit = layer?.storedUnit ?? max(target.top.clusterSize, 512)
     marksZeros = layer?.marksZeros ?? false
     let wholeUnits = if case .differences = options.scope { storedUnit } else { UInt64(512) }
-    segmentByteCount =
-      packing.map { max($0.compressionUnit, Self.packedSegmentByteCount) }
+    let segment =
+      packing.map { max($0.compressionUnit, Self.usualSegmentByteCount) }
       ?? max(Self.segmentByteCount(forClusterSize: target.top.clusterSize), wholeUnits)
+    segmentByteCount = Self.raised(segment, toClustersOf: source)
     // Whoever feeds a pipe may take its time: a signal and an error of the target are heard meanwhile.
     stream?.whileWaiting { [turns] () throws(EngineError) in
       try progress.proceed()
@@ -93,9 +94,16 @@ final class ConvertWork: Sendable {
     clusterSize <= largestWholeCluster ? max(clusterSize, usualSegmentByteCount) : usualSegmentByteCount
   }
 
-  private static let usualSegmentByteCount = MiB
-  /// Less, since packing takes longer than handing over.
-  private static let packedSegmentByteCount = 512 * KiB
+  /// Packed clusters of the source are not to be unpacked by two workers, each for its part.
+  private static func raised(_ segment: UInt64, toClustersOf source: ConcatenatedDisks) -> UInt64 {
+    let clusterSize = source.largestClusterSize
+    let isFit = clusterSize <= largestPackedCluster && clusterSize.isMultiple(of: segment)
+    return isFit ? max(clusterSize, segment) : segment
+  }
+
+  private static let usualSegmentByteCount = 512 * KiB
+  /// Of qcow2.
+  private static let largestPackedCluster = 2 * MiB
   /// What Hyper-V's disks have.
   private static let largestWholeCluster = 32 * MiB
 

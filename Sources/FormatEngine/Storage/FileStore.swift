@@ -211,7 +211,10 @@ public final class FileStore: ByteStore {
   private func changing<T>(_ range: Range<UInt64>, _ body: () throws(EngineError) -> T) throws(EngineError)
     -> T
   {
-    defer { noteChange() }
+    defer {
+      knownData.withLock { $0.forget() }
+      noteChange()
+    }
     guard let direct else { return try body() }
     return try direct.changing(range, body)
   }

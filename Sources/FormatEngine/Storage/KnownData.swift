@@ -19,6 +19,9 @@ struct KnownData {
     range.contains(offset) && changed == Moment(status) ? range.upperBound - offset : nil
   }
 
+  /// The file was changed by its owner: what was data may be a hole, and the time of a change need not tell of the next one.
+  mutating func forget() { range = 0..<0 }
+
   /// `status`: from before the run was looked for.
   mutating func remember(_ run: Range<UInt64>, _ status: stat) {
     range = run

@@ -15,9 +15,9 @@ final class FuseContext: Sendable {
   static let cacheSeconds = 86_400.0
   /// How long it may keep the size and room of a disk that is being written.
   static let briefSeconds = 1.0
-  /// Requests that the kernel has under way beside those that somebody waits for: writes out of the page cache and
-  /// O_DIRECT ones. Its own limit is 12.
-  static let maximumBackgroundCount: UInt32 = 64
+  /// Requests that the kernel has under way beside those that somebody waits for: reading ahead, writes out of the page cache
+  /// and O_DIRECT ones. Its own limit is 12; whoever has more of them is put to sleep and woken up for each.
+  static let maximumBackgroundCount: UInt32 = 256
 
   let fileSystem: FileSystem
   let userID: uid_t
@@ -63,10 +63,10 @@ final class FuseContext: Sendable {
     connection.want |= UInt32(wanted) & connection.capable
     // Requests come by read(2): a pipe in between only pays for large writes, which are copied once as it is.
     connection.want &= ~UInt32(FUSE_CAP_SPLICE_READ | FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_ATOMIC_O_TRUNC)
+    connection.max_background = Self.maximumBackgroundCount
+    connection.congestion_threshold = Self.maximumBackgroundCount * 3 / 4
     if isWritable {
       connection.want |= UInt32(FUSE_CAP_WRITEBACK_CACHE) & connection.capable
-      connection.max_background = Self.maximumBackgroundCount
-      connection.congestion_threshold = Self.maximumBackgroundCount * 3 / 4
       hasHonestPages.store(
         connection.proto_major == 7 && connection.proto_minor >= 44, ordering: .relaxed)
     }

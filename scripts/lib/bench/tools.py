@@ -81,18 +81,26 @@ def build(project):
     return pathlib.Path(path)
 
 
+def available_memory():
+    return int(re.search(r"MemAvailable:\s+(\d+)", pathlib.Path("/proc/meminfo").read_text()).group(1)) * 1024
+
+
 def work_folder(needed):
     """Where images go that nobody chose a place for: memory when there is room for that many bytes, else disk."""
     memory = pathlib.Path("/dev/shm")
-    available = int(re.search(r"MemAvailable:\s+(\d+)", pathlib.Path("/proc/meminfo").read_text()).group(1)) * 1024
-    if memory.is_dir() and min(available, shutil.disk_usage(memory).free) > needed:
+    if memory.is_dir() and min(available_memory(), shutil.disk_usage(memory).free) > needed:
         return str(memory)
     return tempfile.gettempdir()
+
+
+# Bytes that the images without data take, whatever the size of the disk: those with tables for tebibytes.
+TABLES_SIZE = 1 << 30
 
 
 def fetch_memory(byte_count):
     """Takes free memory and gives it back: the host of a virtual machine may have taken it meanwhile, and what fetches it
     again would be counted for whichever side comes first."""
+    byte_count = min(byte_count, available_memory() // 4)
     mmap.mmap(-1, byte_count, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE).close()
 
 

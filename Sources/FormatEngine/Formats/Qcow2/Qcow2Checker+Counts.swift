@@ -37,6 +37,7 @@ extension Qcow2Checker {
       if used != 1 { tellCorruption("ERROR refcount block \(index) refcount=\(used)") }
       if counts[cluster] != 1 { needsRebuild = true }
     }
+    try requireExactCounts()
   }
 
   private mutating func noteStructure(_ offset: UInt64, _ byteCount: UInt64) {

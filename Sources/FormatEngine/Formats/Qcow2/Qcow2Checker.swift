@@ -32,7 +32,7 @@ struct Qcow2Checker {
   /// What the tables say has been told; they are walked for the counts of another window.
   private(set) var isRecounting = false
   /// For each L2 table, in the order of their walk, the windows that it refers to (`Qcow2ClusterCounts.passedWindows`).
-  private var passedWindows: [UInt64] = []
+  private var passedWindows: [(table: UInt64, windows: UInt64)] = []
   /// L2 tables that were walked for this window.
   private var walkedTableCount = 0
   /// How often a cluster was walked as an L2 table; nil where nobody wants to know.
@@ -42,6 +42,8 @@ struct Qcow2Checker {
   var snapshotTables: [(offset: UInt64, weight: UInt64)] = []
   let hasDataFile: Bool
   let fileEnd: UInt64
+  /// Clusters of the file; the last one may be short.
+  private let fileClusterCount: UInt64
   /// Clusters whose counts are compared: those of the file, and one more where a region reaches into it.
   var comparedCount: UInt64
   private let l2Buffer: AlignedBuffer
@@ -62,7 +64,8 @@ struct Qcow2Checker {
     hasDataFile = header.incompatibleFeatures.contains(.externalDataFile)
     fileEnd = try file.byteCount()
     refcounts = try Qcow2Refcounts(header, file: file, order: nil)
-    comparedCount = fileEnd.dividedRoundingUp(by: geometry.clusterSize)
+    fileClusterCount = fileEnd.dividedRoundingUp(by: geometry.clusterSize)
+    comparedCount = fileClusterCount
     counts = try Qcow2ClusterCounts(
       clusterCount: comparedCount + 1, maximumCount: refcounts.maximumCount,
       windowSize: repairing == nil ? windowSize : nil)
@@ -80,8 +83,10 @@ struct Qcow2Checker {
     isRecounting = true
     while counts.window.upperBound < comparedCount {
       counts.moveOn()
-      try findReferences()
-      try checkBlocks()
+      if counts.wasPassed {
+        try findReferences()
+        try checkBlocks()
+      }
       compareCounts()
     }
     isRecounting = false
@@ -100,8 +105,13 @@ struct Qcow2Checker {
     try walkSnapshots()
     try walkBitmaps()
     countEncryptionHeader()
+    try requireExactCounts()
+  }
+
+  /// Throws where so many clusters have so many references that they were not counted.
+  func requireExactCounts() throws(EngineError) {
     guard counts.isExact else {
-      throw EngineError(.tooLarge, "Too many clusters with more references than there can be snapshots")
+      throw EngineError(.tooLarge, "Too many clusters with 65535 references or more to count them")
     }
   }
 
@@ -138,7 +148,7 @@ struct Qcow2Checker {
   /// Counts references to the bytes of a cluster that start at `offset`.
   private mutating func countCluster(_ offset: UInt64, _ weight: UInt64) {
     let cluster = offset >> geometry.clusterBits
-    if cluster < comparedCount && offset.isAligned(to: geometry.clusterSize)
+    if cluster < fileClusterCount && offset.isAligned(to: geometry.clusterSize)
       && counts.addFast(weight, to: cluster)
     {
       return
@@ -220,22 +230,23 @@ struct Qcow2Checker {
 
   /// Walks a table, but not for the counts of a window that it has nothing of.
   mutating func walkL2(at table: UInt64, isActive: Bool, weight: UInt64) throws(EngineError) {
-    defer { walkedTableCount += 1 }
-    guard isRecounting, passedWindows.indices.contains(walkedTableCount) else {
-      counts.forgetPassed()
-      try readL2(at: table, isActive: isActive, weight: weight)
-      if !isRecounting, passedWindows.count < Self.maximumPassedWindows {
-        passedWindows.append(counts.passedWindows)
-      }
+    let number = walkedTableCount
+    walkedTableCount += 1
+    // Others may have added tables meanwhile: those behind them are read again.
+    if isRecounting, number < passedWindows.count, passedWindows[number].table == table,
+      passedWindows[number].windows & counts.windowBit == 0
+    {
       return
     }
-    if passedWindows[walkedTableCount] & counts.windowBit != 0 {
-      try readL2(at: table, isActive: isActive, weight: weight)
+    counts.forgetPassed()
+    try readL2(at: table, isActive: isActive, weight: weight)
+    if !isRecounting, number < Self.maximumPassedWindows {
+      passedWindows.append((table, counts.passedWindows))
     }
   }
 
   /// 8 MiB of them; what is behind is walked for each window.
-  private static let maximumPassedWindows = 1 << 20
+  private static let maximumPassedWindows = 1 << 19
 
   private mutating func readL2(at table: UInt64, isActive: Bool, weight: UInt64) throws(EngineError) {
     guard table < fileEnd else { return }
@@ -244,7 +255,7 @@ struct Qcow2Checker {
     do throws(EngineError) {
       unsafe try file.read(into: l2Buffer.bytes, at: table)
     } catch {
-      guard !isRecounting else { return }
+      // Also when it is read again: it was read before.
       report.checkErrors += weight
       finding("ERROR: I/O error in check_refcounts_l2")
       return
@@ -266,7 +277,7 @@ struct Qcow2Checker {
   /// entries of nearly all images go this way.
   private mutating func count(_ entry: Qcow2L2Entry, _ walk: inout TableWalk) -> Bool {
     let cluster = entry.hostOffset >> geometry.clusterBits
-    guard cluster < comparedCount, counts.addFast(walk.weight, to: cluster) else { return false }
+    guard cluster < fileClusterCount, counts.addFast(walk.weight, to: cluster) else { return false }
     noteAllocated(entry, &walk)
     return true
   }

@@ -8,6 +8,8 @@
   /// In which other windows clusters lie that were passed over since `forgetPassed`: bits by their numbers. The last one
   /// stands for all that follow.
   private(set) var passedWindows: UInt64 = 0
+  /// The same before that.
+  private var allPassedWindows: UInt64 = 0
   /// More references than this cannot be counted by the image's own counts.
   private let maximumCount: UInt64
   let windowSize: UInt64
@@ -16,14 +18,14 @@
   private var large: [UInt64: UInt64] = [:]
   /// Up to here references are what stands in `counts`, and the image can count them.
   private let fastLimit: UInt64
-  /// False: more clusters than anybody has use for have so many references that they would have to stand aside.
+  /// False: too many clusters have so many references that they would have to stand aside.
   private(set) var isExact = true
 
   /// 2^31 clusters are 128 TiB of 64 KiB each, and 4 GiB of counts if all of them are in use and counted at once.
   private static let maximumClusterCount: UInt64 = 1 << 31
   /// 40 MiB of counts: 1.25 TiB of clusters of 64 KiB.
   static let usualWindowSize: UInt64 = 20 << 20
-  /// 65535 references need as many snapshots.
+  /// As many snapshots are needed for that many references, and wider counts than the usual 16 bits.
   private static let maximumLargeCounts = 1 << 18
 
   /// `windowSize`: nil where all clusters are to be counted at once.
@@ -57,7 +59,13 @@
 
   private func bit(ofWindowAt cluster: UInt64) -> UInt64 { 1 << min(cluster / windowSize, 63) }
 
-  func forgetPassed() { passedWindows = 0 }
+  /// Whether anything was passed over that lies in the window: else nothing refers to it.
+  var wasPassed: Bool { (allPassedWindows | passedWindows) & windowBit != 0 }
+
+  func forgetPassed() {
+    allPassedWindows |= passedWindows
+    passedWindows = 0
+  }
 
   private func notePassed(_ cluster: UInt64) { passedWindows |= bit(ofWindowAt: cluster) }
 
@@ -105,12 +113,6 @@
   /// As many references as the image's own count has room for.
   func countable(_ cluster: UInt64) -> UInt64 { min(self[cluster], maximumCount) }
 
-  /// Takes one reference back, where there is one.
-  func decrement(_ cluster: UInt64) {
-    let old = self[cluster]
-    if old > 0 { set(cluster, to: old - 1) }
-  }
-
   private func set(_ cluster: UInt64, to count: UInt64) {
     // SAFETY: as above; `cluster` has just been asked for.
     let index = Int(cluster - window.lowerBound)
@@ -119,6 +121,8 @@
       large[cluster] = nil
     } else {
       unsafe counts[index] = .max
+      // Nobody asks for more than the image can count.
+      guard maximumCount > UInt64(UInt16.max) else { return }
       guard large.count < Self.maximumLargeCounts || large[cluster] != nil else { return isExact = false }
       large[cluster] = count
     }

@@ -170,6 +170,8 @@ struct Qcow2Repairer {
       cluster < clusterCount && references[cluster] > 0
     }
     func used(_ cluster: UInt64) -> UInt64 {
+      // A table that is to be moved may reach past the end of the file.
+      guard references.window.contains(cluster) else { return 0 }
       let count = references[cluster]
       return count == 0 ? 0 : count - min(count, structure[cluster] ?? 0)
     }

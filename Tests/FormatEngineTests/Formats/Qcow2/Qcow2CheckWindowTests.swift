@@ -51,7 +51,7 @@ import Testing
     let good = try base.image()
     var chance = SeededRandom(seed: 7)
     var damagedCount = 0
-    for round in 0..<60 {
+    for round in 0..<30 {
       var image = good
       for _ in 0..<1 + round % 4 {
         let words = image.bytes.count / 8
@@ -84,7 +84,14 @@ import Testing
     counts.forgetPassed()
     #expect(counts.addFast(1, to: 999))
     #expect(counts.passedWindows == 1 << 63)
-    for _ in 0..<99 { counts.moveOn() }
+    counts.moveOn()
+    #expect(counts.wasPassed, "8..<12 reaches into the second window")
+    counts.moveOn()
+    #expect(counts.wasPassed, "25 lies in the third")
+    for _ in 0..<5 { counts.moveOn() }
+    #expect(!counts.wasPassed, "nothing lies in 70..<80")
+    for _ in 0..<92 { counts.moveOn() }
+    #expect(counts.wasPassed, "the last bit stands for all windows behind")
     #expect(counts.window == 990..<1000 && counts.windowBit == 1 << 63)
     #expect(counts[999] == 0)
   }
@@ -101,5 +108,41 @@ import Testing
     #expect(counts.isExact && counts[0] == 70_000)
     _ = counts.add(70_000, to: 1 << 18)
     #expect(!counts.isExact)
+    let usual = try Qcow2ClusterCounts(clusterCount: 1 << 19, maximumCount: 65535)
+    for cluster in 0..<UInt64(1 << 19) { #expect(usual.add(65535, to: cluster) == 0) }
+    #expect(usual.isExact && usual.countable(7) == 65535)
+    #expect(usual.add(3, to: 7) == 3 && usual.countable(7) == 65535)
+  }
+
+  /// A reference past the end is refused, also when another one has made the file's last cluster known before.
+  @Test func referencesPastTheEndAreRefusedInEveryPass() throws {
+    var image = try DamageBase.compressed.image()
+    let clusterSize = DamageBase.compressed.clusterSize
+    image.bytes += [UInt8](repeating: 0, count: (clusterSize - image.bytes.count % clusterSize) % clusterSize)
+    let end = UInt64(image.bytes.count)
+    // A plain entry for the first cluster behind the file; then a packed one that reaches into it by a sector.
+    image.put(1 << 63 | end, at: image.l2Offset, width: 8)
+    let sectorShift = UInt64(62 - (12 - 8))
+    image.put(1 << 62 | 1 << sectorShift | (end - 512), at: image.l2Offset + 8, width: 8)
+    for size in [1, 2, 5, .max] as [UInt64] {
+      let findings = try verdict(image, windowSize: size).findings
+      #expect(findings.contains { $0.contains("exceeding the end") }, "windows of \(size): \(findings)")
+      #expect(findings.contains { $0.hasSuffix("refcount=0 reference=1") }, "windows of \(size): \(findings)")
+    }
+    _ = try expectSameVerdicts(image, "past the end")
+  }
+
+  /// Opened to be written, a dirty image is mended first: its tables may lie anywhere.
+  @Test(arguments: [1 << 40, 1 << 20, 1 << 62] as [UInt64])
+  func dirtyImageWithATablePastTheEndIsMendedOrRefused(_ place: UInt64) throws {
+    var image = try DamageBase.plain.image()
+    image.change(72) { $0 | 1 }
+    image.put(place, at: 40, width: 8)
+    let store = MemoryStore(image.bytes)
+    do throws(EngineError) {
+      _ = try ImageChain.over(store, format: Qcow2Format.self, access: .readWrite)
+    } catch {
+      #expect([.corrupt, .invalidArgument, .tooLarge].contains(error.code), "\(error)")
+    }
   }
 }
