@@ -38,8 +38,11 @@ final class ConvertWork: Sendable {
   let storedUnit: UInt64
   /// Zeros in the target stay zeros, whatever comes to lie below it.
   let marksZeros: Bool
-  /// Bytes of one segment: enough for large requests, little enough for eight threads' buffers.
+  /// Bytes of one segment: enough for large requests, little enough for eight threads' buffers. Those whose blocks are shared may
+  /// be longer, a multiple of it.
   let segmentByteCount: UInt64
+  /// Bytes of the longest segment: what a worker's buffer has room for.
+  let longestSegmentByteCount: UInt64
   private let progress: Progress
   private let cursor = Guarded(Cursor())
   private let pace = Guarded(Pace())
@@ -81,6 +84,9 @@ final class ConvertWork: Sendable {
       packing.map { max($0.compressionUnit, Self.usualSegmentByteCount) }
       ?? max(Self.segmentByteCount(forClusterSize: target.top.clusterSize), wholeUnits)
     segmentByteCount = Self.raised(segment, toClustersOf: source)
+    longestSegmentByteCount =
+      sharesBlocks && packing == nil && Self.sharedSegmentByteCount.isMultiple(of: segmentByteCount)
+      ? Self.sharedSegmentByteCount : segmentByteCount
     // Whoever feeds a pipe may take its time: a signal and an error of the target are heard meanwhile.
     stream?.whileWaiting { [turns] () throws(EngineError) in
       try progress.proceed()
@@ -101,6 +107,7 @@ final class ConvertWork: Sendable {
     return isFit ? max(clusterSize, segment) : segment
   }
 
+  private static let sharedSegmentByteCount = 4 * MiB
   private static let usualSegmentByteCount = 512 * KiB
   /// Of qcow2.
   private static let largestPackedCluster = 2 * MiB
@@ -135,7 +142,7 @@ final class ConvertWork: Sendable {
       try report(isSurveyed ? 0 : cursor.offset - start)
       guard cursor.offset < source.byteCount else { return nil }
       // Pieces end at multiples of the segment, so that no two share a cluster (that is not too large).
-      let end = min((cursor.offset + 1).raised(to: segmentByteCount), source.byteCount)
+      let end = min((cursor.offset + 1).raised(to: nextByteCount), source.byteCount)
       let segment = ConvertSegment(
         number: cursor.nextNumber, offset: cursor.offset, length: end - cursor.offset,
         weight: isSurveyed ? try copiedByteCount(of: cursor.offset..<end) : end - cursor.offset)
@@ -143,6 +150,13 @@ final class ConvertWork: Sendable {
       cursor.nextNumber += 1
       return segment
     }
+  }
+
+  /// Blocks that are shared pass through no buffer, of which a page here and there is touched at most: what each segment costs are
+  /// system calls.
+  private var nextByteCount: UInt64 {
+    sharedUnit >= ConvertWorker.smallestSampledUnit && hostCopies.isWorking
+      ? longestSegmentByteCount : segmentByteCount
   }
 
   /// The next piece of a pipe that is not zeros, read while the lock is held: pipes are read by one at a time.

@@ -52,7 +52,7 @@ extension ConvertWorker {
   }
 
   /// From here on a look at the beginning of a unit pays: below, as many system calls cost more than reading all.
-  private static var smallestSampledUnit: UInt64 { 32 * KiB }
+  static var smallestSampledUnit: UInt64 { 32 * KiB }
   /// Else so many bytes are read at a time.
   private static var scannedByteCount: UInt64 { 128 * KiB }
   /// Most of what is not zero shows it at its beginning.

@@ -28,7 +28,7 @@ final class ConvertWorker {
 
   init(_ work: ConvertWork) throws(EngineError) {
     self.work = work
-    buffer = AlignedBuffer(byteCount: Int(work.segmentByteCount))
+    buffer = AlignedBuffer(byteCount: Int(work.longestSegmentByteCount))
     other = AlignedBuffer(byteCount: work.newBacking == nil ? 0 : Int(work.segmentByteCount))
     packer = try work.packing?.makePacker()
     packedRoom = Int(work.packing?.largestPackedUnit ?? 0)

@@ -10,6 +10,9 @@ final class HostCopyResults: Sendable {
   /// Whether bytes of this file need not pass through memory any more.
   func works(from file: FileStore) -> Bool { answers.withLock { $0[file.identity] } == .works }
 
+  /// The same of any file.
+  var isWorking: Bool { answers.withLock { $0.values.contains(.works) } }
+
   func isRefused(from file: FileStore) -> Bool { answers.withLock { $0[file.identity] } == .refused }
 
   /// What `FileStore.copy` said of bytes of this file. Where it has worked before, it is these bytes alone that it could not copy.
