@@ -29,7 +29,7 @@ final class ConvertWorker {
   init(_ work: ConvertWork) throws(EngineError) {
     self.work = work
     buffer = AlignedBuffer(byteCount: Int(work.longestSegmentByteCount))
-    other = AlignedBuffer(byteCount: work.newBacking == nil ? 0 : Int(work.segmentByteCount))
+    other = AlignedBuffer(byteCount: work.newBacking == nil ? 0 : buffer.byteCount)
     packer = try work.packing?.makePacker()
     packedRoom = Int(work.packing?.largestPackedUnit ?? 0)
     let unitCount = work.packing.map { work.segmentByteCount / $0.compressionUnit } ?? 0
