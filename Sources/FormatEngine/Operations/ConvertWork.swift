@@ -81,7 +81,7 @@ final class ConvertWork: Sendable {
     marksZeros = layer?.marksZeros ?? false
     let wholeUnits = if case .differences = options.scope { storedUnit } else { UInt64(512) }
     let segment =
-      packing.map { max($0.compressionUnit, Self.usualSegmentByteCount) }
+      packing.map { max($0.compressionUnit, Self.packedSegmentByteCount) }
       ?? max(Self.segmentByteCount(forClusterSize: target.top.clusterSize), wholeUnits)
     segmentByteCount = Self.raised(segment, toClustersOf: source)
     longestSegmentByteCount =
@@ -108,7 +108,10 @@ final class ConvertWork: Sendable {
   }
 
   private static let sharedSegmentByteCount = 4 * MiB
-  private static let usualSegmentByteCount = 512 * KiB
+  /// Smaller ones would show steps of progress that qemu-img does not.
+  private static let usualSegmentByteCount = MiB
+  /// Less, since packing takes longer than handing over.
+  private static let packedSegmentByteCount = 512 * KiB
   /// Of qcow2.
   private static let largestPackedCluster = 2 * MiB
   /// What Hyper-V's disks have.
