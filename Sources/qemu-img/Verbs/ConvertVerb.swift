@@ -198,7 +198,9 @@ enum ConvertVerb {
   ) throws(VerbFailure) {
     var options = ConvertOptions()
     options.compress = arguments.compresses
-    options.sparseByteCount = arguments.sparseByteCount
+    if let count = arguments.sparseByteCount {
+      (options.sparseByteCount, options.sharedSparseByteCount) = (count, count)
+    }
     options.copiesInHost = arguments.copiesInHost
     options.allowsAnyOrder = arguments.allowsAnyOrder
     options.sharesBlocks = arguments.createsTarget
