@@ -110,8 +110,8 @@ final class ConvertWork: Sendable {
   private static let sharedSegmentByteCount = 4 * MiB
   /// Smaller ones would show steps of progress that qemu-img does not.
   private static let usualSegmentByteCount = MiB
-  /// Less, since packing takes longer than handing over.
-  private static let packedSegmentByteCount = 512 * KiB
+  /// Less, since packing takes longer than handing over, and has contexts of its own.
+  private static let packedSegmentByteCount = 256 * KiB
   /// Of qcow2.
   private static let largestPackedCluster = 2 * MiB
   /// What Hyper-V's disks have.

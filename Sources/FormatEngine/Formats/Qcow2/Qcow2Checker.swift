@@ -48,6 +48,9 @@ struct Qcow2Checker {
   var comparedCount: UInt64
   private let l2Buffer: AlignedBuffer
 
+  /// Bytes of stored counts that are held at once: they are compared from front to back, and the flags of the tables mostly
+  /// ask for them in that order, too.
+  private static let cachedCountBytes = 512 * KiB
   /// Findings that are listed by words; more are only counted.
   private static let maximumFindings = 100_000
 
@@ -63,7 +66,7 @@ struct Qcow2Checker {
     self.progress = progress
     hasDataFile = header.incompatibleFeatures.contains(.externalDataFile)
     fileEnd = try file.byteCount()
-    refcounts = try Qcow2Refcounts(header, file: file, order: nil)
+    refcounts = try Qcow2Refcounts(header, file: file, order: nil, cacheByteCount: Self.cachedCountBytes)
     fileClusterCount = fileEnd.dividedRoundingUp(by: geometry.clusterSize)
     comparedCount = fileClusterCount
     counts = try Qcow2ClusterCounts(

@@ -20,6 +20,8 @@ struct VMDKStreamWriter {
   private var position: UInt64
   /// Bytes that are not yet in the file.
   private var pending: [UInt8] = []
+  /// So many are written at once: enough that system calls cost nothing, and little memory.
+  private static let pendingByteCount = Int(128 * KiB)
   /// Entries of the table that is being filled, and its number.
   private var table: [UInt32] = []
   private var tableIndex: UInt64 = 0
@@ -60,6 +62,7 @@ struct VMDKStreamWriter {
       unsafe try append(
         UnsafeRawBufferPointer(rebasing: bytes[start..<start + piece.byteCount]), at: piece.guestOffset)
       start += piece.byteCount
+      if pending.count >= Self.pendingByteCount { try write() }
     }
     try write()
   }
