@@ -11,8 +11,9 @@ let strict: [SwiftSetting] = [
   .treatAllWarnings(as: .error),
 ]
 
-/// No shared library of C++ and of the compiler: looking them up takes a sixth of the time of a short command. Only with
-/// Swift's own static runtime; libfuse, which ends its threads by force, wants libgcc as a library.
+/// No shared library of C++ and of the compiler: looking them up takes a sixth of the time of a short command. It helps
+/// where Swift's runtime is part of the program, too (`--static-swift-stdlib`); without, libstdc++ has no part in the link.
+/// Not for imgfs: libfuse ends its threads by force, for which the C library loads libgcc.
 let startsFast: [LinkerSetting] = [
   .unsafeFlags(
     ["-L\(Context.packageDirectory)/scripts/lib/link", "-Xclang-linker", "-static-libgcc"],

@@ -33,9 +33,6 @@ public struct ConvertOptions: Sendable {
   public var compress = false
   /// Zeros of at least this many bytes are not stored; 0 stores all of them.
   public var sparseByteCount: UInt64 = 4096
-  /// The same for blocks that the target shares with the source. They take no room, so that zeros beside data may stay among
-  /// them, and mostly the beginning of so many bytes tells that they are not zeros.
-  public var sharedSparseByteCount = 64 * KiB
   public var threadCount = WorkerPool.processorCount()
   /// The target reads as zeros where nothing is written to it.
   public var targetReadsAsZeros = true

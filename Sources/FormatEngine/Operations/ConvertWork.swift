@@ -253,8 +253,9 @@ final class ConvertWork: Sendable {
   }
 
   /// Guest bytes of which it is enough to know that one is no zero, where the target shares blocks with the source: what it
-  /// has as a whole, and what is too short for a run of zeros.
-  var sharedUnit: UInt64 { max(options.sharedSparseByteCount, min(target.top.clusterSize, 64 * KiB)) }
+  /// has as a whole, and what the user calls too short for a run of zeros. Blocks that are shared take no room, so that
+  /// zeros beside data may stay among them.
+  var sharedUnit: UInt64 { max(options.sparseByteCount, min(target.top.clusterSize, 64 * KiB)) }
 
   /// Encrypted bytes are others; what could not be read is not what lies there; `-S 0` wants room for all, and what the target
   /// has set aside for its disk is to stay its own.

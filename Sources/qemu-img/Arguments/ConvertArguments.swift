@@ -17,8 +17,7 @@ struct ConvertArguments {
   var (copiesBitmaps, skipsBrokenBitmaps) = (false, false)
   /// Set by `--target-is-zero`.
   var isTargetZero = false
-  /// Set by `-S`.
-  var sparseByteCount: UInt64?
+  var sparseByteCount: UInt64 = 4096
   /// Bytes a second; nil: as fast as can be.
   var rateLimit: UInt64?
   /// The host copies where it can, and then zeros are not looked for.
@@ -43,12 +42,14 @@ struct ConvertArguments {
   static func read(_ arguments: [String]) throws(VerbFailure) -> Request {
     let parsed = OptionParser.parse(arguments, ConvertVerb.verb.options)
     var result = ConvertArguments()
+    var hasSparse = false
     var caches = (target: "unsafe", source: "writeback")
     for option in parsed.options {
       switch option.key {
       case "help": return .help
       case "sparse-size":
         result.sparseByteCount = try sparseSize(option.value)
+        hasSparse = true
       case "copy-range-offloading": result.copiesInHost = true
       case "target-cache": caches.target = option.value
       case "source-cache": caches.source = option.value
@@ -60,7 +61,7 @@ struct ConvertArguments {
     if result.copiesInHost && result.compresses {
       throw VerbFailure("Cannot enable copy offloading when -c is used")
     }
-    if result.copiesInHost && result.sparseByteCount != nil {
+    if result.copiesInHost && hasSparse {
       throw VerbFailure("Cannot enable copy offloading when -S is used")
     }
     if result.copiesInHost && result.salvages {

@@ -7,8 +7,7 @@ extension ConvertVerb {
       + " format allows that, so that it is as small as can be.",
     "Where input and output lie on one file system whose files can share blocks, such as xfs or btrfs, the new image"
       + " shares those of the input: that takes neither time nor room, and each file gets blocks of its own where it"
-      + " is written to later. Zeros are left out by 64 KiB then, unless -S says otherwise. With -S 0, or with"
-      + " preallocation=falloc or full, the new image has its own at once.",
+      + " is written to later. With -S 0, or with preallocation=falloc or full, the new image has its own at once.",
     "Where a backing file is named, only what differs from it is written; it should have the content of the"
       + " input's own one.",
     "The output may be a pipe, such as /dev/stdout, for raw, and for vmdk with subformat=streamOptimized: it is"

@@ -198,9 +198,7 @@ enum ConvertVerb {
   ) throws(VerbFailure) {
     var options = ConvertOptions()
     options.compress = arguments.compresses
-    if let count = arguments.sparseByteCount {
-      (options.sparseByteCount, options.sharedSparseByteCount) = (count, count)
-    }
+    options.sparseByteCount = arguments.sparseByteCount
     options.copiesInHost = arguments.copiesInHost
     options.allowsAnyOrder = arguments.allowsAnyOrder
     options.sharesBlocks = arguments.createsTarget

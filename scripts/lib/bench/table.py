@@ -1,5 +1,6 @@
 """The table of results, for the terminal and for Docs/PERFORMANCE.md."""
 
+import re
 import statistics
 
 MARKS = ("<!-- bench: begin -->", "<!-- bench: end -->")
@@ -50,6 +51,19 @@ def line(row):
 def markdown(rows, preface):
     lines = [preface, "", "| " + " | ".join(HEAD) + " |", "|---|---:|---:|---:|---:|---|"]
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows]) + "\n"
+
+
+def replace_rows(path, rows, marks=MARKS):
+    """Puts rows of a later run in the places of those with their titles."""
+    document = path.read_text(encoding="utf-8")
+    begin, end = document.index(marks[0]), document.index(marks[1])
+    text = document[begin:end]
+    for title, *cells in rows:
+        new = " | ".join([title, *cells[:-1], f"{cells[-1]}; a later run"])
+        text, count = re.subn(rf"(?m)^\| {re.escape(title)} \|.*$", lambda _: f"| {new} |", text)
+        if count != 1:
+            raise ValueError(f"{path} has no row '{title}'")
+    path.write_text(document[:begin] + text + document[end:], encoding="utf-8")
 
 
 def write_markdown(path, text, marks=MARKS):

@@ -48,9 +48,9 @@ struct Qcow2Checker {
   var comparedCount: UInt64
   private let l2Buffer: AlignedBuffer
 
-  /// Bytes of stored counts that are held at once: they are compared from front to back, and the flags of the tables mostly
-  /// ask for them in that order, too.
-  private static let cachedCountBytes = 512 * KiB
+  /// Bytes of stored counts that are held at once. They are compared from front to back; the flags of the tables ask for them
+  /// in the order of the guest's disk, which a disk that was filled here and there does not have in the file.
+  private static let cachedCountBytes = 2 * MiB
   /// Findings that are listed by words; more are only counted.
   private static let maximumFindings = 100_000
 
