@@ -13,6 +13,9 @@ from scale import quiet
 # A line of a curve: its name, the program whose start-up is in its time, and what measures one run in seconds.
 Row = collections.namedtuple("Row", "title program measure")
 
+# Bytes of memory that all commands of a round may take, those that they write included.
+FETCHED_SIZE = 2 << 30
+
 
 class Curve:
     """Commands over amounts of work. A subclass has the texts and amounts, and makes what each amount needs."""
@@ -56,6 +59,7 @@ class Curve:
         for turn, work in sorted(rounds, key=lambda pair: pair[0]) if self.is_kept else rounds:
             self.prepare(work)
             quiet.wait(patience)
+            tools.fetch_memory(FETCHED_SIZE)
             for row in self.rows():
                 seconds = row.measure()
                 if turn:
