@@ -155,8 +155,8 @@ final class ConvertWork: Sendable {
     }
   }
 
-  /// Blocks that are shared pass through no buffer, of which a page here and there is touched at most: what each segment costs are
-  /// system calls.
+  /// Blocks that are shared pass through no buffer, and what each segment costs are system calls. What cannot be shared then, zeros
+  /// that are stored and clusters that are packed, does touch all of the longer buffer.
   private var nextByteCount: UInt64 {
     sharedUnit >= ConvertWorker.smallestSampledUnit && hostCopies.isWorking
       ? longestSegmentByteCount : segmentByteCount
