@@ -56,7 +56,7 @@ public struct ModelDisk: Equatable, Sendable {
 // By the C library: tests are built without optimization, where a loop over bytes takes its time.
 extension [UInt8] {
   /// Replaces bytes; they must be there.
-  mutating func overwrite(at offset: Int, with source: [UInt8]) {
+  public mutating func overwrite(at offset: Int, with source: [UInt8]) {
     precondition(offset >= 0 && offset + source.count <= count)
     guard !source.isEmpty else { return }
     // SAFETY: in bounds by the precondition.
@@ -67,7 +67,7 @@ extension [UInt8] {
     }
   }
 
-  mutating func overwriteWithZeros(at offset: Int, count zeroCount: Int) {
+  public mutating func overwriteWithZeros(at offset: Int, count zeroCount: Int) {
     precondition(offset >= 0 && offset + zeroCount <= count)
     guard zeroCount > 0 else { return }
     // SAFETY: in bounds by the precondition.
@@ -77,7 +77,7 @@ extension [UInt8] {
   }
 
   /// Whether `count` bytes from `from` on equal those of `other` from `to` on.
-  func equals(_ other: [UInt8], from: Int, to: Int, count length: Int) -> Bool {
+  public func equals(_ other: [UInt8], from: Int, to: Int, count length: Int) -> Bool {
     guard from >= 0, to >= 0, from + length <= count, to + length <= other.count else { return false }
     // SAFETY: in bounds by the guard.
     return unsafe withUnsafeBytes { a in

@@ -29,8 +29,10 @@ final class SalvagedDisks: Sendable {
     while true {
       let failure: EngineError
       do throws(EngineError) { return try disks.extent(at: position, limit: limit) } catch { failure = error }
-      guard limit <= Self.sectorByteCount else {
-        limit = max((limit / 2).aligned(downTo: Self.sectorByteCount), Self.sectorByteCount)
+      // A file that ends inside of a sector makes extents that do, too.
+      let sectorEnd = (position + 1).aligned(upTo: Self.sectorByteCount)
+      guard position + limit <= sectorEnd else {
+        limit = max((position + limit / 2).aligned(downTo: Self.sectorByteCount), sectorEnd) - position
         continue
       }
       if reported.withLock({ $0.insert(position).inserted }) {
@@ -47,8 +49,10 @@ final class SalvagedDisks: Sendable {
     do throws(EngineError) {
       unsafe try disk.read(into: buffer, at: offset)
     } catch {
-      let half = Int((UInt64(buffer.count) / 2).aligned(downTo: Self.sectorByteCount))
-      guard half > 0 else {
+      let sectorEnd = (offset + 1).aligned(upTo: Self.sectorByteCount)
+      let middle = max((offset + UInt64(buffer.count) / 2).aligned(downTo: Self.sectorByteCount), sectorEnd)
+      let half = Int(middle - offset)
+      guard half < buffer.count else {
         tell("error while reading offset \(position)", error)
         unsafe buffer.initializeMemory(as: UInt8.self, repeating: 0)
         return

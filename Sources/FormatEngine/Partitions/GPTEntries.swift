@@ -65,7 +65,7 @@ struct GPTEntries: Sendable {
       uuid: IdentifierText.guid(try entries.bytes(in: offset + 16..<offset + 32)),
       name: name.isEmpty ? nil : name, attributes: attributes,
       isBootable: attributes & bootableAttribute != 0)
-    let (count, isWhole) = (last - first).addingReportingOverflow(1)
+    let (count, isWhole) = (last &- first).addingReportingOverflow(1)
     list.add(partition, firstSector: first, sectorCount: isWhole ? .max : count)
   }
 }

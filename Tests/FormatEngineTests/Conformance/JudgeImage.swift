@@ -18,6 +18,8 @@ struct JudgeImage: Sendable {
   var writesCompressed = false
   /// Internal snapshots, taken between writes.
   var snapshotCount = 0
+  /// Enabled bitmaps, there from the start, with bits for what is written.
+  var bitmapCount = 0
   var operationCount = 24
   /// Of an encrypted image.
   var passphrase: String?
@@ -48,13 +50,19 @@ struct JudgeImage: Sendable {
     try ReferenceTool.create(
       name, format: format, size: size, options: options, over: base, folder: folder.path,
       passphrase: passphrase)
+    for number in 0..<bitmapCount {
+      try ReferenceTool.qemuImg(
+        "bitmap", "--add", "-g", "\(512 << (number % 3))", name, "bitmap \(number)", folder: folder.path)
+    }
     for round in 0...snapshotCount {
       let packed = writesCompressed && round == 0 ? compressedWrites(&random) : []
       let commands = packed + (0..<operationCount).map { _ in command(&random) }
       // In its folder: the judge takes a data file's name as relative to where it runs.
       try ReferenceTool.io(commands, on: name, format: format, folder: folder.path, passphrase: passphrase)
       if round < snapshotCount {
-        try ReferenceTool.qemuImg("snapshot", "-c", "snap \(round)", name, folder: folder.path)
+        let image = passphrase == nil ? [name] : ReferenceTool.names(name, format, passphrase)
+        try ReferenceTool.qemuImg.run(["snapshot", "-c", "snap \(round)"] + image, folder: folder.path)
+          .expecting(0)
       }
     }
     return name

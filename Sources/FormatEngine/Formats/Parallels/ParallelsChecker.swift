@@ -117,6 +117,14 @@ struct ParallelsChecker {
 
   /// What the format extension takes is in use, too.
   private mutating func useExtension() throws(EngineError) {
+    if try ParallelsExtension.isDamaged(header, in: file) {
+      error("format extension is damaged")
+      if isMendingErrors {
+        // As the first write drops it.
+        header.extensionSector = 0
+        isHeaderChanged = true
+      }
+    }
     for host in ParallelsExtension.clusters(of: header, in: file)
     where host >= used.dataOffset && host < fileEnd {
       _ = try used.use(used.clusters(host, geometry.clusterSize))

@@ -56,6 +56,17 @@ struct ParallelsExtension {
     }
   }
 
+  /// Whether there is one that nobody can read. What is only unknown here is none.
+  static func isDamaged(_ header: ParallelsHeader, in file: any ByteStore) throws(EngineError) -> Bool {
+    do throws(EngineError) {
+      _ = try read(header, from: file)
+      return false
+    } catch {
+      guard [.corrupt, .unsupported].contains(error.code) else { throw error }
+      return error.code == .corrupt
+    }
+  }
+
   /// Host offsets of what the extension takes: its own cluster, and those of its bitmaps as far as they can be
   /// known.
   static func clusters(of header: ParallelsHeader, in file: any ByteStore) -> [UInt64] {

@@ -13,8 +13,11 @@ struct QEDChecker {
   private let progress: Progress
   /// Of whole clusters, as readers take it.
   private let fileEnd: UInt64
-  /// Clusters of the file that something refers to.
+  /// Clusters of the file that something refers to, and those to which more than one thing does.
   private let used: UnitBits
+  private let shared: UnitBits
+  /// Entries that cannot be true.
+  private var invalidCount: UInt64 = 0
   private var report = CheckReport()
 
   init(_ prologue: QEDPrologue, file: any ByteStore, repairing: RepairMode?, progress: Progress)
@@ -27,6 +30,7 @@ struct QEDChecker {
     self.progress = progress
     fileEnd = geometry.end(ofFileOf: try file.byteCount())
     used = try UnitBits(count: fileEnd / geometry.clusterSize)
+    shared = try UnitBits(count: fileEnd / geometry.clusterSize)
   }
 
   mutating func run() throws(EngineError) -> CheckReport {
@@ -37,57 +41,86 @@ struct QEDChecker {
     try walk.forEachEntry(inTableAt: header.l1Offset, count: geometry.entryCount) {
       (index, offset) throws(EngineError) in
       try progress.step(index, of: geometry.entryCount)
-      return try check(table: offset, walk)
+      try check(table: offset, walk)
+      return true
     }
     guard report.checkErrors == 0 else { return report }
+    if repairing == .all, invalidCount > 0 { try mend(walk) }
     report.leaks = used.clearCount(in: UInt64(header.headerClusters)..<used.count)
     try finishRepair()
     return report
   }
 
-  /// False where the entry is to be taken out.
-  private mutating func check(table: UInt64, _ walk: TableWalk) throws(EngineError) -> Bool {
+  private mutating func check(table: UInt64, _ walk: TableWalk) throws(EngineError) {
     guard header.holdsTable(at: table, fileEnd: fileEnd) else { return countInvalid() }
     // A table that stands in several entries is walked once.
-    guard use(table, clusters: geometry.tableClusters) else { return true }
+    guard use(table, clusters: geometry.tableClusters) else { return }
     var last: UInt64 = 0
     do throws(EngineError) {
       try walk.forEachEntry(inTableAt: table, count: geometry.entryCount) { (_, offset) throws(EngineError) in
         check(cluster: offset, after: &last)
+        return true
       }
     } catch {
       guard error.code != .cancelled else { throw error }
       report.checkErrors += 1
       report.findings.append("ERROR: L2 table at 0x\(String(table, radix: 16)): \(error.message)")
     }
-    return true
   }
 
-  private mutating func check(cluster: UInt64, after last: inout UInt64) -> Bool {
-    if case .zeros = QEDEntry(raw: cluster) { return true }
+  private mutating func check(cluster: UInt64, after last: inout UInt64) {
+    if case .zeros = QEDEntry(raw: cluster) { return }
     report.allocatedClusters += 1
     if last != 0, cluster != last &+ geometry.clusterSize { report.fragmentedClusters += 1 }
     last = cluster
     guard header.holdsCluster(at: cluster, fileEnd: fileEnd) else { return countInvalid() }
     use(cluster, clusters: 1)
-    return true
   }
 
-  /// Whether the entry stays.
-  private mutating func countInvalid() -> Bool {
-    if repairing == .all {
-      report.corruptionsFixed += 1
-      return false
-    }
+  private mutating func countInvalid() {
     report.corruptions += 1
-    return true
+    invalidCount += 1
+  }
+
+  /// Takes out the entries that cannot be true, of tables that are nothing but tables: the bytes of the others may be a
+  /// guest's, whose entry somewhere says so.
+  private mutating func mend(_ walk: TableWalk) throws(EngineError) {
+    let isL1Alone = isAlone(header.l1Offset)
+    try walk.forEachEntry(inTableAt: header.l1Offset, count: geometry.entryCount) {
+      (index, table) throws(EngineError) in
+      try progress.step(index, of: geometry.entryCount)
+      guard header.holdsTable(at: table, fileEnd: fileEnd) else { return !isL1Alone || takenOut() }
+      guard isAlone(table) else { return true }
+      try walk.forEachEntry(inTableAt: table, count: geometry.entryCount) {
+        (_, cluster) throws(EngineError) in
+        if case .zeros = QEDEntry(raw: cluster) { return true }
+        return header.holdsCluster(at: cluster, fileEnd: fileEnd) || takenOut()
+      }
+      return true
+    }
+  }
+
+  /// Counts an entry as mended; it does not stay.
+  private mutating func takenOut() -> Bool {
+    report.corruptions -= 1
+    report.corruptionsFixed += 1
+    return false
+  }
+
+  private func isAlone(_ table: UInt64) -> Bool {
+    let first = table / geometry.clusterSize
+    return shared.clearCount(in: first..<first + geometry.tableClusters) == geometry.tableClusters
   }
 
   /// Notes clusters as used; those that were before are corruptions, and the answer is false.
   @discardableResult
   private mutating func use(_ hostOffset: UInt64, clusters: UInt64) -> Bool {
     let first = hostOffset / geometry.clusterSize
-    let repeated = used.insert(first..<first + clusters)
+    let range = first..<first + clusters
+    if used.clearCount(in: range) < clusters {
+      for cluster in range where used[cluster] { _ = shared.insert(cluster..<cluster + 1) }
+    }
+    let repeated = used.insert(range)
     report.corruptions += repeated
     return repeated == 0
   }

@@ -17,6 +17,14 @@ struct QcowChecker {
   private let whole: UnitBits
   /// Sectors in which there is anything: packed clusters share theirs.
   private let touched: UnitBits
+  /// Sectors that belong to one thing alone, as it says, and to another one.
+  private let shared: UnitBits
+  /// Something else lies in the header, or in the L1 table.
+  private var isHeaderShared = false
+  /// Entries that lead out of the file.
+  private var outsideCount: UInt64 = 0
+  /// Where the last cluster or table ends that begins in the file.
+  private var neededEnd: UInt64 = 0
   private var report = CheckReport()
 
   /// What clusters are aligned to, whatever their size.
@@ -35,6 +43,7 @@ struct QcowChecker {
     fileEnd = try file.byteCount()
     whole = try UnitBits(count: fileEnd.dividedRoundingUp(by: Self.sector))
     touched = try UnitBits(count: fileEnd.dividedRoundingUp(by: Self.sector))
+    shared = try UnitBits(count: fileEnd.dividedRoundingUp(by: Self.sector))
   }
 
   mutating func run() throws(EngineError) -> CheckReport {
@@ -44,9 +53,12 @@ struct QcowChecker {
     try walk.forEachEntry(inTableAt: header.l1Offset, count: header.l1Count) {
       (index, raw) throws(EngineError) in
       try progress.step(index, of: header.l1Count)
-      return try check(table: raw, index, walk)
+      try check(table: raw, index, walk)
+      return true
     }
     guard report.checkErrors == 0 else { return report }
+    if repairing == .all, outsideCount > 0 { try mend(walk) }
+    try checkEnd()
     let usedEnd = touched.end * Self.sector
     countLeaks(usedEnd)
     report.imageEndOffset = min(usedEnd, fileEnd)
@@ -54,15 +66,13 @@ struct QcowChecker {
     return report
   }
 
-  /// False where the entry is to be taken out; so below.
-  private mutating func check(table: UInt64, _ l1Index: UInt64, _ walk: TableWalk) throws(EngineError) -> Bool
-  {
+  private mutating func check(table: UInt64, _ l1Index: UInt64, _ walk: TableWalk) throws(EngineError) {
     guard isInFile(table, geometry.l2ByteCount) else {
       return outside("L2 table of L1 entry \(l1Index)", table)
     }
     // A table that stands in several entries is walked once.
     guard take(table, geometry.l2ByteCount, isPacked: !table.isAligned(to: Self.sector), "L2 table") else {
-      return true
+      return
     }
     let firstCluster = l1Index << geometry.l2Bits
     var last: UInt64 = 0
@@ -70,23 +80,23 @@ struct QcowChecker {
       try walk.forEachEntry(inTableAt: table, count: 1 << geometry.l2Bits) {
         (index, raw) throws(EngineError) in
         check(QcowEntry(raw: raw, geometry), cluster: firstCluster + index, after: &last)
+        return true
       }
     } catch {
       guard error.code != .cancelled else { throw error }
       report.checkErrors += 1
       note("ERROR: L2 table at 0x\(hex(table)): \(error.message)")
     }
-    return true
   }
 
-  private mutating func check(_ entry: QcowEntry, cluster: UInt64, after last: inout UInt64) -> Bool {
+  private mutating func check(_ entry: QcowEntry, cluster: UInt64, after last: inout UInt64) {
     switch entry {
-    case .unallocated: return true
+    case .unallocated: return
     case .cluster(let host):
       guard host.isAligned(to: Self.sector) else {
         report.corruptions += 1
         note("ERROR cluster \(cluster): offset 0x\(hex(host)) is not aligned")
-        return true
+        return
       }
       guard isInFile(host, geometry.clusterSize) else { return outside("cluster \(cluster)", host) }
       report.allocatedClusters += 1
@@ -103,7 +113,6 @@ struct QcowChecker {
       report.fragmentedClusters += 1
       _ = take(host, byteCount, isPacked: true, "compressed cluster \(cluster)")
     }
-    return true
   }
 
   private func isInFile(_ hostOffset: UInt64, _ byteCount: UInt64) -> Bool {
@@ -111,17 +120,79 @@ struct QcowChecker {
       && hostOffset <= maximumFileOffset - byteCount
   }
 
-  private mutating func outside(_ what: String, _ hostOffset: UInt64) -> Bool {
-    note(
-      "\(repairing == .all ? "Repairing" : "ERROR") \(what): offset 0x\(hex(hostOffset)) does not lie in the file"
-    )
-    if repairing == .all {
-      report.corruptionsFixed += 1
-      return false
-    }
+  private mutating func outside(_ what: @autoclosure () -> String, _ hostOffset: UInt64) {
     report.corruptions += 1
-    return true
+    outsideCount += 1
+    // A repair tells of it when it knows what becomes of it.
+    if repairing != .all { note("ERROR \(what()): offset 0x\(hex(hostOffset)) does not lie in the file") }
   }
+
+  /// Takes out the entries that lead out of the file, of tables that are nothing but tables: the bytes of the others may be a
+  /// guest's, whose entry somewhere says so.
+  private mutating func mend(_ walk: TableWalk) throws(EngineError) {
+    var walked: Set<UInt64> = []
+    try walk.forEachEntry(inTableAt: header.l1Offset, count: header.l1Count) {
+      (index, table) throws(EngineError) in
+      try progress.step(index, of: header.l1Count)
+      guard isInFile(table, geometry.l2ByteCount) else {
+        return stays("L2 table of L1 entry \(index)", table, isHeaderShared)
+      }
+      guard walked.insert(table).inserted else { return true }
+      try mend(l2At: table, firstCluster: index << geometry.l2Bits, walk)
+      return true
+    }
+  }
+
+  private mutating func mend(l2At table: UInt64, firstCluster: UInt64, _ walk: TableWalk) throws(EngineError)
+  {
+    let isShared = !isAlone(table)
+    try walk.forEachEntry(inTableAt: table, count: 1 << geometry.l2Bits) { (index, raw) throws(EngineError) in
+      switch QcowEntry(raw: raw, geometry) {
+      case .unallocated: true
+      case .cluster(let host):
+        !host.isAligned(to: Self.sector) || isInFile(host, geometry.clusterSize)
+          || stays("cluster \(firstCluster + index)", host, isShared)
+      case .packed(let host, let byteCount):
+        byteCount > 0 && isInFile(host, byteCount)
+          || stays("compressed cluster \(firstCluster + index)", host, isShared)
+      }
+    }
+  }
+
+  /// Tells of an entry that leads out of the file, and whether it stays.
+  private mutating func stays(_ what: @autoclosure () -> String, _ hostOffset: UInt64, _ isShared: Bool)
+    -> Bool
+  {
+    note(
+      "\(isShared ? "ERROR" : "Repairing") \(what()): offset 0x\(hex(hostOffset)) does not lie in the file")
+    if !isShared {
+      report.corruptions -= 1
+      report.corruptionsFixed += 1
+    }
+    return isShared
+  }
+
+  private func isAlone(_ table: UInt64) -> Bool {
+    guard table.isAligned(to: Self.sector) else { return false }
+    return !Self.sectors(table..<table + geometry.l2ByteCount).contains { shared[$0] }
+      && !header.fixedRanges.contains { $0.overlaps(table..<table + geometry.l2ByteCount) }
+  }
+
+  /// A table, or a cluster at an odd place, may reach over what the next writer takes for the end of the file: its new
+  /// clusters would be part of it.
+  private mutating func checkEnd() throws(EngineError) {
+    guard neededEnd > fileEnd.aligned(upTo: geometry.clusterSize) else { return }
+    guard repairing == .all, report.corruptions == 0, neededEnd - fileEnd <= Self.maximumGrowth else {
+      report.corruptions += 1
+      return note("ERROR the file ends at 0x\(hex(fileEnd)), inside of a table or a cluster")
+    }
+    try file.resize(to: neededEnd)
+    report.corruptionsFixed += 1
+    note("Repairing the file's end: it ended at 0x\(hex(fileEnd)), inside of a table or a cluster")
+  }
+
+  /// Tables have 64 KiB at most.
+  private static let maximumGrowth = MiB
 
   /// Notes bytes as used; where others use them already it is a corruption, and the answer is false.
   private mutating func take(
@@ -132,14 +203,15 @@ struct QcowChecker {
     let range = hostOffset..<hostOffset + byteCount
     let sectors = Self.sectors(range)
     var isShared = header.fixedRanges.contains { $0.overlaps(range) }
-    if isPacked {
-      // How packed bytes lie inside a sector they share is not looked at.
-      if sectors.contains(where: { whole[$0] }) { isShared = true }
-      _ = touched.insert(sectors)
-    } else {
-      if touched.insert(sectors) > 0 { isShared = true }
-      _ = whole.insert(sectors)
+    if isShared { isHeaderShared = true }
+    if !isPacked { neededEnd = max(neededEnd, range.upperBound) }
+    // How packed bytes lie inside a sector they share is not looked at.
+    for sector in sectors where isPacked ? whole[sector] : touched[sector] {
+      isShared = true
+      _ = shared.insert(sector..<sector + 1)
     }
+    _ = touched.insert(sectors)
+    if !isPacked { _ = whole.insert(sectors) }
     if isShared {
       report.corruptions += 1
       note("ERROR \(what()): offset 0x\(hex(hostOffset)) is in use by something else, too")

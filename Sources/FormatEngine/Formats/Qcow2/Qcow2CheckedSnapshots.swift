@@ -23,6 +23,10 @@ extension Qcow2CheckedSnapshots {
   static func read(
     _ header: Qcow2Header, from file: any ByteStore, repairing: Bool, mustExist: Bool = false
   ) throws(EngineError) -> Reading.Outcome {
+    guard header.snapshotCount == 0 || header.snapshotsOffset != 0 else {
+      // There is the header.
+      throw .corrupt("Snapshot table offset invalid")
+    }
     var reading = Reading(header: header, repairing: repairing)
     let surplus =
       UInt64(header.snapshotCount) - UInt64(min(header.snapshotCount, Qcow2Header.maximumSnapshotCount))

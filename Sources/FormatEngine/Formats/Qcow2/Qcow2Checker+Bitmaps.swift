@@ -39,6 +39,27 @@ extension Qcow2Checker {
     }
   }
 
+  /// Whether something else stands in clusters of the bitmaps, too: a guest's write there would change their bits, and marks in
+  /// their list what the guest reads. After `findReferences`.
+  func bitmapsShareClusters() throws(EngineError) -> Bool {
+    let prologue = Qcow2Prologue(header: header, extensions: extensions, backing: nil)
+    guard let directory = try? Qcow2BitmapDirectory.read(prologue, from: file) else { return false }
+    func isShared(_ offset: UInt64, _ byteCount: UInt64) -> Bool {
+      guard byteCount > 0, offset < fileEnd else { return false }
+      let last = (offset + byteCount - 1) >> geometry.clusterBits
+      return (offset >> geometry.clusterBits...last).contains { $0 < comparedCount && counts[$0] > 1 }
+    }
+    if isShared(directory.place.lowerBound, directory.place.upperBound - directory.place.lowerBound) {
+      return true
+    }
+    for bitmap in directory.bitmaps {
+      if isShared(bitmap.tableOffset, UInt64(bitmap.tableCount) * 8) { return true }
+      let table = try Qcow2BitmapTable(bitmap, geometry, from: file)
+      if table.clusters.contains(where: { isShared($0, geometry.clusterSize) }) { return true }
+    }
+    return false
+  }
+
   /// The clusters of an encryption header, whose place an extension names.
   mutating func countEncryptionHeader() {
     guard header.encryptionMethod == 2, let place = extensions.encryptionHeader else { return }

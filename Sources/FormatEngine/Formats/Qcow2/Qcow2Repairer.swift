@@ -51,6 +51,10 @@ struct Qcow2Repairer {
     guard checker.report.failure == nil else { return checker.report }
     try findReferences()
     try checker.checkBlocks()
+    if mode == .all, try checker.bitmapsShareClusters() {
+      try takeOffBitmaps("They share clusters with something else")
+      return try runOnce()
+    }
     checker.compareCounts()
     if mode == .leaks && checker.needsRebuild {
       checker.finding("ERROR need to rebuild refcount structures")
@@ -95,11 +99,17 @@ struct Qcow2Repairer {
   /// Bitmaps that cannot be read are worthless, and what they refer to is about to be given back: a list that
   /// goes on naming it would be a danger. What is left is an image that was changed without its bitmaps.
   private mutating func takeOffDamagedBitmaps() throws(EngineError) {
-    guard let damage = try checker.bitmapDamage() else { return }
+    if let damage = try checker.bitmapDamage() { try takeOffBitmaps(damage) }
+  }
+
+  private mutating func takeOffBitmaps(_ reason: String) throws(EngineError) {
     prologue.header.autoclearFeatures.remove(.bitmaps)
     try prologue.header.writeFeatures(to: file)
+    let known = checker.report
     checker = try Qcow2Checker(prologue, file: file, progress: progress, repairing: mode)
-    checker.noteMended("Repairing bitmaps: taken off. \(damage)")
+    checker.report.findings = known.findings.filter { $0.hasPrefix("Repairing") }
+    checker.report.corruptionsFixed = known.corruptionsFixed
+    checker.noteMended("Repairing bitmaps: taken off. \(reason)")
   }
 
   // MARK: Counts in place
@@ -110,25 +120,21 @@ struct Qcow2Repairer {
     order.append(refcounts.blocks)
     order.append(refcounts.table)
     var report = checker.report
-    report.corruptions = tableCorruptions
+    // Where only leaks are mended, all else that was found is left.
+    if mode == .all { report.corruptions = tableCorruptions }
     report.leaks = 0
     for index in checker.blocksOutside where mode == .all {
       // Past the end of the file there are only zeros, as there are without a block.
       refcounts.table.set(index, to: 0)
       report.corruptionsFixed += 1
     }
-    if mode == .leaks { report.corruptions += UInt64(checker.blocksOutside.count) }
     if !checker.refersPastEnd { try forgetCounts(from: checker.comparedCount, in: refcounts) }
     for cluster in 0..<checker.comparedCount {
       let counted = try refcounts.count(of: cluster)
       let used = checker.counts.countable(cluster)
       guard counted != used else { continue }
       let words = "cluster \(cluster) refcount=\(counted) reference=\(used)"
-      if counted < used && mode == .leaks {
-        report.corruptions += 1
-        report.findings.append("ERROR \(words)")
-        continue
-      }
+      if counted < used && mode == .leaks { continue }
       try refcounts.set(cluster..<cluster + 1, to: used)
       report.findings.append("Repairing \(words)")
       if counted < used { report.corruptionsFixed += 1 } else { report.leaksFixed += 1 }
@@ -220,6 +226,8 @@ struct Qcow2Repairer {
     prologue = try Qcow2Prologue.read(from: file, toleratingDamage: true)
     checker.report.corruptions -= mended
     checker.report.corruptionsFixed += mended
+    // Of what is left, something may have been found in a list that is no longer there.
+    if checker.report.corruptions > 0 { needsSecondRound = true }
   }
 
   /// Puts a snapshot table without damage in the place of the old one, and says how much that mended.

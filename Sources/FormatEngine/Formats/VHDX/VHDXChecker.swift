@@ -29,6 +29,10 @@ extension VHDXLayer: Repairable {
         try checker.mend(&state)
         try state.close()
       }
+      if let copy = try VHDXRegions.damagedCopy(in: state.file) {
+        if mending { try VHDXRegions.mendCopy(at: copy, in: state.file) }
+        checker.noteRegions(at: copy, isMended: mending)
+      }
       return checker.report
     }
   }
@@ -121,6 +125,15 @@ struct VHDXChecker {
       }
     }
     return true
+  }
+
+  /// The other copy of the region table is read, but not by every program.
+  mutating func noteRegions(at hostOffset: UInt64, isMended: Bool) {
+    note("ERROR: The copy of the VHDX region table at \(hostOffset) is damaged.")
+    if isMended {
+      report.corruptions -= 1
+      report.corruptionsFixed += 1
+    }
   }
 
   private mutating func note(_ finding: String) {

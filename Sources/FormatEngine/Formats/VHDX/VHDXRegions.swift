@@ -58,6 +58,23 @@ struct VHDXRegions: Equatable, Sendable {
     throw .corrupt("No valid VHDX region table found")
   }
 
+  /// Where a copy is that is damaged, beside a whole one; nil where both are whole.
+  static func damagedCopy(in file: any ByteStore) throws(EngineError) -> UInt64? {
+    for hostOffset in hostOffsets {
+      let table = try? parse(try file.bytes(at: hostOffset, count: byteCount))
+      if table == nil { return hostOffset }
+    }
+    return nil
+  }
+
+  /// Puts the whole copy in the place of the damaged one. Nothing that a child of the image goes by changes.
+  static func mendCopy(at hostOffset: UInt64, in file: any ByteStore) throws(EngineError) {
+    for other in hostOffsets where other != hostOffset {
+      try file.write(bytes: try file.bytes(at: other, count: byteCount), at: hostOffset)
+    }
+    try file.flush()
+  }
+
   /// Every region lies in whole MiB inside the file, no two overlap, and none is needed that nobody knows.
   func validate(log: Range<UInt64>, fileByteCount: UInt64) throws(EngineError) {
     var taken = [log]

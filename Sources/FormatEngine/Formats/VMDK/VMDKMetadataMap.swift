@@ -10,8 +10,9 @@ struct VMDKMetadataMap {
   /// The first byte behind all of them, if none overlap. The last table may end past the end of the file.
   var end: UInt64 { UInt64(ends.last ?? 0) * VMDKExtentLine.sectorByteCount }
 
-  /// Reads the directories.
-  init(_ tables: VMDKGrainTables) throws(EngineError) {
+  /// Reads the directories. `toleratingDamage`: tables that lie nowhere, or of which only one copy is there, are for a check to
+  /// tell.
+  init(_ tables: VMDKGrainTables, toleratingDamage: Bool = false) throws(EngineError) {
     let geometry = tables.geometry
     var regions: [Range<UInt64>] = [0..<geometry.headerByteCount]
     if !geometry.descriptor.isEmpty { regions.append(geometry.descriptor) }
@@ -22,8 +23,10 @@ struct VMDKMetadataMap {
     regions.reserveCapacity(Int(geometry.directoryCount) * directories.count + regions.count)
     for copy in 0..<directories.count {
       for index in 0..<geometry.directoryCount {
-        let place = try tables.tableOffset(index, copy: copy)
-        if copy > 0 {
+        let place =
+          toleratingDamage
+          ? (try? tables.tableOffset(index, copy: copy)) ?? nil : try tables.tableOffset(index, copy: copy)
+        if copy > 0, !toleratingDamage {
           let primary = try tables.tableOffset(index, copy: 0)
           guard (place == nil) == (primary == nil) else {
             throw .corrupt("Only one of the grain directories has a table \(index)")
@@ -53,11 +56,17 @@ struct VMDKMetadataMap {
   }
 
   func requireNone(at hostOffset: UInt64, byteCount: UInt64) throws(EngineError) {
-    let (start, end) = Self.sectors(hostOffset..<hostOffset + byteCount)
-    let index = firstEnding(after: start)
-    guard index == starts.count || starts[index] >= end else {
+    guard firstRegion(in: hostOffset..<hostOffset + byteCount) == nil else {
       throw .corrupt("A grain lies in tables of the VMDK extent, at 0x\(hex(hostOffset))", at: hostOffset)
     }
+  }
+
+  /// Where the first region begins of which something lies in `range`.
+  func firstRegion(in range: Range<UInt64>) -> UInt64? {
+    let (start, end) = Self.sectors(range)
+    let index = firstEnding(after: start)
+    guard index < starts.count, starts[index] < end else { return nil }
+    return UInt64(starts[index]) * VMDKExtentLine.sectorByteCount
   }
 
   /// The first region that ends after a sector.

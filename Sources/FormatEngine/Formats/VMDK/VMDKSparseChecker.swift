@@ -11,16 +11,17 @@ struct VMDKSparseChecker {
   private let guestStart: UInt64
   private let repairing: RepairMode?
   private let fileEnd: UInt64
-  /// A bit for each piece of the file of a grain's size: some grain begins there.
-  private var taken: [UInt64]
-  /// Nil where tables overlap.
+  private var grains: VMDKGrainPlaces
+  /// Nil where tables overlap: then nobody can say what an entry is, and nothing is mended.
   private var metadata: VMDKMetadataMap?
+  /// Where tables begin that stand in the room of grains, as entries say that nothing contradicts: their bytes may be a guest's.
+  private var doubtfulTables: Set<UInt64> = []
+  /// Those of them that only a redundant entry tells of.
+  private var tablesInGrains: Set<UInt64> = []
   private(set) var report = CheckReport()
 
   /// Findings that are listed by words; more are only counted.
   private static let maximumFindings = 100_000
-  /// 64 MiB of bits: 32 TiB at 64 KiB grains, more than entries can address.
-  private static let maximumTakenWords: UInt64 = 8 * MiB
 
   init(_ geometry: VMDKGrainGeometry, file: any ByteStore, guestStart: UInt64, repairing: RepairMode?)
     throws(EngineError)
@@ -31,27 +32,74 @@ struct VMDKSparseChecker {
     self.repairing = repairing
     tables = try VMDKGrainTables(geometry, file: file, cacheByteCount: MiB)
     fileEnd = try file.byteCount()
-    let words = (fileEnd >> geometry.grainBits) / 64 + 1
-    taken = Array(repeating: 0, count: Int(min(words, Self.maximumTakenWords)))
+    grains = VMDKGrainPlaces(geometry, fileEnd: fileEnd)
   }
 
   mutating func run(_ progress: Progress, total: UInt64) throws(EngineError) {
     checkDirectories()
+    for index in 0..<geometry.directoryCount where repairing != nil {
+      findDoubtfulTables((0..<tables.copyCount).map { entries(index, copy: $0) ?? [] })
+    }
     for index in 0..<geometry.directoryCount {
       try progress.step(min(guestStart + index << geometry.coverageBits, total), of: total)
       try checkTable(index)
     }
+    for offset in grains.findOverlaps() { tellOverlap(offset) }
+    for table in tablesInGrains.sorted() {
+      corruption("ERROR: a grain lies in the grain table at 0x\(hex(table)), as the redundant tables say")
+    }
     if repairing != nil { try tables.order.flush() }
+    try checkEnd()
   }
 
   // MARK: Tables
 
   private mutating func checkDirectories() {
     // Tables past the end of the file are found one by one.
-    metadata = try? VMDKMetadataMap(tables)
+    metadata = try? VMDKMetadataMap(tables, toleratingDamage: true)
     if let overlap = metadata?.overlap {
       metadata = nil
       corruption("ERROR: tables overlap at 0x\(hex(overlap))")
+    }
+  }
+
+  /// Either the entry of a grain in a table is wrong, or that of the table. Where the other copy says where the grain is, it
+  /// is the grain's.
+  private mutating func findDoubtfulTables(_ copies: [[VMDKGrainEntry]]) {
+    guard let metadata else { return }
+    for (copy, entries) in copies.enumerated() {
+      for (number, entry) in entries.enumerated() where entry.isStored {
+        guard let region = metadata.firstRegion(in: room(of: entry)) else { continue }
+        let others = copies.indices.filter { $0 != copy && number < copies[$0].count }
+        let isContradicted = others.contains { other in
+          let other = copies[other][number]
+          return other.isStored && fault(of: other) == nil
+        }
+        guard !isContradicted else { continue }
+        doubtfulTables.insert(region)
+        let primary = number < copies[0].count ? copies[0][number] : .none
+        if copy > 0, fault(of: primary) == nil, isTable(region) { tablesInGrains.insert(region) }
+      }
+    }
+  }
+
+  /// Whether a region is a table, and not the header or a directory.
+  private func isTable(_ region: UInt64) -> Bool {
+    region != 0 && region != geometry.directoryOffset && region != geometry.redundantDirectoryOffset
+      && region != geometry.descriptor.lowerBound
+  }
+
+  private func room(of entry: VMDKGrainEntry) -> Range<UInt64> {
+    let byteCount = geometry.isPacked ? VMDKExtentLine.sectorByteCount : geometry.grainSize
+    return entry.hostOffset..<entry.hostOffset + byteCount
+  }
+
+  /// Whether the tables of an entry of the directories, in all copies, are tables and nothing else.
+  private func mayChange(_ index: UInt64) -> Bool {
+    guard repairing != nil, metadata != nil else { return false }
+    return (0..<tables.copyCount).allSatisfy { copy in
+      guard let place = (try? tables.tableOffset(index, copy: copy)) ?? nil else { return false }
+      return !doubtfulTables.contains(place)
     }
   }
 
@@ -59,22 +107,35 @@ struct VMDKSparseChecker {
     let guest = index << geometry.coverageBits
     let primary = entries(index, copy: 0)
     guard tables.copyCount > 1 else {
-      if let primary { try checkGrains(primary, nil, at: guest) } else { lost(guest) }
+      if let primary { try checkGrains(primary, nil, index) } else { lost(guest) }
       return
     }
     let redundant = entries(index, copy: 1)
+    if repairing == nil { findDoubtfulTables([primary ?? [], redundant ?? []]) }
+    let mayAdd = metadata != nil && doubtfulTables.isEmpty
     switch (primary, redundant) {
     case (nil, nil): lost(guest)
     case (nil, let redundant?):
-      let isMended = repairing == .all && !redundant.isEmpty
+      let isMended = repairing == .all && mayAdd && !redundant.isEmpty
       if isMended { try addTable(index, redundant, copy: 0) }
       lost(guest, isFixed: isMended)
-    case (let primary?, nil):
-      differs(guest, isFixed: false)
-      try checkGrains(primary, nil, at: guest)
+    case (let primary?, let redundant)
+    where redundant == nil || redundant?.isEmpty == true && !primary.isEmpty:
+      let isMended = repairing != nil && mayAdd && !primary.isEmpty
+      if isMended { try addTable(index, primary, copy: 1) }
+      differs(guest, isFixed: isMended)
+      try checkGrains(primary, isMended ? primary : nil, index)
     case (let primary?, let redundant?):
-      guard primary.isEmpty == redundant.isEmpty else { return differs(guest, isFixed: false) }
-      try checkGrains(primary, redundant, at: guest)
+      guard primary.isEmpty == redundant.isEmpty else {
+        // No writer takes a table away: this is what was lost, or was just being added.
+        let isMended = repairing == .all && mayAdd
+        if isMended { try addTable(index, redundant, copy: 0) }
+        return corruption(
+          "ERROR: only the redundant grain directory has a table for sector \(sector(guest))",
+          isFixed: isMended)
+      }
+      try checkGrains(primary, redundant, index)
+    case (.some, nil): break
     }
   }
 
@@ -97,7 +158,7 @@ struct VMDKSparseChecker {
   }
 
   private func addTable(_ index: UInt64, _ entries: [VMDKGrainEntry], copy: Int) throws(EngineError) {
-    let place = max(try file.byteCount(), metadata?.end ?? 0).aligned(upTo: geometry.grainSize)
+    let place = max(try file.byteCount(), metadata?.end ?? 0, grains.end).aligned(upTo: geometry.grainSize)
     var bytes: [UInt8] = []
     for entry in entries { bytes.append(littleEndian: entry.raw) }
     bytes.pad(toMultipleOf: Int(VMDKExtentLine.sectorByteCount))
@@ -108,50 +169,59 @@ struct VMDKSparseChecker {
   // MARK: Grains
 
   private mutating func checkGrains(
-    _ primary: [VMDKGrainEntry], _ redundant: [VMDKGrainEntry]?, at guest: UInt64
+    _ primary: [VMDKGrainEntry], _ redundant: [VMDKGrainEntry]?, _ index: UInt64
   ) throws(EngineError) {
+    let guest = index << geometry.coverageBits
+    let mayChange = mayChange(index)
     for (number, entry) in primary.enumerated() {
       let offset = guest + UInt64(number) << geometry.grainBits
       guard offset < geometry.byteCount else { return }
       let other = redundant?[number]
       if let words = fault(of: entry) {
         let good = other.flatMap { fault(of: $0) == nil && $0.isStored ? $0 : nil }
-        let isFixed = repairing == .all
-        if isFixed { try set(good ?? .none, at: offset) }
-        corruption("ERROR: cluster offset for sector \(sector(offset)) \(words)", isFixed: isFixed)
-        if isFixed, let good { try take(good, at: offset) }
+        // What lies in the file, and in a table: perhaps it is the table that is wrong there.
+        let isMended = repairing == .all && mayChange && (good != nil || !lies(entry))
+        if isMended { try set(good ?? .none, at: offset) }
+        corruption("ERROR: cluster offset for sector \(sector(offset)) \(words)", isFixed: isMended)
+        if isMended, let good { take(good, at: offset) }
         continue
       }
-      try take(entry, at: offset)
+      take(entry, at: offset)
       if let other, other != entry {
-        if repairing != nil { try set(entry, at: offset) }
-        differs(offset, isFixed: repairing != nil)
+        if mayChange { try set(entry, at: offset) }
+        differs(offset, isFixed: mayChange)
       }
     }
   }
+
+  /// Whether there is something in the file where an entry points to.
+  private func lies(_ entry: VMDKGrainEntry) -> Bool { entry.isStored && entry.hostOffset < fileEnd }
 
   /// Why an entry cannot be true, nil where it can.
   private func fault(of entry: VMDKGrainEntry) -> String? {
     if entry == .zeros && !geometry.hasZeroedGrains { return "points into the metadata" }
     guard entry.isStored else { return nil }
     guard entry.hostOffset < fileEnd else { return "points after EOF" }
-    let byteCount = geometry.isPacked ? VMDKExtentLine.sectorByteCount : geometry.grainSize
-    guard let metadata, (try? metadata.requireNone(at: entry.hostOffset, byteCount: byteCount)) == nil else {
-      return nil
-    }
+    guard let metadata, metadata.firstRegion(in: room(of: entry)) != nil else { return nil }
     return "points into the metadata"
   }
 
   /// Notes that a grain is used. Packed ones lie anywhere.
-  private mutating func take(_ entry: VMDKGrainEntry, at offset: UInt64) throws(EngineError) {
+  private mutating func take(_ entry: VMDKGrainEntry, at offset: UInt64) {
     guard entry.isStored, !geometry.isPacked else { return }
-    let piece = entry.hostOffset >> geometry.grainBits
-    guard piece / 64 < UInt64(taken.count), entry.hostOffset.isAligned(to: geometry.grainSize) else { return }
-    let bit: UInt64 = 1 << (piece % 64)
-    if taken[Int(piece / 64)] & bit != 0 {
-      corruption("ERROR: the grain for sector \(sector(offset)) is that of another sector, too")
-    }
-    taken[Int(piece / 64)] |= bit
+    if !grains.insert(entry.hostOffset, guestOffset: offset) { tellOverlap(offset) }
+  }
+
+  private mutating func tellOverlap(_ offset: UInt64) {
+    corruption("ERROR: the grain for sector \(sector(offset)) is that of another sector, too")
+  }
+
+  /// A grain at an odd place may reach over what the next writer takes for the end of the file: a new grain would be part of it.
+  private mutating func checkEnd() throws(EngineError) {
+    guard grains.end > fileEnd.aligned(upTo: geometry.grainSize) else { return }
+    let isMended = repairing == .all && report.corruptions == 0
+    if isMended { try file.write(bytes: [0], at: grains.end - 1) }
+    corruption("ERROR: the file ends at 0x\(hex(fileEnd)), inside of a grain", isFixed: isMended)
   }
 
   private func set(_ entry: VMDKGrainEntry, at offset: UInt64) throws(EngineError) {

@@ -56,7 +56,8 @@ import Glibc
 
   /// To be called by the thread that made the queue of the kernel.
   func run() throws(EngineError) {
-    let helpers = try HelperThreads { [unowned self] (tag) throws(EngineError) in
+    let helpers = try HelperThreads { [weak self] (tag) throws(EngineError) in
+      guard let self else { return }
       if tag == flushTag { return try work.chain.flush() }
       try work.transfer(unsafe slots[tag].index, slot: tag)
     }

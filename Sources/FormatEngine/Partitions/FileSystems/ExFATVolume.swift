@@ -21,7 +21,7 @@ enum ExFATVolume: FileSystemSignature {
       else { return nil }
       let sectorShift = try span.littleEndian(UInt8.self, at: 108)
       let clusterShift = try span.littleEndian(UInt8.self, at: 109)
-      guard (9...12).contains(sectorShift), clusterShift <= 25 - sectorShift,
+      guard (9...12).contains(sectorShift), Int(clusterShift) + Int(sectorShift) <= 25,
         try isSummed(window, sectorByteCount: 1 << Int(sectorShift))
       else { return nil }
       let label =

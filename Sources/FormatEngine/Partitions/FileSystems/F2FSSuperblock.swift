@@ -12,7 +12,7 @@ enum F2FSSuperblock: FileSystemSignature {
       let blockSectorLog = try span.littleEndian(UInt32.self, at: 12)
       let blockLog = try span.littleEndian(UInt32.self, at: 16)
       guard (9...16).contains(sectorLog), (12...16).contains(blockLog), blockSectorLog <= 16,
-        sectorLog + blockSectorLog == blockLog
+        UInt64(sectorLog) + UInt64(blockSectorLog) == UInt64(blockLog)
       else { return nil }
       // The first version had its fields elsewhere.
       let (major, minor) = (
