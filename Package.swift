@@ -38,6 +38,7 @@ let package = Package(
     .systemLibrary(name: "CIsal", pkgConfig: "libisal", providers: [.apt(["libisal-dev"])]),
     .systemLibrary(name: "CLinux"),
     .systemLibrary(name: "CLzma", pkgConfig: "liblzma", providers: [.apt(["liblzma-dev"])]),
+    .systemLibrary(name: "CSeccomp", pkgConfig: "libseccomp", providers: [.apt(["libseccomp-dev"])]),
     .systemLibrary(name: "CUring", pkgConfig: "liburing", providers: [.apt(["liburing-dev"])]),
     .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
     .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
@@ -55,10 +56,14 @@ let package = Package(
       name: "qemu-img", dependencies: ["CommandLine", "FormatEngine"], swiftSettings: strict,
       linkerSettings: startsFast),
     .executableTarget(
-      name: "imgfs", dependencies: ["CFuse", "CLinux", "CommandLine", "FormatEngine"], swiftSettings: strict),
+      name: "imgfs", dependencies: ["CFuse", "CLinux", "CSeccomp", "CommandLine", "FormatEngine"],
+      swiftSettings: strict),
 
     .target(
       name: "TestSupport", dependencies: ["FormatEngine"], path: "Tests/TestSupport", swiftSettings: strict),
+    .target(
+      name: "FuzzTargets", dependencies: ["CGcrypt", "CommandLine", "FormatEngine", "TestSupport"],
+      path: "Fuzz/Targets", swiftSettings: strict),
     .target(name: "CAllocationCounter", path: "Tests/CAllocationCounter"),
     .testTarget(
       name: "FormatEngineTests",
@@ -68,7 +73,17 @@ let package = Package(
       name: "QemuImgTests", dependencies: ["CommandLine", "FormatEngine", "qemu-img", "TestSupport"],
       exclude: ["Golden"], swiftSettings: strict),
     .testTarget(
+      name: "FuzzTests", dependencies: ["FormatEngine", "FuzzTargets", "TestSupport"], swiftSettings: strict),
+    .testTarget(
       name: "ImgfsTests", dependencies: ["CommandLine", "FormatEngine", "imgfs", "TestSupport"],
       swiftSettings: strict),
   ]
 )
+
+// libFuzzer brings the main function, so that the fuzzer is only built where that is linked to it (scripts/fuzz).
+if Context.environment["IMGFS_BUILDS_FUZZER"] != nil {
+  package.targets.append(
+    .executableTarget(
+      name: "fuzzer", dependencies: ["FormatEngine", "FuzzTargets"], path: "Fuzz/Program",
+      swiftSettings: strict))
+}

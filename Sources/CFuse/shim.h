@@ -37,6 +37,9 @@ unsigned gnu_dev_major(unsigned long long device);
 unsigned gnu_dev_minor(unsigned long long device);
 int prctl(int option, ...);
 
+/// Neither this thread nor what it starts gains privileges by a program that it runs (PR_SET_NO_NEW_PRIVS).
+static inline int imgfs_gain_no_privileges(void) { return prctl(38, 1, 0, 0, 0); }
+
 /// Without the privilege, or on kernels before 5.6, nothing happens.
 static inline void imgfs_become_io_flusher(void) { prctl(57 /* PR_SET_IO_FLUSHER */, 1, 0, 0, 0); }
 

@@ -22,6 +22,8 @@ enum Mount {
     let pidFile = options.pidFile.map { ImageName.join($0, toFolderOf: HostFiles.currentFolder) }
     let background = options.isForeground ? nil : try Background.enter(mountPoint: mountPoint.path)
     SignalWatch.ignoreFaults()
+    let unmountHelper = try UnmountHelper.start()
+    defer { unmountHelper?.finish() }
 
     // What takes long may be ended by Ctrl-C.
     let content = try WaitingLine.during("Opening '\(options.sourceName)'") {
@@ -30,7 +32,7 @@ enum Mount {
     }
     SignalWatch.blockSignals()
     do throws(EngineError) {
-      try serve(content, options, at: mountPoint, background, pidFile)
+      try serve(content, options, at: mountPoint, background, unmountHelper, pidFile)
     } catch {
       try? content.close()
       throw error
@@ -40,7 +42,7 @@ enum Mount {
 
   private static func serve(
     _ content: MountContent, _ options: MountOptions, at mountPoint: MountPoint, _ background: Background?,
-    _ pidFile: String?
+    _ unmountHelper: UnmountHelper?, _ pidFile: String?
   ) throws(EngineError) {
     var options = options
     if !content.isWritable { options.givenAccess = .readOnly }
@@ -54,8 +56,9 @@ enum Mount {
       // The image below an overlay is opened again when that is folded in.
       background?.mountIsReady(keepingFolder: keepsFolder)
     }
-    let fuse = try FuseSession(context, options, at: mountPoint.path)
+    let fuse = try FuseSession(context, options, at: mountPoint.path, unmountHelper)
     defer { fuse.close() }
+    try Confinement(degree: options.refusesUnusualCalls ? .strict : .usual).enter()
     if let pidFile { try write("\(process.id)\n", to: pidFile) }
     defer { if let pidFile { _ = unsafe pidFile.withHostBytes { unsafe unlink($0) } } }
     try fuse.run(isSingleThreaded: options.isSingleThreaded)

@@ -8,7 +8,7 @@ PATH=$PATH:/usr/sbin:/sbin
 # shellcheck disable=SC2034 # used by those who read this file
 build_packages=(
   g++ git libaio-dev libbz2-dev libdeflate-dev libexpat1-dev libfuse3-dev libgcrypt20-dev libisal-dev liblzma-dev
-  liburing-dev libzstd-dev pkg-config zlib1g-dev
+  libseccomp-dev liburing-dev libzstd-dev pkg-config zlib1g-dev
 )
 
 # Prints words for people on standard error.

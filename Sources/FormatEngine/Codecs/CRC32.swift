@@ -2,12 +2,12 @@ internal import CDeflate
 internal import CZlib
 
 /// The checksum of zlib and many others (polynomial 0x04C11DB7, reflected), as bytes come.
-struct CRC32: Equatable, Sendable {
+package struct CRC32: Equatable, Sendable {
   /// Of no bytes: 0.
   private(set) var value: UInt32 = 0
 
   /// `register`: what the checksum starts from; some formats have a number of their own there.
-  static func checksum(of bytes: [UInt8], from register: UInt32 = ~0) -> UInt32 {
+  package static func checksum(of bytes: [UInt8], from register: UInt32 = ~0) -> UInt32 {
     var sum = CRC32()
     sum.value = ~register
     unsafe bytes.withUnsafeBytes { unsafe sum.append($0) }

@@ -1,7 +1,7 @@
 internal import CChecksum
 
 /// CRC-32C (Castagnoli): by the processor where it can, else by tables, eight bytes a step.
-struct CRC32C {
+package struct CRC32C {
   private var state: UInt32 = 0xffff_ffff
   private let usesProcessor: Bool
 
@@ -24,7 +24,7 @@ struct CRC32C {
 
   mutating func add(_ bytes: [UInt8]) { unsafe bytes.withUnsafeBytes { unsafe add($0) } }
 
-  static func checksum(of bytes: [UInt8]) -> UInt32 {
+  package static func checksum(of bytes: [UInt8]) -> UInt32 {
     var sum = CRC32C()
     sum.add(bytes)
     return sum.value

@@ -15,13 +15,17 @@ import Glibc
 
   private let session: OpaquePointer
   private let context: FuseContext
+  private let unmountHelper: UnmountHelper?
   /// What went wrong while a signal ended it.
   private let failure = Guarded<EngineError?>(nil)
 
   /// Prepares a session and mounts it. Callbacks come when it runs.
-  init(_ context: FuseContext, _ options: MountOptions, at mountPoint: String) throws(EngineError) {
+  init(
+    _ context: FuseContext, _ options: MountOptions, at mountPoint: String, _ unmountHelper: UnmountHelper?
+  ) throws(EngineError) {
     FuseLog.start(isDebugging: options.isDebugging)
     self.context = context
+    self.unmountHelper = unmountHelper
     let words = CStrings(Self.arguments(for: options))
     var arguments = unsafe fuse_args(argc: CInt(words.count), argv: words.pointers, allocated: 0)
     var callbacks = FuseCallbacks.table()
@@ -55,9 +59,8 @@ import Glibc
     context.mount.setDropping(nil)
     let place = context.mount.place
     switch place {
-    case .at(context.mountPoint): unsafe fuse_session_unmount(session)
-    // libfuse knows the first name only, and would take away what is there now.
-    case .at(let path): Unmounter.detachLazily(path)
+    case .at(let path):
+      if let unmountHelper { unmountHelper.detach(path) } else { Unmounter.detachLazily(path) }
     case .covered(let path):
       Terminal.complain("'\(path)' stays mounted, without a process: something else is mounted over it")
     case .unmounted: break

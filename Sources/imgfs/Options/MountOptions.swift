@@ -45,6 +45,8 @@ struct MountOptions: Equatable {
   /// All is done but the mounting.
   var isRehearsal = false
   var pidFile: String?
+  /// Only system calls that serving the tree takes are left once it is there.
+  var refusesUnusualCalls = false
   /// Owner that the files show; nil: the user who mounts.
   var userID: UInt32?
   var groupID: UInt32?

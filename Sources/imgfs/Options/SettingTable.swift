@@ -20,6 +20,10 @@ enum SettingTable {
       "pid-file", as: .both, takes: ArgumentValue("FILE", .file),
       "write the process number to FILE once the tree is there"
     ) { $0.pidFile = $1.value },
+    Setting(
+      "seccomp", as: .both,
+      "once the tree is there, have the kernel refuse every system call that it does not take"
+    ) { options, _ in options.refusesUnusualCalls = true },
   ]
 
   /// What is opened, and how.

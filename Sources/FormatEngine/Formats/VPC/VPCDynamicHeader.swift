@@ -25,6 +25,8 @@ struct VPCDynamicHeader: Equatable {
   /// UTF-16 units up to the first zero.
   var parentName: [UInt16]
   var locators: [VPCParentLocator]
+  /// Up to 256 bytes behind them: zeros by the specification. What somebody put there stays.
+  var reserved: [UInt8] = []
 
   /// Whether the checksum is right; QEMU does not look at it.
   static func hasRightChecksum(_ bytes: [UInt8]) -> Bool {
@@ -47,7 +49,7 @@ struct VPCDynamicHeader: Equatable {
       tableOffset: try span.bigEndian(UInt64.self, at: 16), version: try span.bigEndian(UInt32.self, at: 24),
       entryCount: try span.bigEndian(UInt32.self, at: 28), blockSize: try span.bigEndian(UInt32.self, at: 32),
       parentID: try span.bytes(in: 40..<56), parentTimeStamp: try span.bigEndian(UInt32.self, at: 56),
-      parentName: name, locators: locators)
+      parentName: name, locators: locators, reserved: try span.bytes(in: 768..<byteCount))
   }
 
   /// The 1024 bytes on disk.
@@ -64,6 +66,7 @@ struct VPCDynamicHeader: Equatable {
     bytes.append(bigEndian: UInt32(0))
     for index in 0..<256 { bytes.append(bigEndian: index < parentName.count ? parentName[index] : 0) }
     for locator in locators { locator.append(to: &bytes) }
+    bytes += reserved
     bytes.pad(toMultipleOf: Self.byteCount)
     bytes.put(bigEndian: VPCChecksum.of(bytes, field: Self.checksumField), at: Self.checksumField)
     return bytes

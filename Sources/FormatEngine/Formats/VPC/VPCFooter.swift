@@ -40,6 +40,8 @@ struct VPCFooter: Equatable {
   /// 16 bytes.
   var uniqueID: [UInt8]
   var savedState: UInt8
+  /// Up to 427 bytes behind it: zeros by the specification. What somebody put there stays.
+  var reserved: [UInt8] = []
 
   /// Whether `bytes` begin as a footer does, whatever else is in them.
   static func hasCookie(_ bytes: [UInt8]) -> Bool { bytes.starts(with: cookie) }
@@ -67,7 +69,8 @@ struct VPCFooter: Equatable {
       creatorVersion: try span.bigEndian(UInt32.self, at: 32), creatorHost: try span.bytes(in: 36..<40),
       originalSize: try span.bigEndian(UInt64.self, at: 40),
       currentSize: try span.bigEndian(UInt64.self, at: 48), geometry: geometry, type: type,
-      uniqueID: try span.bytes(in: 68..<84), savedState: try span.bigEndian(UInt8.self, at: 84))
+      uniqueID: try span.bytes(in: 68..<84), savedState: try span.bigEndian(UInt8.self, at: 84),
+      reserved: try span.bytes(in: 85..<byteCount))
   }
 
   /// The 512 bytes on disk.
@@ -88,6 +91,7 @@ struct VPCFooter: Equatable {
     bytes.append(bigEndian: UInt32(0))
     bytes += uniqueID
     bytes.append(savedState)
+    bytes += reserved
     bytes.pad(toMultipleOf: Self.byteCount)
     bytes.put(bigEndian: VPCChecksum.of(bytes, field: Self.checksumField), at: Self.checksumField)
     return bytes

@@ -54,6 +54,8 @@ extension VPCState {
       report.corruptionsFixed += 1
     }
     if faults.contains(.header) {
+      // Of bytes that mean nothing only the checksum would tell whether they are right.
+      header.reserved = []
       try file.write(bytes: header.bytes, at: footer.headerOffset)
       report.corruptions -= 1
       report.corruptionsFixed += 1

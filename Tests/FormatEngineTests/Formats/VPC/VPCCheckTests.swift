@@ -66,6 +66,19 @@ struct VPCCheckTests {
     #expect(chain.virtualSize == 4096)
   }
 
+  /// The specification says zeros; what some other program has put there is its affair, and is in both copies of the footer.
+  @Test func bytesThatNobodyKnowsAreKept() throws {
+    var bytes = Self.image
+    bytes[100] = 0x77
+    bytes[512 + 800] = 0x88
+    VPCImage.sealFooter(&bytes, at: 0)
+    VPCImage.seal(&bytes, from: 512, count: 1024, field: 36)
+    let (report, again, mended) = try repair(bytes, .all)
+    #expect(report.corruptionsFixed == 1 && again.corruptions == 0, "\(again.findings)")
+    #expect(mended[100] == 0x77 && mended[mended.count - 512 + 100] == 0x77)
+    #expect(mended[512 + 800] == 0x88)
+  }
+
   @Test func soundImageHasNothing() throws {
     let report = try check(Self.image)
     #expect(report.findings == [] && report.corruptions == 0 && report.leaks == 0)
