@@ -87,6 +87,13 @@ struct TwoLevelPlaces: Sendable {
         }
         if !free.isEmpty { file.put(UInt64(stored[0].offset), at: free.any(&random)) }
       },
+      DamageKind("table on data of a later one") { file, random in
+        let last = tables[tables.count - 1].offset
+        let later = stored.filter { $0.place >= last && $0.place < last + 8 * l2Count }
+        if tables.count > 1, !later.isEmpty {
+          file.put(UInt64(later.any(&random).offset), at: tables[0].place)
+        }
+      },
       DamageKind("table on the L1 table") { file, random in
         file.put(UInt64(l1Offset), at: tables.any(&random).place)
       },

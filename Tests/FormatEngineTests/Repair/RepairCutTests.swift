@@ -12,7 +12,7 @@ import Testing
     for kind in subject.damages(image) where Effort.current == .soak || !others.contains(kind.name) {
       try expectCutsLoseNothing(subject, image, [kind], &random)
     }
-    for _ in 0..<Effort.rounds(2) {
+    for _ in 0..<Effort.rounds(1) {
       let kinds = subject.damages(image)
       try expectCutsLoseNothing(
         subject, image, (0..<2 + random.below(4)).map { _ in kinds.any(&random) }, &random)
@@ -33,7 +33,7 @@ import Testing
     let count = store.eventCount
     // Writes of many MiB make states of many MiB.
     let most = file.bytes.count > 1 << 20 ? 2 : 4
-    let cuts = stride(from: 0, through: count, by: max(1, count / Effort.rounds(most)))
+    let cuts = stride(from: 0, through: count, by: max(1, count / Effort.rounds(most / 2)))
     var states = 0
     try Deadline.within(seconds: 300, what) {
       try store.forEachCrashState(cuts: cuts, random: &random, randomCount: 1) { state in

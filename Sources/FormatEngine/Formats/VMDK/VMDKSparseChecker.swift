@@ -119,6 +119,7 @@ struct VMDKSparseChecker {
       let isMended = repairing == .all && mayAdd && !redundant.isEmpty
       if isMended { try addTable(index, redundant, copy: 0) }
       lost(guest, isFixed: isMended)
+      if isMended { try checkGrains(redundant, redundant, index) }
     case (let primary?, let redundant)
     where redundant == nil || redundant?.isEmpty == true && !primary.isEmpty:
       let isMended = repairing != nil && mayAdd && !primary.isEmpty
@@ -130,9 +131,10 @@ struct VMDKSparseChecker {
         // No writer takes a table away: this is what was lost, or was just being added.
         let isMended = repairing == .all && mayAdd
         if isMended { try addTable(index, redundant, copy: 0) }
-        return corruption(
+        corruption(
           "ERROR: only the redundant grain directory has a table for sector \(sector(guest))",
           isFixed: isMended)
+        return isMended ? try checkGrains(redundant, redundant, index) : ()
       }
       try checkGrains(primary, redundant, index)
     case (.some, nil): break

@@ -79,6 +79,31 @@ import Testing
     }
   }
 
+  /// The first table stands where data of the second one is: its entries, which lead nowhere, are a guest's bytes.
+  @Test func entriesOfATableThatIsDataStay() throws {
+    let store = MemoryStore([])
+    var values = OptionValues(QEDFormat.createOptions)
+    for (name, text) in [("cluster_size", "4k"), ("table_size", "1")] { try values.set(name, to: text) }
+    try QEDFormat.create(
+      on: store,
+      CreateRequest(path: "image", virtualSize: 5 << 20, options: values, references: ReferenceOpener()))
+    let writer = try ImageChain.over(store, format: QEDFormat.self, access: .readWrite)
+    let pattern = [UInt8](repeating: 0x6b, count: 4096)
+    for offset in [0, 2 << 20] as [UInt64] { try writer.writeBytes(pattern, at: offset) }
+    let place = try #require(try writer.extent(at: 2 << 20, limit: 4096).extent.hostOffset)
+    try writer.close()
+    var image = ImageBytes(bytes: store.snapshot, format: QEDFormat.self, isBigEndian: false)
+    image.put(place, at: Int(image.number(at: 40, width: 8)), width: 8)
+    let damaged = MemoryStore(image.bytes)
+    let chain = try ImageChain.over(
+      damaged, format: QEDFormat.self, access: .readWrite, isForInspection: true)
+    let report = try #require(chain.top as? any Repairable).repair(.all, progress: .none)
+    #expect(report.corruptions > 0 && report.corruptionsFixed == 0)
+    #expect(damaged.snapshot == image.bytes)
+    let reader = try ImageChain.over(damaged, format: QEDFormat.self)
+    #expect(try reader.readBytes(at: 2 << 20, count: 4096) == pattern)
+  }
+
   @Test func unmendableImageThatWasNotClosedIsNotWrittenTo() throws {
     var image = try QEDHeaderTests.good().with(2, at: 16, width: 8)
     let table = Int(image.number(at: 65536, width: 8))
