@@ -77,7 +77,7 @@ extension [UInt8] {
   }
 
   /// Whether `count` bytes from `from` on equal those of `other` from `to` on.
-  func equals(_ other: [UInt8], from: Int, to: Int, count length: Int) -> Bool {
+  public func equals(_ other: [UInt8], from: Int, to: Int, count length: Int) -> Bool {
     guard from >= 0, to >= 0, from + length <= count, to + length <= other.count else { return false }
     // SAFETY: in bounds by the guard.
     return unsafe withUnsafeBytes { a in
