@@ -69,7 +69,8 @@ extension OperationRun {
 
   /// Short transfers and interrupted calls change nothing.
   func disturbCalls(_ random: inout SeededRandom) throws {
-    let count = Effort.rounds(1)
+    // Of every second command, where time is short.
+    let count = Effort.current == .soak || random.oneIn(2) ? Effort.rounds(1) : 0
     for _ in 0..<count {
       let seed = random.next()
       try reset()
