@@ -26,6 +26,8 @@ let package = Package(
     .library(name: "FormatEngine", targets: ["FormatEngine"]),
     .executable(name: "qemu-img", targets: ["qemu-img"]),
     .executable(name: "imgfs", targets: ["imgfs"]),
+    // For tests: it is preloaded into the programs.
+    .library(name: "HostCalls", type: .dynamic, targets: ["CHostCalls"]),
   ],
   targets: [
     .systemLibrary(name: "CAio", providers: [.apt(["libaio-dev"])]),
@@ -65,6 +67,7 @@ let package = Package(
       name: "FuzzTargets", dependencies: ["CGcrypt", "CommandLine", "FormatEngine", "TestSupport"],
       path: "Fuzz/Targets", swiftSettings: strict),
     .target(name: "CAllocationCounter", path: "Tests/CAllocationCounter"),
+    .target(name: "CHostCalls", path: "Tests/CHostCalls"),
     .testTarget(
       name: "FormatEngineTests",
       dependencies: ["CAllocationCounter", "CBzip2", "CLzma", "FormatEngine", "TestSupport"],

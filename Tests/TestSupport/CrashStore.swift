@@ -20,16 +20,9 @@ public final class CrashClock: Sendable {
 
 /// A store that remembers what was written since which flush, and can say what a power cut would leave.
 ///
-/// What was flushed is on disk. What was written after the last flush may be there whole, in part (torn
-/// at a sector boundary) or not at all, and no write waits for an earlier one.
+/// That is what `PowerCuts` says of one file.
 public final class CrashStore: ByteStore {
-  /// One step in the life of the file.
-  public enum Event: Sendable {
-    case write(offset: Int, bytes: [UInt8])
-    case zeros(offset: Int, count: Int)
-    case resize(Int)
-    case flush
-  }
+  public typealias Event = FileEvent
 
   private struct State {
     var now: [UInt8]
@@ -57,7 +50,7 @@ public final class CrashStore: ByteStore {
 
   private func record(_ event: Event) {
     state.withLock { state in
-      Self.apply(event, to: &state.now)
+      event.apply(to: &state.now)
       state.events.append(event)
       state.times.append(clock.tick())
     }
@@ -65,24 +58,6 @@ public final class CrashStore: ByteStore {
 
   /// How many events had happened at a time of the clock.
   public func eventCount(at time: Int) -> Int { state.withLock { $0.times.count { $0 < time } } }
-
-  static func apply(_ event: Event, to bytes: inout [UInt8]) {
-    switch event {
-    case .write(let offset, let source):
-      grow(&bytes, to: offset + source.count)
-      bytes.overwrite(at: offset, with: source)
-    case .zeros(let offset, let count):
-      grow(&bytes, to: offset + count)
-      bytes.overwriteWithZeros(at: offset, count: count)
-    case .resize(let count):
-      if bytes.count > count { bytes.removeLast(bytes.count - count) } else { grow(&bytes, to: count) }
-    case .flush: break
-    }
-  }
-
-  private static func grow(_ bytes: inout [UInt8], to count: Int) {
-    if bytes.count < count { bytes.append(contentsOf: [UInt8](repeating: 0, count: count - bytes.count)) }
-  }
 
   public func byteCount() throws(EngineError) -> UInt64 { state.withLock { UInt64($0.now.count) } }
   public func allocatedByteCount() throws(EngineError) -> UInt64 { try byteCount() }
@@ -138,83 +113,16 @@ extension CrashStore {
     public var bytes: [UInt8]
   }
 
-  /// Calls `body` with states that a power cut after `cut` events may leave, for every cut in `cuts`:
-  /// nothing unsynced is there; all of it; all but the last; only the last; and `randomCount` times
-  /// a random choice in random order, with writes torn at 512 or 4096 bytes.
+  /// Calls `body` with states that a power cut after `cut` events may leave, for every cut in `cuts`, as
+  /// `PowerCuts.forEachState` does.
   public func forEachCrashState(
     cuts: some Sequence<Int>, random: inout SeededRandom, randomCount: Int = 2,
     _ body: (CrashState) throws -> Void
   ) rethrows {
-    let events = events
-    for cut in cuts {
-      let synced = events[..<cut].lastIndex { if case .flush = $0 { true } else { false } } ?? 0
-      var durable = initial
-      for event in events[..<synced] { Self.apply(event, to: &durable) }
-      let pending = events[synced..<cut].filter { if case .flush = $0 { false } else { true } }
-
-      func state(_ story: String, _ kept: [Event]) -> CrashState {
-        var bytes = durable
-        for event in kept { Self.apply(event, to: &bytes) }
-        return CrashState(cut: cut, story: "\(story) of \(pending.count) unsynced writes", bytes: bytes)
-      }
-      try body(state("none", []))
-      guard let last = pending.last else { continue }
-      try body(state("all", pending))
-      if pending.count > 1 {
-        try body(state("all but the last", Array(pending.dropLast())))
-        try body(state("only the last", [last]))
-      }
-      for round in 0..<randomCount {
-        try body(state("choice \(round)", Self.chosen(from: pending, &random)))
-      }
-    }
-  }
-
-  /// A random part of the writes, in random order, some torn.
-  private static func chosen(from pending: [Event], _ random: inout SeededRandom) -> [Event] {
-    let unit = random.oneIn(2) ? 512 : 4096
-    var kept: [Event] = []
-    for event in pending {
-      switch random.below(4) {
-      case 0: break
-      case 1: kept.append(torn(event, unit, &random))
-      default: kept.append(event)
-      }
-    }
-    // Writes of one place keep their order: the page cache holds the newer one only.
-    return reordered(kept, &random)
-  }
-
-  private static func torn(_ event: Event, _ unit: Int, _ random: inout SeededRandom) -> Event {
-    guard case .write(let offset, let bytes) = event else { return event }
-    let first = (offset / unit + 1) * unit - offset
-    guard first < bytes.count else { return event }
-    let pieces = (bytes.count - first + unit - 1) / unit
-    let kept = first + random.below(pieces) * unit
-    if random.oneIn(2) { return .write(offset: offset, bytes: Array(bytes[..<kept])) }
-    return .write(offset: offset + kept, bytes: Array(bytes[kept...]))
-  }
-
-  private static func reordered(_ events: [Event], _ random: inout SeededRandom) -> [Event] {
-    var result = events
-    guard result.count > 1 else { return result }
-    for _ in 0..<result.count {
-      let index = random.below(result.count - 1)
-      if !overlap(result[index], result[index + 1]) { result.swapAt(index, index + 1) }
-    }
-    return result
-  }
-
-  private static func overlap(_ a: Event, _ b: Event) -> Bool {
-    guard let a = place(a), let b = place(b) else { return true }
-    return a.overlaps(b)
-  }
-
-  private static func place(_ event: Event) -> Range<Int>? {
-    switch event {
-    case .write(let offset, let bytes): offset..<offset + bytes.count
-    case .zeros(let offset, let count): offset..<offset + count
-    case .resize, .flush: nil
+    let history = PowerCuts(initial: [initial], steps: events.map { PowerCuts.Step(file: 0, event: $0) })
+    try history.forEachState(cuts: cuts, random: &random, randomCount: randomCount) { state in
+      // The store is always there.
+      try body(CrashState(cut: state.cut, story: state.story, bytes: state.files[0] ?? []))
     }
   }
 }

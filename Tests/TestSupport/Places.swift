@@ -4,6 +4,8 @@ import Foundation
 public enum BuiltProduct: String, Sendable {
   case qemuImg = "qemu-img"
   case imgfs
+  /// What is preloaded to stand between a program and its system calls (`HostCalls`).
+  case hostCalls = "libHostCalls.so"
 
   /// Its path: products stand beside the test bundle.
   public var path: String {

@@ -1,5 +1,5 @@
 public import FormatEngine
-import Glibc
+public import Glibc
 import Synchronization
 
 /// What can be asked of a store.
@@ -14,6 +14,7 @@ public final class FaultStore: ByteStore {
     var failing: Int?
     var isForEver = false
     var calls = Set(StoreCall.allCases)
+    var errno = EIO
     var isPaused = false
   }
 
@@ -27,9 +28,13 @@ public final class FaultStore: ByteStore {
 
   /// The `number`-th call from now on fails (0 is the next one), once or for ever; nil: none.
   public func arm(
-    failing number: Int?, forEver: Bool = false, of calls: Set<StoreCall> = Set(StoreCall.allCases)
+    failing number: Int?, forEver: Bool = false, of calls: Set<StoreCall> = Set(StoreCall.allCases),
+    errno: CInt = EIO
   ) {
-    state.withLock { $0 = State(callCount: 0, failing: number, isForEver: forEver, calls: calls) }
+    Tally.add("faults", number == nil ? 0 : 1)
+    state.withLock {
+      $0 = State(callCount: 0, failing: number, isForEver: forEver, calls: calls, errno: errno)
+    }
   }
 
   /// While it is true, nothing fails and nothing counts.
@@ -39,14 +44,14 @@ public final class FaultStore: ByteStore {
   }
 
   private func count(_ call: StoreCall) throws(EngineError) {
-    let fails = state.withLock { state in
-      guard !state.isPaused, state.calls.contains(call) else { return false }
+    let failure: CInt? = state.withLock { state in
+      guard !state.isPaused, state.calls.contains(call) else { return nil }
       let number = state.callCount
       state.callCount += 1
-      guard let failing = state.failing else { return false }
-      return number == failing || (state.isForEver && number > failing)
+      guard let failing = state.failing else { return nil }
+      return number == failing || (state.isForEver && number > failing) ? state.errno : nil
     }
-    if fails { throw EngineError(.system(errno: EIO), "Injected failure of \(call)") }
+    if let failure { throw EngineError(.system(errno: failure), "Injected failure of \(call)") }
   }
 
   public func byteCount() throws(EngineError) -> UInt64 {

@@ -26,9 +26,17 @@ public protocol ParentChecking: ImageLayer {
 
 /// A layer that records a state of its parent which changes with every session that writes to the parent.
 public protocol ParentRecording: ParentChecking, WritableLayer {
+  /// `parent`, which is this layer's, is about to be changed by what is taken from here. When it returns the parent says that
+  /// it is another one, and this layer knows it as that, both on disk; also in between the parent is one that is known.
+  func recordChange(ofParent parent: any ImageLayer) throws(EngineError)
   /// Records the state that `parent`, which is this layer's, has now: what was written to it was taken from here.
   /// On disk when it returns.
   func recordState(ofParent parent: any ImageLayer) throws(EngineError)
+}
+
+extension ParentRecording {
+  /// For formats of which the parent says that it is another one when it is closed.
+  public func recordChange(ofParent parent: any ImageLayer) throws(EngineError) {}
 }
 
 /// One opened image file. It speaks for its own file only; `ImageChain` stacks layers.

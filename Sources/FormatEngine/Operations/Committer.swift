@@ -20,6 +20,7 @@ public enum Committer {
     _ chain: ImageChain, at depth: Int, into base: ImageChain, rateLimit: UInt64? = nil,
     progress: Progress = .none
   ) throws(EngineError) {
+    try recordChange(of: base, at: depth, of: chain)
     if base.virtualSize < chain.virtualSize { try base.resize(to: chain.virtualSize) }
     let source = ImageChain(members: Array(chain.members[..<depth]))
     var options = ConvertOptions()
@@ -36,6 +37,14 @@ public enum Committer {
       throw error
     }
     try recordState(of: base, at: depth, of: chain)
+  }
+
+  /// The base will not be any more what the layer above it was made over.
+  private static func recordChange(of base: ImageChain, at depth: Int, of chain: ImageChain)
+    throws(EngineError)
+  {
+    guard depth == 1, let layer = chain.top as? any ParentRecording else { return }
+    try chain.changingWhole { () throws(EngineError) in try layer.recordChange(ofParent: base.top) }
   }
 
   /// The layer above the base was made over what that was until now.

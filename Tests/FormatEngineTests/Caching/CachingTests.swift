@@ -110,7 +110,7 @@ import Testing
       switch event {
       case .write(let offset, _): "write \(offset)"
       case .flush: "flush"
-      case .zeros, .resize: "other"
+      case .zeros, .resize, .create, .remove: "other"
       }
     }
     #expect(story == ["write 0", "flush", "write 1", "flush", "write 2", "flush"])

@@ -1,4 +1,5 @@
 import FormatEngine
+import Glibc
 import TestSupport
 import Testing
 
@@ -48,7 +49,7 @@ extension ConformanceTests {
         do {
           let chain = try Self.overLower(fixture, store)
           var writer = DiskWriter(fixture, seed: 42, unit: chain.top.clusterSize)
-          store.arm(failing: number, forEver: true, of: [.write, .writeZeros, .resize])
+          store.arm(failing: number, forEver: true, of: [.write, .writeZeros, .resize], errno: ENOSPC)
           for _ in 0..<8 { try? DiskWriter.apply(writer.nextStep(), to: chain) }
           try? chain.close()
         }
@@ -143,7 +144,8 @@ extension ConformanceTests {
   private static func changeAll(_ fixture: Fixture, _ store: FaultStore, armed: Int?) throws -> ModelDisk {
     let chain = try overLower(fixture, store)
     var writer = DiskWriter(fixture, seed: 41, unit: chain.top.clusterSize)
-    store.arm(failing: armed, of: changingCalls)
+    // Each reason in its turn.
+    store.arm(failing: armed, of: changingCalls, errno: (armed ?? 0) % 2 == 0 ? EIO : ENOSPC)
     for number in 0..<12 {
       let step = writer.nextStep()
       var failed = false

@@ -20,6 +20,7 @@ extension Qcow2Format: CreatableFormat {
     try file.write(bytes: head, at: 0)
     try file.flush()
     let dataFile = try createDataFile(options, request)
+    try dataFile?.flush()
     if options.preallocation != .off {
       let named = dataFile.map { NamedStore(role: "data-file", path: $0.path, store: $0) }
       let layer = try Qcow2Layer(

@@ -66,6 +66,8 @@ public enum RawFormat: CreatableFormat {
       let count = request.virtualSize < 4096 ? 512 : 4096
       try file.write(bytes: [UInt8](repeating: 0, count: count), at: 0)
     }
+    // With its name: who made an image and was told so finds it after a power cut.
+    try file.flush()
   }
 }
 

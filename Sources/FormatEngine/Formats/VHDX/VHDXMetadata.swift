@@ -136,6 +136,30 @@ struct VHDXMetadata: Equatable, Sendable {
     }
   }
 
+  /// How long the parent locator may become without meeting another item, known or not, and where in the region its length
+  /// stands.
+  static func roomForParentLocator(from file: any ByteStore, in region: Range<UInt64>) throws(EngineError)
+    -> (byteCount: UInt64, lengthOffset: UInt64)?
+  {
+    let table = try file.bytes(at: region.lowerBound, count: Int(tableByteCount))
+    return try table.parsed { (span) throws(EngineError) in
+      var (starts, found): ([UInt64], (start: UInt64, lengthOffset: UInt64)?) = ([], nil)
+      for index in 0..<Int(try span.littleEndian(UInt16.self, at: 10)) {
+        let entry = 32 + 32 * index
+        let start = UInt64(try span.littleEndian(UInt32.self, at: entry + 16))
+        let isUsers = try span.littleEndian(UInt32.self, at: entry + 24) & ItemFlags.user != 0
+        if !isUsers, try VHDXGuid.parse(span, at: entry) == ItemID.parentLocator {
+          found = (start, UInt64(entry + 20))
+        } else {
+          starts.append(start)
+        }
+      }
+      guard let found else { return nil }
+      let end = starts.filter { $0 >= found.start }.min() ?? region.upperBound - region.lowerBound
+      return (min(end - found.start, UInt64(maximumItemLength)), found.lengthOffset)
+    }
+  }
+
   private func validate() throws(EngineError) {
     guard Self.blockSizes.contains(blockSize), blockSize.nonzeroBitCount == 1 else {
       throw .corrupt("VHDX block size \(blockSize) is no power of two from 1 MiB to 256 MiB")

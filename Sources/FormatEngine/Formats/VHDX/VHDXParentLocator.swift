@@ -68,6 +68,11 @@ struct VHDXParentLocator: Equatable, Sendable {
     }
   }
 
+  /// Pairs of keys and values, those that mean nothing here, too.
+  static func entryCount(in bytes: [UInt8]) throws(EngineError) -> Int {
+    try bytes.parsed { (span) throws(EngineError) in Int(try span.littleEndian(UInt16.self, at: 18)) }
+  }
+
   private static func utf16(_ bytes: [UInt8]) -> String {
     let units = stride(from: 0, to: bytes.count - 1, by: 2).map {
       UInt16(bytes[$0]) | UInt16(bytes[$0 + 1]) << 8

@@ -9,6 +9,8 @@ struct VHDXState {
   /// Bytes of the file: everything that an entry points to lies before.
   var fileEnd: UInt64
   var isPreparedToWrite = false
+  /// The data write GUID that the first change gives the image, where somebody wanted to know it before.
+  var nextDataWriteGuid: VHDXGuid?
   /// Blocks that no entry points to any more once the next flush is done.
   var letGo: [UInt64] = []
   let file: any ByteStore

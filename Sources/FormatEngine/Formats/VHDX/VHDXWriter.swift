@@ -64,7 +64,7 @@ extension VHDXState {
       if !mending { try requireSoundBAT() }
       let old = headers.header
       let fileWriteGuid = try VHDXGuid.new(identities, for: "file write", after: old.fileWriteGuid)
-      let dataWriteGuid = try VHDXGuid.new(identities, for: "data write", after: old.dataWriteGuid)
+      let dataWriteGuid = try planDataWriteGuid()
       try headers.update {
         $0.fileWriteGuid = fileWriteGuid
         $0.dataWriteGuid = dataWriteGuid
@@ -72,6 +72,14 @@ extension VHDXState {
       isPreparedToWrite = true
     }
     try makeRoomForChange()
+  }
+
+  /// The data write GUID that the image gets by its first change.
+  mutating func planDataWriteGuid() throws(EngineError) -> VHDXGuid {
+    if let next = nextDataWriteGuid { return next }
+    let next = try VHDXGuid.new(identities, for: "data write", after: headers.header.dataWriteGuid)
+    nextDataWriteGuid = next
+    return next
   }
 
   /// Blocks that share their room, or that lie where the file will grow to, would be overwritten with each other.

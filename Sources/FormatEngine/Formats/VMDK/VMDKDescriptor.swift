@@ -15,6 +15,14 @@ struct VMDKDescriptor: Equatable, Sendable {
   var parentContentIDRange: Range<Int>
   /// The same for the long content id, which ends with the short one; nil where there is none.
   var longContentIDRange: Range<Int>?
+  /// The content id that the parent may have by now: a commit was about to give it that one. The two may differ for the
+  /// moment between two writes to two files only.
+  var nextParentContentID: UInt32?
+  var nextParentContentIDRange: Range<Int>?
+  /// First byte behind the text.
+  var textEnd = 0
+  /// Bytes that there are for it.
+  var capacity = 0
   /// Another file records which parts of the disk change.
   var hasChangeTracking = false
 
@@ -22,6 +30,8 @@ struct VMDKDescriptor: Equatable, Sendable {
   /// VMware's word for "look at the long content id".
   private static let longIDCounts: UInt32 = 0xffff_fffe
   private static let longIDDigitCount = 32
+  /// What a line begins with that tells of the parent's next content id. For others it is a comment.
+  static let nextParentPrefix = Array("# next parentCID=".utf8)
   /// The longest text with room for 65535 extents of ordinary names; also bounds what a hostile file costs.
   static let maximumByteCount = 4 * Int(MiB)
 
@@ -37,6 +47,7 @@ struct VMDKDescriptor: Equatable, Sendable {
     parentContentIDRange = 0..<0
     var start = 0
     let end = text.firstIndex(of: 0) ?? text.count
+    (textEnd, capacity) = (end, text.count)
     while start < end {
       let lineEnd = text[start..<end].firstIndex(of: UInt8(ascii: "\n")) ?? end
       try take(text[start..<lineEnd])
@@ -48,6 +59,16 @@ struct VMDKDescriptor: Equatable, Sendable {
 
   private mutating func take(_ line: ArraySlice<UInt8>) throws(EngineError) {
     let line = line.trimmed
+    if line.starts(with: Self.nextParentPrefix) {
+      // The end of a line that is not whole says nothing.
+      let digits = line.dropFirst(Self.nextParentPrefix.count)
+      guard digits.count == 8, let value = UInt32(String(decoding: digits, as: UTF8.self), radix: 16) else {
+        return
+      }
+      nextParentContentID = value
+      nextParentContentIDRange = digits.startIndex..<digits.endIndex
+      return
+    }
     guard let first = line.first, first != UInt8(ascii: "#") else { return }
     if let extent = try VMDKExtentLine(line) {
       guard extents.count < VMDKExtentLine.maximumCount else {

@@ -79,14 +79,16 @@ extension VMDKLayer: WritableLayer {
   /// Children were made over what the disk was until now. The new id is on disk before anything else changes: a
   /// change that nobody can tell is worse than an id without one. It is as long as the old one, so that one small
   /// write does it and the rest of the descriptor stays as it is.
-  func renewContentID(_ state: inout VMDKState) throws(EngineError) {
+  ///
+  /// `next`: the id that was announced before.
+  func renewContentID(_ state: inout VMDKState, to next: UInt32? = nil) throws(EngineError) {
     guard !state.hasNewContentID else { return }
     guard !hasChangeTracking else {
       throw .unsupported(
         "The image tracks its changes in another file (changeTrackPath), which is not written")
     }
-    let (value, digits) = try VMDKDescriptor.newContentID(
-      after: state.contentID, digitCount: descriptorPlace.contentIDRange.count, identities)
+    let value = if let next { next } else { try nextContentID(state) }
+    let digits = VMDKDescriptor.digits(value, count: descriptorPlace.contentIDRange.count)
     let start = descriptorPlace.offset
     try descriptorPlace.file.write(
       bytes: digits, at: start + UInt64(descriptorPlace.contentIDRange.lowerBound))
@@ -97,5 +99,12 @@ extension VMDKLayer: WritableLayer {
     try descriptorPlace.file.flush()
     state.contentID = value
     state.hasNewContentID = true
+  }
+
+  /// The id that the next change gives the image.
+  func nextContentID(_ state: VMDKState) throws(EngineError) -> UInt32 {
+    try VMDKDescriptor.newContentID(
+      after: state.contentID, digitCount: descriptorPlace.contentIDRange.count, identities
+    ).value
   }
 }

@@ -100,6 +100,9 @@ struct VMDKState {
   var contentID: UInt32
   /// Which state of the parent the grains are differences to.
   var parentContentID: UInt32
+  /// The one that it may have become.
+  var nextParentContentID: UInt32?
+  var nextParentContentIDRange: Range<Int>?
   /// The content id on disk says that the content changed since the image was opened.
   var hasNewContentID = false
   private var isStreaming = false
@@ -116,6 +119,8 @@ struct VMDKState {
     maps = Array(repeating: nil, count: image.extents.count)
     contentID = image.descriptor.contentID
     parentContentID = image.descriptor.parentContentID
+    nextParentContentID = image.descriptor.nextParentContentID
+    nextParentContentIDRange = image.descriptor.nextParentContentIDRange
     cacheByteCount = max(Self.cacheByteCount / UInt64(max(image.extents.count, 1)), 64 * KiB)
   }
 

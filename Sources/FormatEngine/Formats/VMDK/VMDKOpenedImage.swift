@@ -13,6 +13,9 @@ struct VMDKDescriptorPlace: Sendable {
   var contentIDRange: Range<Int>
   var parentContentIDRange: Range<Int>
   var longContentIDRange: Range<Int>?
+  /// First byte behind the text, and how far it may reach; a file of its own may grow.
+  var textEnd: Int
+  var capacity: Int
 }
 
 /// An extent with its file, if it has one that is open.

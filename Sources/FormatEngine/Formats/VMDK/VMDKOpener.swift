@@ -64,7 +64,9 @@ struct VMDKOpener {
     VMDKDescriptorPlace(
       file: file, offset: offset, contentIDRange: descriptor.contentIDRange,
       parentContentIDRange: descriptor.parentContentIDRange,
-      longContentIDRange: descriptor.longContentIDRange)
+      longContentIDRange: descriptor.longContentIDRange,
+      textEnd: descriptor.textEnd,
+      capacity: offset == 0 ? VMDKDescriptor.maximumByteCount : descriptor.capacity)
   }
 
   // MARK: Several files
