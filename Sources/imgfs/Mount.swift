@@ -22,8 +22,8 @@ enum Mount {
     let pidFile = options.pidFile.map { ImageName.join($0, toFolderOf: HostFiles.currentFolder) }
     let background = options.isForeground ? nil : try Background.enter(mountPoint: mountPoint.path)
     SignalWatch.ignoreFaults()
-    let unmountHelper = try UnmountHelper.start()
-    defer { unmountHelper?.finish() }
+    let unmounter = try WaitingUnmounter.start()
+    defer { unmounter?.finish() }
 
     // What takes long may be ended by Ctrl-C.
     let content = try WaitingLine.during("Opening '\(options.sourceName)'") {
@@ -32,7 +32,7 @@ enum Mount {
     }
     SignalWatch.blockSignals()
     do throws(EngineError) {
-      try serve(content, options, at: mountPoint, background, unmountHelper, pidFile)
+      try serve(content, options, at: mountPoint, background, unmounter, pidFile)
     } catch {
       try? content.close()
       throw error
@@ -42,7 +42,7 @@ enum Mount {
 
   private static func serve(
     _ content: MountContent, _ options: MountOptions, at mountPoint: MountPoint, _ background: Background?,
-    _ unmountHelper: UnmountHelper?, _ pidFile: String?
+    _ unmounter: WaitingUnmounter?, _ pidFile: String?
   ) throws(EngineError) {
     var options = options
     if !content.isWritable { options.givenAccess = .readOnly }
@@ -56,7 +56,7 @@ enum Mount {
       // The image below an overlay is opened again when that is folded in.
       background?.mountIsReady(keepingFolder: keepsFolder)
     }
-    let fuse = try FuseSession(context, options, at: mountPoint.path, unmountHelper)
+    let fuse = try FuseSession(context, options, at: mountPoint.path, unmounter)
     defer { fuse.close() }
     try Confinement(degree: options.refusesUnusualCalls ? .strict : .usual).enter()
     if let pidFile { try write("\(process.id)\n", to: pidFile) }

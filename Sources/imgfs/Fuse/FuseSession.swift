@@ -15,17 +15,17 @@ import Glibc
 
   private let session: OpaquePointer
   private let context: FuseContext
-  private let unmountHelper: UnmountHelper?
+  private let unmounter: WaitingUnmounter?
   /// What went wrong while a signal ended it.
   private let failure = Guarded<EngineError?>(nil)
 
   /// Prepares a session and mounts it. Callbacks come when it runs.
   init(
-    _ context: FuseContext, _ options: MountOptions, at mountPoint: String, _ unmountHelper: UnmountHelper?
+    _ context: FuseContext, _ options: MountOptions, at mountPoint: String, _ unmounter: WaitingUnmounter?
   ) throws(EngineError) {
     FuseLog.start(isDebugging: options.isDebugging)
     self.context = context
-    self.unmountHelper = unmountHelper
+    self.unmounter = unmounter
     let words = CStrings(Self.arguments(for: options))
     var arguments = unsafe fuse_args(argc: CInt(words.count), argv: words.pointers, allocated: 0)
     var callbacks = FuseCallbacks.table()
@@ -60,7 +60,7 @@ import Glibc
     let place = context.mount.place
     switch place {
     case .at(let path):
-      if let unmountHelper { unmountHelper.detach(path) } else { Unmounter.detachLazily(path) }
+      if let unmounter { unmounter.detach(path) } else { Unmounter.detachLazily(path) }
     case .covered(let path):
       Terminal.complain("'\(path)' stays mounted, without a process: something else is mounted over it")
     case .unmounted: break

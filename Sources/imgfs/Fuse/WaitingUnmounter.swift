@@ -7,14 +7,14 @@ import Glibc
 /// confined process can no longer gain. So a second process is there from the start, waits, and does nothing else.
 ///
 /// It ends when the first one does, also where that is killed; then it leaves the mount as it is.
-final class UnmountHelper: Sendable {
+final class WaitingUnmounter: Sendable {
   private let process: pid_t
   /// What is written here is the path of the mount.
   private let descriptor: CInt
   private let isFinished = Guarded(false)
 
   /// Nil where none is needed: root unmounts by himself. Called while there is one thread.
-  static func start() throws(EngineError) -> UnmountHelper? {
+  static func start() throws(EngineError) -> WaitingUnmounter? {
     guard geteuid() != 0 else { return nil }
     var ends: [CInt] = [0, 0]
     guard unsafe pipe(&ends) == 0 else { throw .systemCall("Could not make a pipe", errno: errno) }
@@ -23,7 +23,7 @@ final class UnmountHelper: Sendable {
     guard child >= 0 else { throw .systemCall("Could not start a process", errno: errno) }
     guard child > 0 else { wait(for: ends[0]) }
     close(ends[0])
-    return UnmountHelper(process: child, descriptor: ends[1])
+    return WaitingUnmounter(process: child, descriptor: ends[1])
   }
 
   private init(process: pid_t, descriptor: CInt) {
