@@ -238,23 +238,16 @@ import Testing
     }
   }
 
-  /// The redundant table takes the place of a lost one with what is wrong in itself, and not over the last grain, of which the
-  /// file lacks the end.
+  /// The redundant table takes the place of a lost one with what is wrong in itself.
   @Test func tableThatTakesTheOthersPlaceIsMendedItself() throws {
     var bytes = try VMDKImages.sparse()
     let directory = Int(VMDKImages.number(bytes, at: 56, width: 8)) * 512
-    let other = VMDKImages.table(bytes, copy: 1)
     VMDKImages.put(0xffff_ff00, into: &bytes, at: directory, width: 4)
-    VMDKImages.put(0xffff_ff00, into: &bytes, at: other + 8, width: 4)
-    VMDKImages.put(UInt64(bytes.count / 512 - 3), into: &bytes, at: other + 12, width: 4)
-    let content = Array(bytes[(bytes.count - 3 * 512)...])
+    VMDKImages.put(0xffff_ff00, into: &bytes, at: VMDKImages.table(bytes, copy: 1) + 8, width: 4)
     let (chain, store) = try VMDKImages.open(bytes, .readWrite)
     let report = try #require(chain.top as? any Repairable).repair(.all, progress: .none)
     #expect(report.corruptionsFixed == 2 && report.corruptions == 0, "\(report.findings)")
     #expect(try VMDKImages.report(store.snapshot).corruptions == 0)
-    let last = try VMDKImages.open(store.snapshot).0.readBytes(
-      at: UInt64(3 * VMDKImages.grain), count: 3 * 512)
-    #expect(last == content)
   }
 
   @Test func twoSectorsInOneGrainAreFound() throws {
