@@ -84,6 +84,18 @@ struct ChecksumMender {
     try store.write(bytes: digest, at: sector * 512 + 8)
   }
 
+  // MARK: LUKS: no checksums, but numbers that say how long a passphrase takes
+
+  /// As few iterations as there may be: with millions in each slot an input would take as long as a passphrase does.
+  func limitKeyWork() throws(EngineError) {
+    guard try store.bytes(at: 0, count: 4) == Array("LUKS".utf8) else { return }
+    for field in [164] + (0..<8).map({ 208 + 48 * $0 + 4 }) as [UInt64] {
+      if try number(at: field, bytes: 4).byteSwapped >> 32 > 4000 {
+        try put(1000, bigEndian: true, at: field)
+      }
+    }
+  }
+
   // MARK: GPT: CRC-32 of the header and of the entries
 
   private func mendGPT() throws(EngineError) {

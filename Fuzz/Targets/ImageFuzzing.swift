@@ -21,6 +21,7 @@ struct ImageFuzzing {
     let use = Use(rawValue: input.byte())
     let store = try PackedImage.unpack(&input)
     if use.contains(.mendsChecksums) { try ChecksumMender(store: store).mend(format: format.name) }
+    if format.name == "luks" { try ChecksumMender(store: store).limitKeyWork() }
     let changes = store.changeCount
     do {
       let chain = try open(store, .readOnly, use, isForInspection: use.contains(.repairs))
