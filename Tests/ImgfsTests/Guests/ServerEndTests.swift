@@ -66,7 +66,7 @@ import Testing
       }
       killer.join()
       try BuiltProduct.imgfs.run(["--unmount", mountPoint]).expecting(0)
-      try expectAtMostLeaks(kind, image)
+      try Self.expectAtMostLeaks(kind, image)
       let raw = try Files.read(try kind.judged(image, in: folder))
       var blocks = 0
       for writer in 0..<Self.writers {
@@ -86,7 +86,7 @@ import Testing
   private final class Rounds: Sendable { let count = Atomic<Int>(0) }
 
   /// A log, or a mark that the image was not closed, is what its formats have for this; it is played back or taken away.
-  private func expectAtMostLeaks(_ kind: WritableImage, _ image: String) throws {
+  static func expectAtMostLeaks(_ kind: WritableImage, _ image: String) throws {
     if ["vhdx", "parallels", "qed"].contains(kind.format) {
       _ = try ReferenceTool.qemuImg.run(["check", "-q", "-r", "all", "-f", kind.format, image])
     }
