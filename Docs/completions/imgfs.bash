@@ -45,9 +45,9 @@ _imgfs() {
         --passphrase-file) _imgfs_files "$cur"; return ;;
         --passphrase-fd) COMPREPLY=(); return ;;
         --overlay) _imgfs_files "$cur"; return ;;
-        -o|--options) _imgfs_mount_options 'allow_other allow_path= async atime auto_unmount backing= debug dev dirsync exec force_share format= fsname= gid= idle= image_opts noatime nodev noexec nosuid object= overlay= passphrase_file= pid_file= ro rw shrink single_thread snapshot= suid sync uid= umask='; return ;;
+        -o|--options) _imgfs_mount_options 'allow_other allow_path= async atime auto_unmount backing= debug dev dirsync exec force_share format= fsname= gid= idle= image_opts noatime nodev noexec nosuid object= overlay= passphrase_file= pid_file= ro rw seccomp shrink single_thread snapshot= suid sync uid= umask='; return ;;
     esac
-    [[ $cur == -* ]] && { _imgfs_words '-f --foreground -d --debug -s --single-thread --pid-file -F --format --image-opts --snapshot --backing --allow-path -U --force-share --object --passphrase-file --passphrase-fd --overlay -o --options -u --unmount --commit -h --help -V --version'; return; }
+    [[ $cur == -* ]] && { _imgfs_words '-f --foreground -d --debug -s --single-thread --pid-file --seccomp -F --format --image-opts --snapshot --backing --allow-path -U --force-share --object --passphrase-file --passphrase-fd --overlay -o --options -u --unmount --commit -h --help -V --version'; return; }
     _imgfs_files "$cur"
 }
 

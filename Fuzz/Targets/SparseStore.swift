@@ -15,6 +15,8 @@ final class SparseStore: ByteStore {
   /// The host's disk: what an input writes takes no more memory than this.
   private static let maximumPageCount = 4096
   private static let maximumByteCount: UInt64 = 1 << 40
+  /// ENOSPC.
+  static let noRoom: CInt = 28
 
   private let content: Guarded<Content>
   let isWritable = true
@@ -61,7 +63,7 @@ final class SparseStore: ByteStore {
       content.byteCount = max(content.byteCount, end)
       return false
     }
-    if isFull { throw EngineError(.system(errno: 28), "No space left on device") }
+    if isFull { throw EngineError(.system(errno: Self.noRoom), "No space left on device") }
   }
 
   func writeZeros(at offset: UInt64, count: UInt64, freeing: Bool) throws(EngineError) {

@@ -8,11 +8,10 @@ enum Mount {
   static func run(_ given: MountOptions) throws(EngineError) {
     var options = given
     if let namespace = options.namespace { try MountNamespace.enter(namespace) }
-    // What comes through a descriptor is gone afterwards.
-    let secrets = try SecretArguments.read(options)
     if options.isRehearsal {
       // Nothing is to be made or mended by it.
       (options.givenAccess, options.overlay) = (.readOnly, nil)
+      let secrets = try SecretArguments.read(options)
       try MountContent.open(options, Opening(options, secrets), at: options.mountPoint).close()
       return
     }
@@ -24,6 +23,8 @@ enum Mount {
     SignalWatch.ignoreFaults()
     let unmounter = try WaitingUnmounter.start()
     defer { unmounter?.finish() }
+    // That process does not know them. What comes through a descriptor is gone afterwards.
+    let secrets = try SecretArguments.read(options)
 
     // What takes long may be ended by Ctrl-C.
     let content = try WaitingLine.during("Opening '\(options.sourceName)'") {
@@ -46,8 +47,6 @@ enum Mount {
   ) throws(EngineError) {
     var options = options
     if !content.isWritable { options.givenAccess = .readOnly }
-    content.idleCloser?.start()
-    defer { content.idleCloser?.end() }
     guard let process = ServingProcess(id: getpid()) else {
       throw EngineError(.system(errno: ENOENT), "Could not read '/proc/self/stat': is /proc mounted?")
     }
@@ -59,6 +58,8 @@ enum Mount {
     let fuse = try FuseSession(context, options, at: mountPoint.path, unmounter)
     defer { fuse.close() }
     try Confinement(degree: options.refusesUnusualCalls ? .strict : .usual).enter()
+    content.idleCloser?.start()
+    defer { content.idleCloser?.end() }
     if let pidFile { try write("\(process.id)\n", to: pidFile) }
     defer { if let pidFile { _ = unsafe pidFile.withHostBytes { unsafe unlink($0) } } }
     try fuse.run(isSingleThreaded: options.isSingleThreaded)

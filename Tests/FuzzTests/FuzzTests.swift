@@ -30,7 +30,7 @@ import Testing
   func whatWasFoundStaysMended(_ finding: Finding) throws {
     let target = try #require(FuzzTarget.named(finding.target))
     let input = try Files.read("\(Finding.folder.path)/\(finding.testDescription)")
-    try Deadline.within(seconds: 60, finding.testDescription) { try target.run(input) }
+    try Deadline.within(seconds: 300, finding.testDescription) { try target.run(input) }
   }
 
   /// The inputs of chance that libFuzzer would begin with if it knew nothing.
@@ -40,7 +40,7 @@ import Testing
     var random = SeededRandom.fromEnvironment(or: 88)
     for round in 0..<Effort.rounds(60) {
       let input = random.bytes(random.below(round % 8 == 0 ? 4000 : 200))
-      try Deadline.within(seconds: 30, "\(name), round \(round), \(random)") { try target.run(input) }
+      try Deadline.within(seconds: 300, "\(name), round \(round), \(random)") { try target.run(input) }
     }
     Tally.add("inputs of chance for fuzz targets", Effort.rounds(60))
   }

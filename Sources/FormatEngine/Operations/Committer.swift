@@ -20,7 +20,7 @@ public enum Committer {
     _ chain: ImageChain, at depth: Int, into base: ImageChain, rateLimit: UInt64? = nil,
     progress: Progress = .none
   ) throws(EngineError) {
-    try recordChange(of: base, at: depth, of: chain)
+    if try changes(base, chain, at: depth) { try recordChange(of: base, at: depth, of: chain) }
     if base.virtualSize < chain.virtualSize { try base.resize(to: chain.virtualSize) }
     let source = ImageChain(members: Array(chain.members[..<depth]))
     var options = ConvertOptions()
@@ -37,6 +37,22 @@ public enum Committer {
       throw error
     }
     try recordState(of: base, at: depth, of: chain)
+  }
+
+  /// Whether there is anything to write: a base that stays as it is stays that for all that lie over it.
+  private static func changes(_ base: ImageChain, _ chain: ImageChain, at depth: Int) throws(EngineError)
+    -> Bool
+  {
+    guard depth == 1, chain.top is any ParentRecording, base.virtualSize >= chain.virtualSize else {
+      return true
+    }
+    var offset: UInt64 = 0
+    while offset < chain.virtualSize {
+      let found = try chain.locate(at: offset, limit: chain.virtualSize - offset)
+      if found.depth < depth { return true }
+      offset += found.extent.length
+    }
+    return false
   }
 
   /// The base will not be any more what the layer above it was made over.

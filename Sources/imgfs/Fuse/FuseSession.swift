@@ -61,6 +61,9 @@ import Glibc
     switch place {
     case .at(let path):
       if let unmounter { unmounter.detach(path) } else { Unmounter.detachLazily(path) }
+      if case .at = context.mount.place {
+        Terminal.complain("'\(path)' stays mounted, without a process: it could not be unmounted")
+      }
     case .covered(let path):
       Terminal.complain("'\(path)' stays mounted, without a process: something else is mounted over it")
     case .unmounted: break

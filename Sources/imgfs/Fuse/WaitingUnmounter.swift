@@ -21,7 +21,10 @@ final class WaitingUnmounter: Sendable {
     _ = fcntl(ends[1], F_SETFD, FD_CLOEXEC)
     let child = fork()
     guard child >= 0 else { throw .systemCall("Could not start a process", errno: errno) }
-    guard child > 0 else { wait(for: ends[0]) }
+    guard child > 0 else {
+      close(ends[1])
+      wait(for: ends[0])
+    }
     close(ends[0])
     return WaitingUnmounter(process: child, descriptor: ends[1])
   }

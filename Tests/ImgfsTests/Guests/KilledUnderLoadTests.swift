@@ -38,13 +38,19 @@ import Testing
       ).expecting(0)
       try Shell.run(
         """
-        (sleep "$delay"; kill -KILL "$(cat pid)") &
-        ! fio $jobs $engine --filename=mount/disk.raw --direct=1 --sync=1 --do_verify=0 --verify_state_save=1 \\
-          --time_based --runtime=60 >fio.out 2>&1
+        # From the first writes on: they make the image longer.
+        (
+          size=$(stat --format=%b "$image")
+          for attempt in $(seq 600); do [ "$(stat --format=%b "$image")" = "$size" ] || break; sleep 0.05; done
+          sleep "$delay"
+          kill -KILL "$(cat pid)"
+        ) &
+        if fio $jobs $engine --filename=mount/disk.raw --direct=1 --sync=1 --do_verify=0 --verify_state_save=1 \\
+          --time_based --runtime=60 >fio.out 2>&1; then exit 1; fi
         wait
         ls local-load-*-verify.state >/dev/null
         """,
-        ["delay": "0.\(300 + random.below(600))", "jobs": jobs, "engine": engine], in: folder)
+        ["delay": "0.\(200 + random.below(700))", "image": image, "jobs": jobs, "engine": engine], in: folder)
       try BuiltProduct.imgfs.run(["--unmount", mountPoint]).expecting(0)
       try ServerEndTests.expectAtMostLeaks(round.kind, image)
       let raw = try round.kind.judged(image, in: folder)

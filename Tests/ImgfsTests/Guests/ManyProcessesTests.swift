@@ -64,7 +64,9 @@ import Testing
 
   private static func isDone(_ result: ProcessResult, _ done: Guarded<Done>) throws -> Bool {
     if result.status == 0 { return true }
-    guard result.stderrText.contains("lock") else { throw TestFailure(result.stderrText) }
+    guard result.stderrText.contains("Failed to get") && result.stderrText.contains("lock") else {
+      throw TestFailure(result.stderrText)
+    }
     done.withLock { $0.refusals += 1 }
     return false
   }

@@ -123,13 +123,13 @@ import Testing
         printf folded | dd of=m/disk.raw conv=notrunc status=none
         "$imgfs" --commit m
         "$imgfs" --unmount m
-        "$imgfs" -o seccomp,idle=1 shelf m
+        "$imgfs" -o seccomp,idle=1 --pid-file pid shelf m
         cmp m/one.raw/disk.raw copy.raw
         sleep 2
         cmp m/one.raw/disk.raw copy.raw
-        kill "$(pgrep --full --newest "imgfs.* shelf m")"
+        kill "$(cat pid)"
         for attempt in $(seq 100); do mountpoint -q m || break; sleep 0.05; done
-        ! mountpoint -q m
+        if mountpoint -q m; then exit 1; fi
         """, ["imgfs": try BuiltProduct.imgfs.path], in: folder)
     }
   }
@@ -155,7 +155,8 @@ import Testing
           kill -s $signal "$(cat pid)"
           for attempt in $(seq 100); do test "$(count)" = 0 && break; sleep 0.05; done
           test "$(count)" = 0
-          if test $signal = TERM; then ! mountpoint -q m; else $user fusermount3 -u m; fi
+          if test $signal = KILL; then $user fusermount3 -u m; fi
+          if mountpoint -q m; then exit 1; fi
         done
         """, ["imgfs": try BuiltProduct.imgfs.path], in: folder)
     }

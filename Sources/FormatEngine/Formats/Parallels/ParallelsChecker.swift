@@ -119,7 +119,7 @@ struct ParallelsChecker {
   private mutating func useExtension() throws(EngineError) {
     if try ParallelsExtension.isDamaged(header, in: file) {
       error("format extension is damaged")
-      if isMendingErrors {
+      if isMendingErrors, (try? ParallelsExtension.requireDroppable(header, from: file)) != nil {
         // As the first write drops it.
         header.extensionSector = 0
         isHeaderChanged = true

@@ -61,8 +61,8 @@ struct VHDXRegions: Equatable, Sendable {
   /// Where a copy is that is damaged, beside a whole one; nil where both are whole.
   static func damagedCopy(in file: any ByteStore) throws(EngineError) -> UInt64? {
     for hostOffset in hostOffsets {
-      let table = try? parse(try file.bytes(at: hostOffset, count: byteCount))
-      if table == nil { return hostOffset }
+      let bytes = try file.bytes(at: hostOffset, count: byteCount)
+      if (try? parse(bytes)) == nil { return hostOffset }
     }
     return nil
   }

@@ -41,7 +41,10 @@ extension VMDKLayer: ParentRecording {
       } else {
         let line = [UInt8(ascii: "\n")] + VMDKDescriptor.nextParentPrefix + digits + [UInt8(ascii: "\n")]
         guard place.textEnd + line.count < place.capacity else { return }
-        try place.file.write(bytes: line, at: place.offset + UInt64(place.textEnd))
+        // Where a longer text stood once its rest does not become part of this one.
+        let end = place.offset + UInt64(place.textEnd + line.count)
+        let isFollowed = try place.file.bytes(at: end, count: 1) != [0]
+        try place.file.write(bytes: isFollowed ? line + [0] : line, at: place.offset + UInt64(place.textEnd))
         let start = place.textEnd + line.count - 1 - digits.count
         state.nextParentContentIDRange = start..<start + digits.count
       }

@@ -12,6 +12,8 @@ struct VMDKSparseChecker {
   private let repairing: RepairMode?
   private let fileEnd: UInt64
   private var grains: VMDKGrainPlaces
+  /// First byte behind all grains that begin in the file: found beforehand, where something may be mended.
+  private var grainsEnd: UInt64 = 0
   /// Nil where tables overlap: then nobody can say what an entry is, and nothing is mended.
   private var metadata: VMDKMetadataMap?
   /// Where tables begin that stand in the room of grains, as entries say that nothing contradicts: their bytes may be a guest's.
@@ -37,9 +39,7 @@ struct VMDKSparseChecker {
 
   mutating func run(_ progress: Progress, total: UInt64) throws(EngineError) {
     checkDirectories()
-    for index in 0..<geometry.directoryCount where repairing != nil {
-      findDoubtfulTables((0..<tables.copyCount).map { entries(index, copy: $0) ?? [] })
-    }
+    if repairing != nil { try lookAtTables(progress, total) }
     for index in 0..<geometry.directoryCount {
       try progress.step(min(guestStart + index << geometry.coverageBits, total), of: total)
       try checkTable(index)
@@ -53,6 +53,19 @@ struct VMDKSparseChecker {
   }
 
   // MARK: Tables
+
+  /// What has to be known of all tables before one is changed.
+  private mutating func lookAtTables(_ progress: Progress, _ total: UInt64) throws(EngineError) {
+    for index in 0..<geometry.directoryCount {
+      try progress.step(0, of: total)
+      var copies: [[VMDKGrainEntry]] = []
+      for copy in 0..<tables.copyCount { copies.append(try entries(index, copy: copy) ?? []) }
+      findDoubtfulTables(copies)
+      for entry in copies.joined() where lies(entry) {
+        grainsEnd = max(grainsEnd, entry.hostOffset + geometry.grainSize)
+      }
+    }
+  }
 
   private mutating func checkDirectories() {
     // Tables past the end of the file are found one by one.
@@ -105,12 +118,12 @@ struct VMDKSparseChecker {
 
   private mutating func checkTable(_ index: UInt64) throws(EngineError) {
     let guest = index << geometry.coverageBits
-    let primary = entries(index, copy: 0)
+    let primary = try entries(index, copy: 0)
     guard tables.copyCount > 1 else {
       if let primary { try checkGrains(primary, nil, index) } else { lost(guest) }
       return
     }
-    let redundant = entries(index, copy: 1)
+    let redundant = try entries(index, copy: 1)
     if repairing == nil { findDoubtfulTables([primary ?? [], redundant ?? []]) }
     let mayAdd = metadata != nil && doubtfulTables.isEmpty
     switch (primary, redundant) {
@@ -141,8 +154,9 @@ struct VMDKSparseChecker {
     }
   }
 
-  /// The entries of a table, empty where there is none; nil where it cannot be read.
-  private func entries(_ index: UInt64, copy: Int) -> [VMDKGrainEntry]? {
+  /// The entries of a table, empty where there is none; nil where it cannot be read. A repair ends where the file cannot be
+  /// read: what fails today may be right tomorrow.
+  private func entries(_ index: UInt64, copy: Int) throws(EngineError) -> [VMDKGrainEntry]? {
     do throws(EngineError) {
       guard let place = try tables.tableOffset(index, copy: copy) else { return [] }
       let bytes = try file.bytes(at: place, count: Int(geometry.tableByteCount))
@@ -155,12 +169,13 @@ struct VMDKSparseChecker {
         return result
       }
     } catch {
+      if repairing != nil, case .system = error.code { throw error }
       return nil
     }
   }
 
   private func addTable(_ index: UInt64, _ entries: [VMDKGrainEntry], copy: Int) throws(EngineError) {
-    let place = max(try file.byteCount(), metadata?.end ?? 0, grains.end).aligned(upTo: geometry.grainSize)
+    let place = max(try file.byteCount(), metadata?.end ?? 0, grainsEnd).aligned(upTo: geometry.grainSize)
     var bytes: [UInt8] = []
     for entry in entries { bytes.append(littleEndian: entry.raw) }
     bytes.pad(toMultipleOf: Int(VMDKExtentLine.sectorByteCount))
@@ -222,7 +237,11 @@ struct VMDKSparseChecker {
   private mutating func checkEnd() throws(EngineError) {
     guard grains.end > fileEnd.aligned(upTo: geometry.grainSize) else { return }
     let isMended = repairing == .all && report.corruptions == 0
-    if isMended { try file.write(bytes: [0], at: grains.end - 1) }
+    // A table that was added behind it has made the file long enough.
+    if isMended, try file.byteCount() < grains.end {
+      try file.resize(to: grains.end)
+      try file.flush()
+    }
     corruption("ERROR: the file ends at 0x\(hex(fileEnd)), inside of a grain", isFixed: isMended)
   }
 
