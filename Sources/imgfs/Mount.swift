@@ -60,17 +60,9 @@ enum Mount {
     try Confinement(degree: options.refusesUnusualCalls ? .strict : .usual).enter()
     content.idleCloser?.start()
     defer { content.idleCloser?.end() }
-    if let pidFile { try write("\(process.id)\n", to: pidFile) }
-    defer { if let pidFile { _ = unsafe pidFile.withHostBytes { unsafe unlink($0) } } }
+    var written: PidFile?
+    if let pidFile { written = try PidFile(pidFile, process: process.id) }
+    defer { written?.remove() }
     try fuse.run(isSingleThreaded: options.isSingleThreaded)
-  }
-
-  private static func write(_ text: String, to path: String) throws(EngineError) {
-    let descriptor = unsafe path.withHostBytes {
-      unsafe Glibc.open($0, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
-    }
-    guard descriptor >= 0 else { throw .systemCall("Could not create '\(path)'", errno: errno, path: path) }
-    Terminal.write(text, to: descriptor)
-    close(descriptor)
   }
 }

@@ -105,6 +105,34 @@ struct LifeTests {
     }
   }
 
+  /// A name that others may have put there leads nowhere; a file of before is replaced; what has the name in the end is looked at.
+  @Test func pidFileFollowsNothing() throws {
+    try TemporaryFolder.with { folder in
+      let image = try image(in: folder)
+      let mountPoint = try folder.makeFolder("mnt")
+      let victim = try folder.write(Array("precious".utf8), to: "victim")
+      let pid = folder.file("pid")
+      func mount() throws -> ProcessResult {
+        try BuiltProduct.imgfs.run(["--pid-file", pid, image, mountPoint])
+      }
+      try FileManager.default.createSymbolicLink(atPath: pid, withDestinationPath: victim)
+      let refused = try mount()
+      #expect(refused.status == 1 && refused.stderrText.contains("is no file"))
+      #expect(!MountedImage.isMounted(mountPoint))
+      #expect(try Files.read(victim) == Array("precious".utf8))
+      try FileManager.default.removeItem(atPath: pid)
+      // Another name of the file of before keeps its bytes.
+      try FileManager.default.linkItem(atPath: victim, toPath: pid)
+      try mount().expecting(0)
+      #expect(try Files.read(victim) == Array("precious".utf8))
+      #expect(try folder.names().filter { $0.hasPrefix("pid") } == ["pid"])
+      try FileManager.default.removeItem(atPath: pid)
+      try FileManager.default.linkItem(atPath: victim, toPath: pid)
+      try BuiltProduct.imgfs.run(["--unmount", mountPoint]).expecting(0)
+      #expect(Files.exists(pid))
+    }
+  }
+
   @Test func staysMountedWhileItCannotWrite() throws {
     try TemporaryFolder.with { folder in
       let image = try image(in: folder)
