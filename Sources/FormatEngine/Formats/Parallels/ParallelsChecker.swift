@@ -167,6 +167,12 @@ struct ParallelsChecker {
       try copyCluster(from: host, to: target)
       changes.append((index, geometry.entry(for: target)))
     }
+    if isMendingErrors, !duplicates.isEmpty, header.dataSector == 0 {
+      // The copies lie a whole number of clusters from here; without the number the next one would count from a cluster that is
+      // perhaps at an odd place.
+      header.dataSector = UInt32(truncatingIfNeeded: used.dataOffset / 512)
+      isHeaderChanged = true
+    }
     report.imageEndOffset = used.end
   }
 
