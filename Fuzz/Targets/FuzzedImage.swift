@@ -10,16 +10,11 @@ enum FuzzedImage {
     guard let format = FormatCatalog.format(named: name) else {
       throw .invalid("There is no format '\(name)'")
     }
-    var request = LayerRequest(
-      path: path, access: access, references: ReferenceOpener(policy: ReferencePolicy(.nowhere)),
-      isForInspection: isForInspection)
-    request.files = files
-    if let passphrase, name == "luks" || name.hasPrefix("qcow") {
-      request.options[keySecretOption(ofFormat: name)] = "key"
-      request.secrets.add(Secret(text: passphrase), id: "key")
-    }
-    let layer = try format.open(store, request)
-    let member = ChainMember(layer: layer, file: store, path: path, formatName: name)
-    return ImageChain(members: [member], access: access)
+    // Formats that have none refuse the option.
+    let takesPassphrase = name == "luks" || name.hasPrefix("qcow")
+    return try ImageChain.over(
+      store, format: format, access: access, path: path, isForInspection: isForInspection,
+      passphrase: takesPassphrase ? passphrase : nil, files: files,
+      references: ReferenceOpener(policy: ReferencePolicy(.nowhere)))
   }
 }

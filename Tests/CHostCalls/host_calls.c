@@ -233,29 +233,25 @@ ssize_t pwritev(int descriptor, const struct iovec *pieces, int count, off_t off
   return 0;
 }
 
+// Whether a transfer from or to a pipe fails; it may also become shorter.
+static int fails_at_pipe(int descriptor, size_t *count) {
+  if (!is_disturbing || !is_pipe(descriptor)) return 0;
+  if (is_interrupted()) return 1;
+  if (next_random(4) == 0) {
+    errno = EAGAIN;
+    return 1;
+  }
+  *count = shortened(*count);
+  return 0;
+}
+
 // From and to pipes; files are read and written at offsets.
 ssize_t read(int descriptor, void *buffer, size_t count) {
-  if (is_disturbing && is_pipe(descriptor)) {
-    if (is_interrupted()) return -1;
-    if (next_random(4) == 0) {
-      errno = EAGAIN;
-      return -1;
-    }
-    count = shortened(count);
-  }
-  return syscall(SYS_read, descriptor, buffer, count);
+  return fails_at_pipe(descriptor, &count) ? -1 : syscall(SYS_read, descriptor, buffer, count);
 }
 
 ssize_t write(int descriptor, const void *buffer, size_t count) {
-  if (is_disturbing && is_pipe(descriptor)) {
-    if (is_interrupted()) return -1;
-    if (next_random(4) == 0) {
-      errno = EAGAIN;
-      return -1;
-    }
-    count = shortened(count);
-  }
-  return syscall(SYS_write, descriptor, buffer, count);
+  return fails_at_pipe(descriptor, &count) ? -1 : syscall(SYS_write, descriptor, buffer, count);
 }
 
 ssize_t copy_file_range(

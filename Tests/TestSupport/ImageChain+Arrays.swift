@@ -44,10 +44,11 @@ extension ImageChain {
   public static func over(
     _ store: any ByteStore, format: any ImageFormat.Type, access: FileAccess = .readOnly,
     path: String = "memory",
-    isForInspection: Bool = false, passphrase: String? = nil, files: [String: NamedStore] = [:]
+    isForInspection: Bool = false, passphrase: String? = nil, files: [String: NamedStore] = [:],
+    references: ReferenceOpener = ReferenceOpener()
   ) throws(EngineError) -> ImageChain {
     var request = LayerRequest(
-      path: path, access: access, references: ReferenceOpener(), isForInspection: isForInspection)
+      path: path, access: access, references: references, isForInspection: isForInspection)
     request.files = files
     if let passphrase {
       request.options[keySecretOption(ofFormat: format.name)] = "key"

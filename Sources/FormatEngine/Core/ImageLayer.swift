@@ -27,7 +27,8 @@ public protocol ParentChecking: ImageLayer {
 /// A layer that records a state of its parent which changes with every session that writes to the parent.
 public protocol ParentRecording: ParentChecking, WritableLayer {
   /// `parent`, which is this layer's, is about to be changed by what is taken from here. When it returns the parent says that
-  /// it is another one, and this layer knows it as that, both on disk; in between, too, the parent is one that is known, where the image has room to say so.
+  /// it is another one, and this layer knows it as that, both on disk; in between, too, the parent is one that is known, where
+  /// the image has room to say so.
   func recordChange(ofParent parent: any ImageLayer) throws(EngineError)
   /// Records the state that `parent`, which is this layer's, has now: what was written to it was taken from here.
   /// On disk when it returns.

@@ -117,18 +117,24 @@ struct ParallelsChecker {
 
   /// What the format extension takes is in use, too.
   private mutating func useExtension() throws(EngineError) {
-    if try ParallelsExtension.isDamaged(header, in: file) {
-      error("format extension is damaged")
-      if isMendingErrors, (try? ParallelsExtension.requireDroppable(header, from: file)) != nil {
-        // As the first write drops it.
-        header.extensionSector = 0
-        isHeaderChanged = true
-      }
-    }
+    if try ParallelsExtension.isDamaged(header, in: file) { try dropExtension() }
     for host in ParallelsExtension.clusters(of: header, in: file)
     where host >= used.dataOffset && host < fileEnd {
       _ = try used.use(used.clusters(host, geometry.clusterSize))
     }
+  }
+
+  /// As the first write does; one that says it is needed stays, and is told of.
+  private mutating func dropExtension() throws(EngineError) {
+    guard (try? ParallelsExtension.requireDroppable(header, from: file)) != nil else {
+      report.corruptions += 1
+      report.findings.append("ERROR format extension is damaged")
+      return
+    }
+    error("format extension is damaged")
+    guard isMendingErrors else { return }
+    header.extensionSector = 0
+    isHeaderChanged = true
   }
 
   private mutating func checkEnd() throws(EngineError) {

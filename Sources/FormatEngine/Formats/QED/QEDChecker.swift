@@ -13,7 +13,7 @@ struct QEDChecker {
   private let progress: Progress
   /// Of whole clusters, as readers take it.
   private let fileEnd: UInt64
-  /// Clusters of the file that something refers to, and those to which more than one thing does.
+  /// Clusters of the file that something refers to; and, for a repair, those to which more than one thing does.
   private let used: UnitBits
   private let shared: UnitBits
   /// Entries that cannot be true.
@@ -30,7 +30,7 @@ struct QEDChecker {
     self.progress = progress
     fileEnd = geometry.end(ofFileOf: try file.byteCount())
     used = try UnitBits(count: fileEnd / geometry.clusterSize)
-    shared = try UnitBits(count: fileEnd / geometry.clusterSize)
+    shared = try UnitBits(count: repairing == .all ? fileEnd / geometry.clusterSize : 0)
   }
 
   mutating func run() throws(EngineError) -> CheckReport {
@@ -117,7 +117,7 @@ struct QEDChecker {
   private mutating func use(_ hostOffset: UInt64, clusters: UInt64) -> Bool {
     let first = hostOffset / geometry.clusterSize
     let range = first..<first + clusters
-    if used.clearCount(in: range) < clusters {
+    if repairing == .all, used.clearCount(in: range) < clusters {
       for cluster in range where used[cluster] { _ = shared.insert(cluster..<cluster + 1) }
     }
     let repeated = used.insert(range)
