@@ -2,6 +2,17 @@
 
 #include <errno.h>
 
+// A sanitizer has functions of its own in the places of malloc and the others, and they go first.
+#if __has_feature(thread_sanitizer) || __has_feature(address_sanitizer)
+
+bool imgfs_counts_allocations(void) { return false; }
+size_t imgfs_allocation_count(void) { return 0; }
+size_t imgfs_allocated_byte_count(void) { return 0; }
+
+#else
+
+bool imgfs_counts_allocations(void) { return true; }
+
 // glibc's own names for what is replaced here.
 extern void *__libc_malloc(size_t);
 extern void *__libc_calloc(size_t, size_t);
@@ -52,3 +63,5 @@ int posix_memalign(void **result, size_t alignment, size_t bytes) {
   *result = memory;
   return 0;
 }
+
+#endif

@@ -22,8 +22,10 @@
 
 static char folder[4096];
 static size_t folder_count;
-static int record_file = -1;
-static int list_file = -1;
+// Files that are written to the end of. They are opened for each piece: a process that goes to the background closes what it
+// does not know.
+static const char *record_path;
+static const char *list_path;
 
 // Of IMGFS_CALLS_FAIL.
 static bool is_failing;
@@ -40,9 +42,8 @@ static uint64_t random_state;
 // Held while a call is carried out that is recorded: the record has the order of what happened.
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
-static int log_file(const char *variable) {
-  const char *path = getenv(variable);
-  return path ? (int)syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644) : -1;
+static int open_log(const char *path) {
+  return (int)syscall(SYS_openat, AT_FDCWD, path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
 }
 
 __attribute__((constructor)) static void start(void) {
@@ -50,8 +51,8 @@ __attribute__((constructor)) static void start(void) {
   if (!path || strlen(path) >= sizeof folder) return;
   strcpy(folder, path);
   folder_count = strlen(folder);
-  record_file = log_file("IMGFS_CALLS_RECORD");
-  list_file = log_file("IMGFS_CALLS_LIST");
+  record_path = getenv("IMGFS_CALLS_RECORD");
+  list_path = getenv("IMGFS_CALLS_LIST");
   const char *failing = getenv("IMGFS_CALLS_FAIL");
   char how[8] = "";
   if (failing && sscanf(failing, "%ld %d %31s %7s", &failing_number, &failing_errno, failing_kinds, how) == 4) {
@@ -116,12 +117,14 @@ static bool fails(char kind, const char *name, uint64_t offset, uint64_t count) 
   if (counts) {
     long number = call_number++;
     result = is_failing && (number == failing_number || (fails_for_ever && number > failing_number));
-    if (list_file >= 0) {
+    if (list_path) {
       char line[512];
       int length = snprintf(
           line, sizeof line, "%c %.300s %llu %llu%s\n", kind, name, (unsigned long long)offset,
           (unsigned long long)count, result ? " !" : "");
-      syscall(SYS_write, list_file, line, (size_t)length);
+      int file = open_log(list_path);
+      syscall(SYS_write, file, line, (size_t)length);
+      syscall(SYS_close, file);
     }
   }
   pthread_mutex_unlock(&lock);
@@ -143,16 +146,16 @@ static size_t shortened(size_t count) {
   return 1 + next_random(count - 1);
 }
 
-static void begin(void) { if (record_file >= 0) pthread_mutex_lock(&lock); }
+static void begin(void) { if (record_path) pthread_mutex_lock(&lock); }
 static void end(void) {
   int number = errno;
-  if (record_file >= 0) pthread_mutex_unlock(&lock);
+  if (record_path) pthread_mutex_unlock(&lock);
   errno = number;
 }
 
-static void put(const void *bytes, size_t count) {
+static void put(int file, const void *bytes, size_t count) {
   for (size_t done = 0; done < count;) {
-    long result = syscall(SYS_write, record_file, (const char *)bytes + done, count - done);
+    long result = syscall(SYS_write, file, (const char *)bytes + done, count - done);
     if (result <= 0) abort();
     done += (size_t)result;
   }
@@ -160,20 +163,22 @@ static void put(const void *bytes, size_t count) {
 
 // With the lock held.
 static void record(uint32_t kind, const char *name, uint64_t offset, uint64_t count, const void *bytes) {
-  if (record_file < 0) return;
+  if (!record_path) return;
   int number = errno;
   struct imgfs_call_record head = {
       .kind = kind, .name_count = (uint32_t)strlen(name), .offset = offset, .count = count,
       .byte_count = bytes ? count : 0};
-  put(&head, sizeof head);
-  put(name, head.name_count);
-  if (bytes) put(bytes, count);
+  int file = open_log(record_path);
+  put(file, &head, sizeof head);
+  put(file, name, head.name_count);
+  if (bytes) put(file, bytes, count);
+  syscall(SYS_close, file);
   errno = number;
 }
 
 // Bytes that the system moved by itself.
 static void record_moved(int descriptor, const char *name, uint64_t offset, uint64_t count) {
-  if (record_file < 0) return;
+  if (!record_path) return;
   char *bytes = malloc(count + 1);
   if (!bytes || syscall(SYS_pread64, descriptor, bytes, count, offset) != (long)count) abort();
   record(IMGFS_CALL_WRITE, name, offset, count, bytes);
@@ -341,7 +346,7 @@ static int flush(long call, int descriptor) {
   if (!name) return (int)syscall(call, descriptor);
   if (fails('s', name, 0, 0) || is_interrupted()) return -1;
   // What it would wait for lies in memory here: the record alone says what is on disk.
-  if (record_file < 0) return 0;
+  if (!record_path) return 0;
   begin();
   record(IMGFS_CALL_FLUSH, name, 0, 0, NULL);
   end();
@@ -355,7 +360,7 @@ int fdatasync(int descriptor) { return flush(SYS_fdatasync, descriptor); }
 
 int fstat(int descriptor, struct stat *status) {
   char path[4096];
-  const char *name = is_failing || list_file >= 0 ? name_of(descriptor, path) : NULL;
+  const char *name = is_failing || list_path ? name_of(descriptor, path) : NULL;
   if (name && fails('f', name, 0, 0)) return -1;
   return (int)syscall(SYS_fstat, descriptor, status);
 }

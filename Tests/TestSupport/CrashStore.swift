@@ -1,9 +1,8 @@
 public import FormatEngine
-import Synchronization
 
 /// Counts what happens to all stores that lose their power together.
 public final class CrashClock: Sendable {
-  private let count = Mutex(0)
+  private let count = Guarded(0)
 
   public init() {}
 
@@ -32,14 +31,14 @@ public final class CrashStore: ByteStore {
   }
 
   private let initial: [UInt8]
-  private let state: Mutex<State>
+  private let state: Guarded<State>
   private let clock: CrashClock
 
   /// `initial` is on disk. Stores with one clock lose their power at the same moment.
   public init(_ initial: [UInt8] = [], clock: CrashClock = CrashClock()) {
     self.initial = initial
     self.clock = clock
-    state = Mutex(State(now: initial))
+    state = Guarded(State(now: initial))
   }
 
   /// All that happened, in order.

@@ -1,3 +1,4 @@
+import FormatEngine
 import Glibc
 import Synchronization
 
@@ -9,7 +10,7 @@ public enum Deadline {
     var end: Double
   }
 
-  private static let running = Mutex<[UInt64: Entry]>([:])
+  private static let running = Guarded<[UInt64: Entry]>([:])
   private static let nextNumber = Atomic<UInt64>(0)
 
   /// Looks every second; started by the first use.

@@ -1,3 +1,5 @@
+import Glibc
+
 /// Runs programs with a library between them and the system (Tests/CHostCalls), which notes or disturbs the calls by
 /// which files of one folder are read and changed.
 public struct HostCalls: Sendable {
@@ -75,7 +77,16 @@ public struct HostCalls: Sendable {
     _ program: BuiltProduct, _ arguments: [String], fault: Fault? = nil, disturbing seed: UInt64? = nil,
     environment: [String: String] = [:], stdin: String = "/dev/null"
   ) throws -> Outcome {
-    let (record, list) = (logs.file("record"), logs.file("list"))
+    let result = try start(
+      program, arguments, fault: fault, disturbing: seed, environment: environment, stdin: stdin)
+    return Outcome(result: result, calls: try calls(), changes: try changes().map { ($0.name, $0.event) })
+  }
+
+  /// Runs a program that may leave a process behind it, which is watched on.
+  public func start(
+    _ program: BuiltProduct, _ arguments: [String], fault: Fault? = nil, disturbing seed: UInt64? = nil,
+    environment: [String: String] = [:], stdin: String = "/dev/null"
+  ) throws -> ProcessResult {
     for path in [record, list] { try Files.write([], to: path) }
     var environment = environment
     environment["LD_PRELOAD"] = try BuiltProduct.hostCalls.path
@@ -84,23 +95,33 @@ public struct HostCalls: Sendable {
     environment["IMGFS_CALLS_LIST"] = list
     if let fault { environment["IMGFS_CALLS_FAIL"] = fault.text }
     if let seed { environment["IMGFS_CALLS_DISTURB"] = "\(seed)" }
-    let result = try TestProcess.run(
+    return try TestProcess.run(
       [try program.path] + arguments, environment: environment, folder: folder.path, stdin: stdin, timeout: 60
     )
-    return Outcome(
-      result: result, calls: try Self.calls(Files.read(list)), changes: try Self.changes(Files.read(record)))
   }
 
-  private static func calls(_ bytes: [UInt8]) throws -> [Call] {
-    try String(decoding: bytes, as: UTF8.self).split(separator: "\n").map { line in
+  private var record: String { logs.file("record") }
+  private var list: String { logs.file("list") }
+
+  /// How long the record of changes is at this moment.
+  public func recordLength() throws -> Int {
+    var status = stat()
+    guard unsafe stat(record, &status) == 0 else { throw TestFailure("There is no record") }
+    return Int(status.st_size)
+  }
+
+  /// Those kinds of calls until now that might have failed.
+  public func calls() throws -> [Call] {
+    try String(decoding: Files.read(list), as: UTF8.self).split(separator: "\n").map { line in
       guard let letter = line.first, let kind = Kind(rawValue: letter) else { throw TestFailure("'\(line)'") }
       return Call(kind: kind, description: String(line), hasFailed: line.hasSuffix(" !"))
     }
   }
 
-  /// As struct imgfs_call_record has it.
-  private static func changes(_ bytes: [UInt8]) throws -> [(name: String, event: FileEvent)] {
-    var result: [(name: String, event: FileEvent)] = []
+  /// What was changed until now, in order, and where in the record that ends.
+  public func changes() throws -> [(name: String, event: FileEvent, end: Int)] {
+    let bytes = try Files.read(record)
+    var result: [(name: String, event: FileEvent, end: Int)] = []
     var place = 0
     func number(_ offset: Int, _ width: Int) -> Int {
       bytes[place + offset..<place + offset + width].reversed().reduce(0) { $0 << 8 | Int($1) }
@@ -121,8 +142,8 @@ public struct HostCalls: Sendable {
       case 6: event = .remove
       default: throw TestFailure("A record of kind \(kind)")
       }
-      result.append((name, event))
       place = start + byteCount
+      result.append((name, event, place))
     }
     return result
   }

@@ -44,7 +44,7 @@ public struct MountedImage: Sendable {
     try Deadline.within(seconds: timeout, "mount of \(images)") {
       let mountPoint = try folder.makeFolder("mount-\(UUID().uuidString.prefix(8))")
       var process: pid_t?
-      defer { cleanUp(mountPoint, process) }
+      defer { leave(mountPoint, process) }
       let pidFile = mountPoint + ".pid"
       try BuiltProduct.imgfs.run(options + ["--pid-file", pidFile] + images + [mountPoint]).expecting(0)
       let text = String(decoding: try Files.read(pidFile), as: UTF8.self)
@@ -88,7 +88,7 @@ public struct MountedImage: Sendable {
   }
 
   /// Takes away what a failed test left.
-  private static func cleanUp(_ mountPoint: String, _ process: pid_t?) {
+  public static func leave(_ mountPoint: String, _ process: pid_t?) {
     if isMounted(mountPoint) { _ = try? TestProcess.run(["/bin/umount", "--lazy", mountPoint]) }
     if let process, isRunning(process), !waits(2, until: { !isRunning(process) }) { kill(process, SIGKILL) }
   }

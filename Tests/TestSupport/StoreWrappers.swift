@@ -1,6 +1,5 @@
 public import FormatEngine
 public import Glibc
-import Synchronization
 
 /// What can be asked of a store.
 public enum StoreCall: Sendable, Hashable, CaseIterable {
@@ -19,7 +18,7 @@ public final class FaultStore: ByteStore {
   }
 
   private let base: any ByteStore
-  private let state = Mutex(State())
+  private let state = Guarded(State())
 
   public init(_ base: any ByteStore) { self.base = base }
 
@@ -91,8 +90,8 @@ public final class FaultStore: ByteStore {
 /// A store that counts what is asked of it.
 public final class CountingStore: ByteStore {
   private let base: any ByteStore
-  private let counts = Mutex<[StoreCall: Int]>([:])
-  private let bytes = Mutex<[StoreCall: UInt64]>([:])
+  private let counts = Guarded<[StoreCall: Int]>([:])
+  private let bytes = Guarded<[StoreCall: UInt64]>([:])
 
   public init(_ base: any ByteStore) { self.base = base }
 

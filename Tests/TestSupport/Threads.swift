@@ -1,5 +1,5 @@
+import FormatEngine
 import Foundation
-import Synchronization
 
 /// Real threads, for tests of what happens beside each other.
 public enum Threads {
@@ -38,11 +38,11 @@ public enum Threads {
   public static func pause(microseconds: Int) { Thread.sleep(forTimeInterval: Double(microseconds) / 1e6) }
 
   private final class Outcome<T: Sendable>: Sendable {
-    let result = Mutex<Result<T, any Error>?>(nil)
+    let result = Guarded<Result<T, any Error>?>(nil)
   }
 
   private final class Complaints: Sendable {
-    let all = Mutex<[String]>([])
+    let all = Guarded<[String]>([])
   }
 }
 

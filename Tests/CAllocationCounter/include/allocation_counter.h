@@ -3,8 +3,11 @@
 #ifndef IMGFS_ALLOCATION_COUNTER_H
 #define IMGFS_ALLOCATION_COUNTER_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
+/// Whether anything is counted: not in a build with a sanitizer.
+bool imgfs_counts_allocations(void);
 /// Allocations of the calling thread since it started.
 size_t imgfs_allocation_count(void);
 /// Bytes that the calling thread has asked for since it started.

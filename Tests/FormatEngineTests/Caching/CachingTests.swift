@@ -1,6 +1,5 @@
 @testable import FormatEngine
 import Glibc
-import Synchronization
 import TestSupport
 import Testing
 
@@ -120,7 +119,7 @@ import Testing
 @Suite struct RangeLockTests {
   @Test func exclusiveHoldersOfAByteNeverOverlap() {
     let lock = RangeLock()
-    let holders = Mutex<[Int]>(Array(repeating: 0, count: 64))
+    let holders = Guarded<[Int]>(Array(repeating: 0, count: 64))
     let wrong = Threads.run(6) { number in
       var random = SeededRandom(seed: UInt64(number))
       for _ in 0..<400 {

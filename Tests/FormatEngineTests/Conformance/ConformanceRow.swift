@@ -1,5 +1,4 @@
 import FormatEngine
-import Synchronization
 import TestSupport
 import Testing
 
@@ -133,7 +132,7 @@ struct Fixture {
 
 extension ConformanceRow {
   /// Files of fixtures that were made before, so that each is made once in a run.
-  private static let made = Mutex<[String: [String: [UInt8]]]>([:])
+  private static let made = Guarded<[String: [String: [UInt8]]]>([:])
 
   /// Runs `body` with an image of this row in a folder of its own.
   func withFixture<T>(_ body: (Fixture) throws -> T) throws -> T {

@@ -6,7 +6,7 @@ import Testing
 extension ConformanceTests {
   /// Reading what was read before asks the heap for nothing. Packed clusters are unpacked into buffers of
   /// a cache, so they are left out.
-  @Test(arguments: ConformanceRow.all)
+  @Test(.enabled(if: imgfs_counts_allocations()), arguments: ConformanceRow.all)
   func warmReadAllocatesNothing(_ row: ConformanceRow) throws {
     try row.withFixture { fixture in
       let chain = try fixture.open()
@@ -48,7 +48,7 @@ extension ConformanceTests {
     }
   }
 
-  @Test func allocationsAreCounted() {
+  @Test(.enabled(if: imgfs_counts_allocations())) func allocationsAreCounted() {
     let before = imgfs_allocation_count()
     let bytes = imgfs_allocated_byte_count()
     let buffer = AlignedBuffer(byteCount: 10_000)

@@ -1,5 +1,4 @@
 import FormatEngine
-import Synchronization
 import TestSupport
 import Testing
 
@@ -115,8 +114,8 @@ struct DiskWriter {
 
 /// A model that several threads change, each its own stripes.
 final class Stripes: Sendable {
-  private let state: Mutex<ModelDisk>
-  init(_ disk: ModelDisk) { state = Mutex(disk) }
+  private let state: Guarded<ModelDisk>
+  init(_ disk: ModelDisk) { state = Guarded(disk) }
   func set(_ bytes: [UInt8], at offset: Int) { state.withLock { $0.write(bytes, at: offset) } }
   var disk: ModelDisk { state.withLock { $0 } }
 }

@@ -1,4 +1,3 @@
-import Synchronization
 import TestSupport
 import Testing
 
@@ -7,7 +6,7 @@ import Testing
 /// What is told of the work of opening an image that its last writer did not close.
 @Suite struct OpeningProgressTests {
   private final class Steps: Sendable {
-    private let all = Mutex<[(done: UInt64, total: UInt64)]>([])
+    private let all = Guarded<[(done: UInt64, total: UInt64)]>([])
     var progress: Progress {
       Progress(report: { done, total in self.all.withLock { $0.append((done, total)) } })
     }

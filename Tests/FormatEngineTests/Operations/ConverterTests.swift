@@ -1,5 +1,4 @@
 import FormatEngine
-import Synchronization
 import TestSupport
 import Testing
 
@@ -34,7 +33,7 @@ import Testing
     let source = try copy([try raw([UInt8](repeating: 0, count: 64 << 20))]) { _ in }
     let writable = ImageChain(members: source.members, access: .readWrite)
     for offset: UInt64 in [0, 2, 4, 32] { try writable.writeBytes([1, 2, 3], at: offset << 20) }
-    let steps = Mutex<[String]>([])
+    let steps = Guarded<[String]>([])
     let progress = Progress(isWatched: isWatched) { done, total in
       steps.withLock { $0.append("\(done >> 16)/\(total >> 16)") }
     }

@@ -1,5 +1,4 @@
 import FormatEngine
-import Synchronization
 import TestSupport
 import Testing
 
@@ -74,7 +73,7 @@ struct RepairSubject: Sendable, CustomTestStringConvertible {
   var testDescription: String { name }
 
   /// Images that were made before.
-  private static let made = Mutex<[String: SoundImage]>([:])
+  private static let made = Guarded<[String: SoundImage]>([:])
 
   /// The image of a seed; the same one for the same seed.
   func image(_ seed: UInt64) throws -> SoundImage {

@@ -1,6 +1,5 @@
 @testable import FormatEngine
 import Glibc
-import Synchronization
 import TestSupport
 import Testing
 
@@ -188,7 +187,7 @@ import Testing
   }
 
   private final class Counter: Sendable {
-    private let count = Mutex(0)
+    private let count = Guarded(0)
 
     func next() -> Int {
       count.withLock { count in

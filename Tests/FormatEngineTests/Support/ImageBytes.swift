@@ -1,6 +1,5 @@
 import CAllocationCounter
 import FormatEngine
-import Synchronization
 import TestSupport
 import Testing
 
@@ -30,7 +29,7 @@ struct ImageBytes {
     return ImageBytes(bytes: bytes, format: format, isBigEndian: isBigEndian)
   }
 
-  private static let made = Mutex<[String: [UInt8]]>([:])
+  private static let made = Guarded<[String: [UInt8]]>([:])
 
   func number(at offset: Int, width: Int) -> UInt64 {
     let field = bytes[offset..<offset + width]

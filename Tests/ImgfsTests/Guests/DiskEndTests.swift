@@ -1,3 +1,4 @@
+import FormatEngine
 import Dispatch
 import Glibc
 import Synchronization
@@ -12,7 +13,7 @@ import Testing
 
   /// Error numbers of calls.
   private final class Failures: Sendable {
-    let all = Mutex<Set<CInt>>([])
+    let all = Guarded<Set<CInt>>([])
     func note(_ number: CInt) { all.withLock { _ = $0.insert(number) } }
   }
 

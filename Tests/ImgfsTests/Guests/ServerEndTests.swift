@@ -1,3 +1,4 @@
+import FormatEngine
 import Foundation
 import Synchronization
 import TestSupport
@@ -7,7 +8,7 @@ import Testing
 @Suite(.enabled(if: MountedImage.isPossible), .serialized) struct ServerEndTests {
   /// What one writer knows to be on disk: the last number that it wrote into a block before an fsync that went well.
   private final class Synced: Sendable {
-    let numbers = Mutex<[Int: UInt64]>([:])
+    let numbers = Guarded<[Int: UInt64]>([:])
   }
 
   private static let writers = 8

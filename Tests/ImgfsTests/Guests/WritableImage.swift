@@ -10,6 +10,9 @@ struct WritableImage: Sendable, CustomTestStringConvertible {
 
   var testDescription: String { ([format] + options).joined(separator: " ") }
 
+  /// What was never written is noise in a LUKS volume.
+  var beginsWithZeros: Bool { format != "luks" }
+
   /// Every format that is written, and the kinds that are written in another way.
   static let all: [WritableImage] = [
     WritableImage(format: "raw"), WritableImage(format: "qcow2"), WritableImage(format: "qcow"),

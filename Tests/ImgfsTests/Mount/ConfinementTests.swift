@@ -1,6 +1,6 @@
+import FormatEngine
 import CLinux
 import Foundation
-import Synchronization
 import TestSupport
 import Testing
 
@@ -19,7 +19,7 @@ import Testing
   }
 
   private static func onOneThread<T: Sendable>(_ body: @escaping @Sendable () throws -> T) throws -> T {
-    let result = Mutex<Result<T, any Error>?>(nil)
+    let result = Guarded<Result<T, any Error>?>(nil)
     let isDone = DispatchSemaphore(value: 0)
     Thread {
       let outcome = Result { try body() }

@@ -23,7 +23,7 @@ import Testing
     }
     let size = try session.withChain { (chain) throws(EngineError) in chain.virtualSize }
     #expect(size == 4096)
-    let answer = Mutex<String?>(nil)
+    let answer = Guarded<String?>(nil)
     let closer = Thread { try? session.closeIfIdle(for: 0, forGood: isForGood) }
     let flusher = Thread {
       do throws(EngineError) {

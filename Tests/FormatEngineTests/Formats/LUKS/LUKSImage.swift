@@ -1,4 +1,3 @@
-import Synchronization
 import TestSupport
 
 @testable import FormatEngine
@@ -12,7 +11,7 @@ struct LUKSImage {
 
   var store = MemoryStore()
 
-  private static let made = Mutex<[String: [UInt8]]>([:])
+  private static let made = Guarded<[String: [UInt8]]>([:])
 
   /// Made by our own engine, once for the same options.
   init(_ options: [String: String] = [:]) throws {

@@ -1,5 +1,4 @@
 import FormatEngine
-import Synchronization
 import TestSupport
 import Testing
 
@@ -54,7 +53,7 @@ enum DamageBase: String, CaseIterable, Sendable {
     return Qcow2Bytes(bytes: bytes)
   }
 
-  private static let made = Mutex<[DamageBase: [UInt8]]>([:])
+  private static let made = Guarded<[DamageBase: [UInt8]]>([:])
 }
 
 extension Qcow2Bytes {

@@ -1,5 +1,4 @@
 import FormatEngine
-import Synchronization
 import TestSupport
 import Testing
 
@@ -32,7 +31,7 @@ struct Qcow2Bytes {
     return Qcow2Bytes(bytes: bytes)
   }
 
-  private static let made = Mutex<[String: [UInt8]]>([:])
+  private static let made = Guarded<[String: [UInt8]]>([:])
 
   func number(at offset: Int, width: Int) -> UInt64 {
     bytes[offset..<offset + width].reduce(0) { $0 << 8 | UInt64($1) }

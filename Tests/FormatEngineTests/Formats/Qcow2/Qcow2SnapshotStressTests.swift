@@ -37,9 +37,9 @@ import Testing
 
 /// What one thread has written.
 private final class WrittenPart: Sendable {
-  let model: Mutex<ModelDisk>
+  let model: Guarded<ModelDisk>
 
-  init(_ bytes: [UInt8]) { model = Mutex(ModelDisk(bytes)) }
+  init(_ bytes: [UInt8]) { model = Guarded(ModelDisk(bytes)) }
 }
 
 /// A qcow2 image whose first and second third are each written by one thread; nobody writes to the last third.

@@ -1,5 +1,4 @@
 import FormatEngine
-import Synchronization
 import TestSupport
 import Testing
 
@@ -124,7 +123,7 @@ import Testing
   }
 
   private final class Told: Sendable {
-    private let all = Mutex<[String]>([])
+    private let all = Guarded<[String]>([])
     func add(_ line: String) { all.withLock { $0.append(line) } }
     var lines: [String] { all.withLock { $0 } }
   }

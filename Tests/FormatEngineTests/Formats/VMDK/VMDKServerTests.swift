@@ -1,4 +1,3 @@
-import Synchronization
 import TestSupport
 import Testing
 
@@ -211,7 +210,7 @@ import Testing
   @Test func journalThatWasNotReplayedIsNoted() throws {
     try TemporaryFolder.with { folder in
       let model = try Self.makeSpaceEfficient(in: folder, isDirty: true)
-      let notes = Mutex<[String]>([])
+      let notes = Guarded<[String]>([])
       var options = OpenOptions()
       options.note = { note in notes.withLock { $0.append(note) } }
       #expect(try ImageOpener.open(folder.file("image.vmdk"), options).readAll() == model.bytes)

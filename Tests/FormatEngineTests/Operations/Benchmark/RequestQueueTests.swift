@@ -1,4 +1,3 @@
-import Synchronization
 import TestSupport
 import Testing
 
@@ -186,7 +185,7 @@ private final class WatchedStore: ByteStore {
   }
 
   private let size: UInt64
-  private let state = Mutex(State())
+  private let state = Guarded(State())
 
   init(byteCount: UInt64) { size = byteCount }
 
