@@ -73,7 +73,7 @@ import Testing
     try? chain.close()
     var expected = image.bytes
     expected[79] |= 2
-    #expect(written.store.snapshot == expected)
+    #expect(ModelDisk.firstDifference(written.store.snapshot, expected) == nil)
   }
 
   /// Another passphrase is written into the header. (Which guest bytes lie in it only a check could tell.)
@@ -98,6 +98,6 @@ import Testing
     try? chain.close()
     var expected = image.bytes
     expected[79] |= 2
-    #expect(store.snapshot == expected)
+    #expect(ModelDisk.firstDifference(store.snapshot, expected) == nil)
   }
 }

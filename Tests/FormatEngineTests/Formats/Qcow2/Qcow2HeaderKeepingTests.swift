@@ -40,7 +40,7 @@ import Testing
     store.forEachCrashState(cuts: 0...last, random: &random, randomCount: 2) { state in
       let now = Qcow2Bytes(bytes: state.bytes)
       guard now.number(at: Self.autoclear, width: 8) & Self.unknownBit != 0 else { return }
-      #expect(now.bytes == image.bytes, "cut \(state.cut), \(state.story)")
+      #expect(ModelDisk.firstDifference(now.bytes, image.bytes) == nil, "cut \(state.cut), \(state.story)")
     }
   }
 
@@ -50,14 +50,14 @@ import Testing
     image.put(Self.unknownBit, at: Self.autoclear, width: 8)
     let memory = MemoryStore(image.bytes)
     try ImageChain.over(memory, format: Qcow2Format.self, access: .readWrite).close()
-    #expect(memory.snapshot == image.bytes)
+    #expect(ModelDisk.firstDifference(memory.snapshot, image.bytes) == nil)
     let store = FaultStore(memory)
     let chain = try ImageChain.over(store, format: Qcow2Format.self, access: .readWrite)
     #expect(try chain.readAll().count == 1 << 20)
     store.arm(failing: 0, forEver: true, of: [.write])
     #expect(throws: EngineError.self) { try chain.writeBytes([1, 2, 3], at: 70_000) }
     store.arm(failing: nil)
-    #expect(memory.snapshot == image.bytes)
+    #expect(ModelDisk.firstDifference(memory.snapshot, image.bytes) == nil)
   }
 
   /// The first write of a session fails: the next one must not take for done what was to be done before it.
