@@ -1,5 +1,6 @@
 internal import CGcrypt
 import FormatEngine
+import TestSupport
 
 /// Puts the checksums of a damaged image right, so that what lies behind them is reached: whoever makes an image to do harm can sum, too.
 struct ChecksumMender {

@@ -1,4 +1,5 @@
 import FormatEngine
+import TestSupport
 
 /// Puts a DMG together around what an input says.
 enum DMGShell {

@@ -1,4 +1,5 @@
 import FormatEngine
+import TestSupport
 
 /// An image as the inputs have it: without the zeros between its tables, so that a change is likely to hit something that is read.
 ///

@@ -1,4 +1,5 @@
 import FormatEngine
+import TestSupport
 
 /// Texts that say what an image consists of.
 enum TextFuzzing {

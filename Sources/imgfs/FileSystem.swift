@@ -46,6 +46,8 @@ final class FileSystem: Sendable {
   /// The node called `name` in a folder, nil where there is none. It is remembered once more.
   func lookUp(_ name: [UInt8], in folderID: UInt64) throws(EngineError) -> Lookup {
     let folder = try folder(folderID).1
+    // FUSE passes on longer ones than the file system says that it has.
+    guard name.count <= SafeName.maximumByteCount else { throw .system(ENAMETOOLONG) }
     guard let node = try folder.listing().node(named: name) else {
       return Lookup(found: nil, hasLastingName: folder.isFixed)
     }

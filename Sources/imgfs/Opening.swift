@@ -66,6 +66,7 @@ struct Opening: Sendable {
       opening.progress = progress
       let chain = try chain(specification, opening)
       warnOfMissing(chain)
+      if isWritten && access == .readWrite { warnOfGuess(chain) }
       let place: Overlay.Place
       switch options.overlay {
       case nil: return OpenedImage(chain: chain, overlay: nil)
@@ -108,6 +109,15 @@ struct Opening: Sendable {
     warnings.say(
       missing.reason.message,
       missing.reason.additions + ["What '\(chain.members[0].path)' itself does not store cannot be read."])
+  }
+
+  /// Its guest could write what makes it look like an image that names other files, so that is refused. Who knows that it is raw
+  /// says so, and may write anything.
+  private func warnOfGuess(_ chain: ImageChain) {
+    guard chain.members[0].isProbed, chain.members[0].formatName == "raw" else { return }
+    warnings.say(
+      "The format of '\(chain.members[0].path)' was not given, and it was taken for raw",
+      ["Nothing is written to its beginning that would make it look like another format; -F raw allows it."])
   }
 
   /// Where what is too large for the memory may lie until the next start of the machine.

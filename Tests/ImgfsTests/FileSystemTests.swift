@@ -90,6 +90,100 @@ extension FileSystem {
     #expect(try system.find("snapshots", "one", "disk.raw")?.time == folder.time)
   }
 
+  /// Before the Epoch, long after it, and parts of a second that are many seconds.
+  @Test func takesAnyDateOfASnapshot() throws {
+    let seconds: [Int64] = [.min, -1, 0, 1 << 31, (1 << 32) - 1, .max]
+    let nanoseconds: [UInt32] = [0, 999_999_999, 1_000_000_000, .max]
+    let dates = seconds.flatMap { second in
+      nanoseconds.map { SnapshotDate(seconds: second, nanoseconds: $0) }
+    }
+    let names = dates.indices.map { "s\($0)" }
+    let system = FileSystem(ImageSession(SnapshotfulLayer(names, dates: dates).chain()))
+    for (date, name) in zip(dates, names) {
+      let folder = try #require(try system.find("snapshots", name))
+      let wanted = FileTime(seconds: date.seconds, nanoseconds: Int64(min(date.nanoseconds, 999_999_999)))
+      #expect(folder.time == wanted)
+      #expect(try system.attributes(of: folder.id).time == wanted)
+      let text = try #require(try system.find("snapshots", name, "info.json"))
+      let handle = try system.open(text.id, forWriting: false).handle
+      let said = String(decoding: try system.bytes(handle, at: 0, count: 1 << 20), as: UTF8.self)
+      #expect(said.contains("\"date-sec\": \(date.seconds),"), "\(said)")
+    }
+  }
+
+  /// Thousands of snapshots, each with partitions perhaps: a listing opens none of them and reads no sector.
+  @Test(arguments: [false, true]) func listingOpensNoSnapshot(_ remembering: Bool) throws {
+    let layer = SnapshotfulLayer([String](repeating: "s", count: 1000))
+    let system = FileSystem(ImageSession(layer.chain()))
+    let snapshots = try #require(try system.find("snapshots")).id
+    func list(_ folder: UInt64) throws -> [(name: String, id: UInt64)] {
+      var found: [(name: String, id: UInt64)] = []
+      let handle = try system.openFolder(folder)
+      defer { system.close(handle) }
+      try system.entries(of: folder, handle, from: 0, remembering: remembering) { name, attributes, _ in
+        found.append((String(decoding: name, as: UTF8.self), attributes.id))
+        return true
+      }
+      return Array(found.dropFirst(2))
+    }
+    for (name, id) in try list(snapshots) {
+      let folder = try #require(try system.find("snapshots", name))
+      #expect(folder.id == id)
+      _ = try system.attributes(of: id)
+      #expect(try list(id).map(\.name) == ["disk.raw", "info.json", "partitions"])
+      #expect(try system.find("snapshots", name, "disk.raw")?.kind == .file)
+      #expect(try system.find("snapshots", name, "partitions")?.kind == .folder)
+    }
+    #expect(layer.uses.openingCount == 0)
+    #expect(layer.uses.extentCount == 0)
+    // Who looks into one opens that one.
+    let partitions = try #require(try system.find("snapshots", "s~7", "partitions"))
+    _ = try list(partitions.id)
+    let disk = try #require(try system.find("snapshots", "s~7", "disk.raw"))
+    let handle = try system.open(disk.id, forWriting: false).handle
+    #expect(try system.bytes(handle, at: 0, count: 1) == [6])
+    #expect((1...2).contains(layer.uses.openingCount))
+    #expect(layer.uses.extentCount > 0)
+  }
+
+  /// Positions that a listing never gave, and handles of something else.
+  @Test func takesAnyPositionInAFolder() throws {
+    let system = FileSystem(ImageSession(SnapshotfulLayer(["one", "two", "three"]).chain()))
+    let folder = try #require(try system.find("snapshots")).id
+    let handle = try system.openFolder(folder)
+    func names(_ handle: UInt64, from position: UInt64) throws(EngineError) -> [String] {
+      var found: [String] = []
+      try system.entries(of: folder, handle, from: position, remembering: false) { name, _, _ in
+        found.append(String(decoding: name, as: UTF8.self))
+        return true
+      }
+      return found
+    }
+    let all = [".", "..", "one", "two", "three"]
+    #expect(try names(handle, from: 0) == all)
+    for position in 1...5 { #expect(try names(handle, from: UInt64(position)) == Array(all[position...])) }
+    for position in [6, 1 << 40, UInt64(Int64.max), 1 << 63, .max - 1, .max] as [UInt64] {
+      #expect(try names(handle, from: position) == [])
+    }
+    let disk = try #require(try system.find("disk.raw"))
+    let file = try system.open(disk.id, forWriting: false).handle
+    system.close(handle)
+    for wrong in [file, handle, 0, 12_345, .max] {
+      #expect(errorNumber { () throws(EngineError) in _ = try names(wrong, from: 1) } == EBADF)
+    }
+  }
+
+  @Test func namesAreNoLongerThanTheSystemSays() throws {
+    let system = FileSystem(ImageSession(SnapshotfulLayer([]).chain()))
+    for count in [256, 1024, 1 << 20] {
+      let name = [UInt8](repeating: 65, count: count)
+      #expect(errorNumber { () throws(EngineError) in _ = try system.lookUp(name, in: 1) } == ENAMETOOLONG)
+    }
+    for name in [[UInt8](repeating: 65, count: 255), [0xff, 0xfe], [0], []] {
+      #expect(try system.lookUp(name, in: 1).found == nil)
+    }
+  }
+
   @Test func makesHostileSnapshotNamesReachable() throws {
     let names = [
       "../../etc", "..", "", "a\0b", "\n", "same", "same", String(repeating: "ä", count: 32_768), "\u{202E}",

@@ -13,4 +13,9 @@ size_t imgfs_allocation_count(void);
 /// Bytes that the calling thread has asked for since it started.
 size_t imgfs_allocated_byte_count(void);
 
+/// From now on the calling thread's peak is found out anew.
+void imgfs_start_measuring_peak(void);
+/// Bytes that it had in use at most since then, beyond those of then.
+size_t imgfs_peak_byte_count(void);
+
 #endif

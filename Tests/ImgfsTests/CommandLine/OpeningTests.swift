@@ -95,6 +95,44 @@ struct OpeningTests {
     }
   }
 
+  /// A disk that is written, and raw only by its bytes: that is said, once, and how to say what it is. What it is said to be, what is
+  /// only read, what keeps its writes elsewhere, and what cannot be taken for raw needs no word.
+  @Test func saysWhatItTookARawDiskFor() throws {
+    try TemporaryFolder.with { folder in
+      let disk = try folder.write([UInt8](repeating: 5, count: 1 << 20), to: "disk.img")
+      let image = folder.file("image.qcow2")
+      try ReferenceTool.qemuImg("create", "-q", "-f", "qcow2", image, "1M")
+      func said(_ words: [String]) throws -> String {
+        let mountPoint = try folder.makeFolder("mount-\(UUID().uuidString.prefix(8))")
+        let result = try BuiltProduct.imgfs.run(words + [mountPoint]).expecting(0)
+        defer { _ = try? BuiltProduct.imgfs.run(["--unmount", mountPoint]) }
+        if words == ["-o", "rw", disk] {
+          // The bytes of another format's header.
+          let file = unsafe open(mountPoint + "/disk.raw", O_WRONLY | O_CLOEXEC)
+          let head: [UInt8] = [0x51, 0x46, 0x49, 0xfb, 0, 0, 0, 3] + [UInt8](repeating: 0, count: 504)
+          let count = unsafe head.withUnsafeBytes { unsafe pwrite(file, $0.baseAddress, 512, 0) }
+          #expect(fsync(file) < 0 || count < 0, "written")
+          close(file)
+        }
+        return result.stderrText
+      }
+      #expect(
+        try said(["-o", "rw", disk]) == """
+          imgfs: warning: The format of '\(disk)' was not given, and it was taken for raw
+          Nothing is written to its beginning that would make it look like another format; -F raw allows it.
+
+          """)
+      for words in [
+        ["-F", "raw", "-o", "rw", disk], ["-o", "ro", disk], [disk], ["-o", "rw", "--overlay=tmp", disk],
+        ["-o", "rw", image], ["-o", "rw", "-F", "qcow2", image],
+      ] {
+        let words = try said(words)
+        #expect(words == "")
+      }
+      #expect(try Files.read(disk) == [UInt8](repeating: 5, count: 1 << 20))
+    }
+  }
+
   /// As any file that cannot be opened; only images that name each other in a circle are no accident.
   @Test func aLinkToItselfIsAMissingFile() throws {
     try withChain { folder in

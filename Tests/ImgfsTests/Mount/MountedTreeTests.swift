@@ -209,6 +209,60 @@ struct MountedTreeTests {
     }
   }
 
+  /// The fields of a date at their ends: 1970, 2038, 2106, and parts of a second that are more than one.
+  @Test func snapshotsHaveAnyDate() throws {
+    try TemporaryFolder.with { folder in
+      let image = folder.file("disk.qcow2")
+      try ReferenceTool.qemuImg("create", "-q", "-f", "qcow2", image, "1M")
+      let dates: [(seconds: UInt32, nanoseconds: UInt32)] = [
+        (0, 0), (1 << 31 - 1, 999_999_999), (1 << 31, 1_000_000_000), (.max, .max), (1, 1 << 31),
+      ]
+      for index in dates.indices { try ReferenceTool.qemuImg("snapshot", "-c", "s\(index)", image) }
+      var bytes = try Files.read(image)
+      func number(at offset: Int, _ width: Int) -> Int {
+        bytes[offset..<offset + width].reduce(0) { $0 << 8 | Int($1) }
+      }
+      var entry = number(at: 64, 8)
+      for date in dates {
+        for index in 0..<4 {
+          bytes[entry + 16 + index] = UInt8(truncatingIfNeeded: date.seconds >> UInt32(24 - 8 * index))
+          bytes[entry + 20 + index] = UInt8(truncatingIfNeeded: date.nanoseconds >> UInt32(24 - 8 * index))
+        }
+        let length = 40 + number(at: entry + 36, 4) + number(at: entry + 12, 2) + number(at: entry + 14, 2)
+        entry += (length + 7) / 8 * 8
+      }
+      try Files.write(bytes, to: image)
+      for words in [["snapshot", "-l"], ["info"], ["info", "--output=json"]] {
+        let ours = try BuiltProduct.qemuImg.run(words + [image]).expecting(0).stdoutText
+        let judged = try ReferenceTool.qemuImg.run(words + [image]).expecting(0).stdoutText
+        // Newer versions say more of the image, in other columns, and show the machine's clock in another way.
+        func said(_ text: String) -> [[Substring]] {
+          text.split(separator: "\n").filter { $0.contains("date-") || $0.contains(" s") && $0.contains("-") }
+            .map { line in line.split { $0 == " " || $0 == "," }.filter { $0 != "--" && !$0.contains(".") } }
+        }
+        #expect(said(ours) == said(judged), "\(words)")
+        #expect(said(ours).count >= dates.count)
+      }
+      try MountedImage.with(image, in: folder) { mount in
+        for (index, date) in dates.enumerated() {
+          for name in ["snapshots/s\(index)", "snapshots/s\(index)/disk.raw"] {
+            var status = stat()
+            #expect(unsafe stat(mount.file(name), &status) == 0)
+            #expect(status.st_mtim.tv_sec == Int(date.seconds), "\(name)")
+            #expect(status.st_mtim.tv_nsec == Int(min(date.nanoseconds, 999_999_999)), "\(name)")
+          }
+        }
+        let listed = try TestProcess.run(
+          ["/bin/ls", "-l", "--time-style=+%s.%N", mount.file("snapshots")]
+        ).expecting(0).stdoutText
+        for date in dates {
+          let part = String(1_000_000_000 + min(date.nanoseconds, 999_999_999)).dropFirst()
+          #expect(listed.contains(" \(date.seconds).\(part) s"), "\(listed)")
+        }
+      }
+    }
+  }
+
   @Test func makesSnapshotsWithHostileNamesReachable() throws {
     try TemporaryFolder.with { folder in
       let image = folder.file("disk.qcow2")

@@ -78,7 +78,43 @@ extension OperationRow {
           Image(file: "image", format: "qcow2", promise: .kept),
           Image(file: "first", format: "qcow2", promise: .between),
         ]),
+      commitOfAnEncryptedImage,
+      OperationRow(
+        name: "commit, qcow2 with bitmaps",
+        preparation: base("first", "qcow2", from: "other.raw")
+          + """
+          $Q create -q -f qcow2 -o cluster_size=4k -b first -F qcow2 image
+          $J bitmap --add -g 4k image on; $J bitmap --add -g 64k --disable image off
+          $IO -f qcow2 -c 'write -q -P 9 100k 200k' -c 'write -q -P 8 900k 30k' -c 'write -q -z 600k 64k' image
+
+          """,
+        command: ["commit", "-q", "image"],
+        images: [
+          // Its disk reads as before, and its bitmaps say what they said.
+          Image(file: "image", format: "qcow2", promise: .oldOrNew),
+          Image(file: "first", format: "qcow2", promise: .between),
+        ]),
     ]
+
+  /// The image that is emptied has a key, by which it opens before and afterwards.
+  private static var commitOfAnEncryptedImage: OperationRow {
+    let layers = "driver=qcow2,encrypt.key-secret=key,file.filename=image"
+    return OperationRow(
+      name: "commit, qcow2 LUKS",
+      preparation: base("first", "qcow2", from: "other.raw")
+        + """
+        $Q create -q $K -f qcow2 -o encrypt.format=luks,encrypt.key-secret=key,encrypt.iter-time=10,cluster_size=4k \
+          -b first -F qcow2 image
+        $IO $K --image-opts -c 'write -q -P 9 100k 200k' -c 'write -q -P 8 900k 30k' -c 'write -q -z 600k 64k' \
+          \(layers)
+
+        """,
+      command: ["commit", "-q"] + key + ["--image-opts", layers],
+      images: [
+        Image(file: "image", format: "qcow2", promise: .kept, passphrase: passphrase),
+        Image(file: "first", format: "qcow2", promise: .between),
+      ])
+  }
 
   /// Other formats cannot be given another name of what lies below.
   static let rebases = tops.filter { ["qcow2", "qed"].contains($0.format) }.flatMap { format, options in

@@ -7,8 +7,8 @@ final class Qcow2Allocator {
   private let geometry: Qcow2Geometry
   private let file: any ByteStore
   private let order: WriteOrder
-  /// Below it every cluster is in use, or in `reusable`.
-  private var frontier: UInt64 = 1
+  /// Below it every cluster is in use, or in `reusable`. Tests begin higher up, where no file gets in their time.
+  var frontier: UInt64 = 1
   private var reusable = LowestFirst()
   /// Given back since the last flush: one reference each.
   private var released: [Range<UInt64>] = []
@@ -121,6 +121,14 @@ final class Qcow2Allocator {
       metadata.remove(cluster)
       if cluster < frontier { reusable.insert(cluster) }
     }
+  }
+
+  /// The same for packed bytes: each cluster that they touch has one reference less.
+  func takeBackPacked(at hostOffset: UInt64, byteCount: UInt64) throws(EngineError) {
+    // What goes on behind them could go on in a cluster that has another owner by then.
+    packedEnd = nil
+    let last = (hostOffset + byteCount - 1) >> geometry.clusterBits
+    try takeBack(hostOffset >> geometry.clusterBits..<last + 1)
   }
 
   var wantsFlush: Bool { released.count >= Self.maximumReleased }

@@ -26,16 +26,20 @@ extension Qcow2Layer: CompressedWriting {
       throw .unsupported("Compression and encryption not supported at the same time")
     }
     let places = try change(recording: 0..<0) { (state) throws(EngineError) -> [UInt64] in
-      var places: [UInt64] = []
-      places.reserveCapacity(pieces.count)
-      for piece in pieces {
-        places.append(try state.allocator.allocatePacked(byteCount: UInt64(piece.byteCount)))
-      }
-      return places
+      try state.place(pieces)
     }
-    unsafe try write(bytes, pieces, at: places)
-    try change(recording: 0..<0) { (state) throws(EngineError) in
-      for (piece, place) in zip(pieces, places) { try state.link(piece, at: place) }
+    var linkedCount = 0
+    do throws(EngineError) {
+      unsafe try write(bytes, pieces, at: places)
+      try change(recording: 0..<0) { (state) throws(EngineError) in
+        while linkedCount < pieces.count {
+          try state.link(pieces[linkedCount], at: places[linkedCount])
+          linkedCount += 1
+        }
+      }
+    } catch {
+      state.withLock { $0.takeBack(pieces[linkedCount...], placedAt: places[linkedCount...]) }
+      throw error
     }
   }
 
@@ -66,15 +70,46 @@ extension Qcow2Layer: CompressedWriting {
 }
 
 extension Qcow2State {
-  fileprivate mutating func link(_ piece: PackedPiece, at hostOffset: UInt64) throws(EngineError) {
+  /// Room for each of these pieces, in their order; all of them get theirs, or none.
+  fileprivate func place(_ pieces: [PackedPiece]) throws(EngineError) -> [UInt64] {
+    var places: [UInt64] = []
+    places.reserveCapacity(pieces.count)
+    do throws(EngineError) {
+      for piece in pieces {
+        places.append(try allocator.allocatePacked(byteCount: UInt64(piece.byteCount)))
+        // Asked before anything is written there.
+        if let place = places.last { _ = try entry(of: piece, at: place) }
+      }
+    } catch {
+      takeBack(pieces[..<places.count], placedAt: places[...])
+      throw error
+    }
+    return places
+  }
+
+  /// Gives back the room of pieces that no entry leads to. What cannot be given back is leaked, which `check` finds: the
+  /// error that led here is the news.
+  fileprivate func takeBack(_ pieces: ArraySlice<PackedPiece>, placedAt places: ArraySlice<UInt64>) {
+    for (piece, place) in zip(pieces, places) {
+      try? allocator.takeBackPacked(at: place, byteCount: UInt64(piece.byteCount))
+    }
+  }
+
+  private func entry(of piece: PackedPiece, at hostOffset: UInt64) throws(EngineError) -> Qcow2L2Entry {
     let byteCount = UInt64(piece.byteCount)
-    guard let new = Qcow2L2Entry.compressed(at: hostOffset, byteCount: byteCount, mapping.geometry) else {
+    guard let entry = Qcow2L2Entry.compressed(at: hostOffset, byteCount: byteCount, mapping.geometry) else {
       throw EngineError(.tooLarge, "The image file is larger than entries of compressed clusters can address")
     }
+    return entry
+  }
+
+  fileprivate mutating func link(_ piece: PackedPiece, at hostOffset: UInt64) throws(EngineError) {
+    let new = try entry(of: piece, at: hostOffset)
     recorder?.note(piece.guestOffset..<piece.guestOffset + mapping.geometry.clusterSize)
     let table = try writableTable(mapping.geometry.l1Index(piece.guestOffset))
     let old = try mapping.entry(at: piece.guestOffset, in: table)
+    try requireReleasable(old, unless: nil)
     try mapping.setEntry(at: piece.guestOffset, in: table, to: new)
-    try release(old, unless: nil)
+    release(old, unless: nil)
   }
 }

@@ -250,6 +250,9 @@ struct Qcow2Repairer {
     guard old.version >= 3 else { return }
     prologue.header.incompatibleFeatures.subtract([.dirty, .corrupt])
     prologue.header.autoclearFeatures.formIntersection([.bitmaps, .rawExternalData])
+    if prologue.extensions[Qcow2HeaderExtensions.Kind.bitmaps] == nil {
+      prologue.header.autoclearFeatures.remove(.bitmaps)
+    }
     guard prologue.header != old else { return }
     try prologue.header.writeFeatures(to: file)
   }

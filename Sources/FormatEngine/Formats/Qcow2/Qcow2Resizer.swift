@@ -184,8 +184,9 @@ extension Qcow2State {
     for guest in stride(from: start, to: end, by: Int(geometry.clusterSize)) {
       let entry = try mapping.entry(at: guest, in: table)
       if entry == Qcow2L2Entry(0) { continue }
+      try requireReleasable(entry, unless: nil)
       if !isWhole { try mapping.setEntry(at: guest, in: table, to: Qcow2L2Entry(0)) }
-      try release(entry, unless: nil)
+      release(entry, unless: nil)
     }
     if isWhole {
       mapping.l1.set(l1Index, to: 0)

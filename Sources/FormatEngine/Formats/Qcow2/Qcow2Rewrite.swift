@@ -56,6 +56,11 @@ final class Qcow2Rewrite {
       "Cluster at 0x\(hex(offset)) is in use and counts as free; the image needs repair", at: offset)
   }
 
+  /// Throws `corrupt` where clusters that a damaged entry leads to hold tables: they must not become free room with it.
+  func requireNoTables(in clusters: Range<UInt64>) throws(EngineError) {
+    try shadow.metadata.requireNone(in: clusters, geometry)
+  }
+
   /// One reference less to each of these clusters. What is free then is not used again before the switch.
   func remove(_ clusters: Range<UInt64>) throws(EngineError) { try shadow.decrement(clusters) }
 

@@ -7,7 +7,7 @@ final class Qcow2ShadowRefcounts {
   private let old: Qcow2Refcounts
   private let geometry: Qcow2Geometry
   private let file: any ByteStore
-  private let metadata: Qcow2MetadataMap
+  let metadata: Qcow2MetadataMap
   /// Writes without waiting for the disk: nobody refers to what is written until all of it is there.
   private let order = WriteOrder(stores: [])
   /// Indices of the blocks at new places.

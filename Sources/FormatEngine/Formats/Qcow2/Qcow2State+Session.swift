@@ -18,16 +18,19 @@ extension Qcow2State {
       noteFailure(error)
       throw error
     }
-    let old = prologue.header
-    prologue.header.autoclearFeatures.formIntersection([.rawExternalData, .bitmaps])
+    var header = prologue.header
+    header.autoclearFeatures.formIntersection([.rawExternalData, .bitmaps])
     if prologue.extensions[Qcow2HeaderExtensions.Kind.bitmaps] == nil {
-      prologue.header.autoclearFeatures.remove(.bitmaps)
+      header.autoclearFeatures.remove(.bitmaps)
     }
-    if prologue.header.compatibleFeatures.contains(.lazyRefcounts) {
-      prologue.header.incompatibleFeatures.insert(.dirty)
+    if header.compatibleFeatures.contains(.lazyRefcounts) {
+      header.incompatibleFeatures.insert(.dirty)
+      // Said first: where the write fails, the mark may stand in the file all the same.
       hasMarkedDirty = true
     }
-    if prologue.header != old { try prologue.header.writeFeatures(to: file) }
+    // Known here only once it is in the file: after a failure the next change tries again.
+    if header != prologue.header { try header.writeFeatures(to: file) }
+    prologue.header = header
     isPreparedToWrite = true
   }
 
@@ -55,9 +58,10 @@ extension Qcow2State {
     // Counts that were taken down by the flush itself are not on disk yet.
     try order.flush()
     prologue.header.incompatibleFeatures.remove(.dirty)
+    // Whether or not the mark goes: who writes on sets it again.
+    isPreparedToWrite = false
     try prologue.header.writeFeatures(to: file)
     hasMarkedDirty = false
-    isPreparedToWrite = false
   }
 
   /// A last cluster that was written in part ends with the file. We read zeros beyond; other readers fail.

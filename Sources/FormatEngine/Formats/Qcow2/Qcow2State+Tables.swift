@@ -74,8 +74,10 @@ extension Qcow2State {
       let old = try mapping.entry(at: guest, in: table)
       let new = keepingRoom && keepsItsRoom(old) ? zeroed(old) : forgotten(old, keepingNothing: keepsNothing)
       if new == old { continue }
+      let isLetGoOf = new.hostOffset == 0 || old.isCompressed
+      if isLetGoOf { try requireReleasable(old, unless: nil) }
       try mapping.setEntry(at: guest, in: table, to: new)
-      if new.hostOffset == 0 || old.isCompressed { try release(old, unless: nil) }
+      if isLetGoOf { release(old, unless: nil) }
     }
     if allocator.wantsFlush { try flush() }
     return stop - start

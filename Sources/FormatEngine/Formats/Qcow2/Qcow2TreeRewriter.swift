@@ -32,7 +32,10 @@ struct Qcow2TreeRewriter {
   func removeReferences(of l1: Qcow2L1Table) throws(EngineError) {
     try forEachTable(of: l1) { (table) throws(EngineError) in
       try rewrite.remove(table..<table + 1)
-      try reader.forEachRun { (run) throws(EngineError) in try rewrite.remove(run) }
+      try reader.forEachRun { (run) throws(EngineError) in
+        try rewrite.requireNoTables(in: run)
+        try rewrite.remove(run)
+      }
     }
   }
 

@@ -262,8 +262,9 @@ extension Qcow2State {
       } else if reading == .zeros {
         new.raw |= Qcow2L2Entry.zeroBit
       }
+      try requireReleasable(old, unless: host)
       try mapping.setEntry(at: guest, in: table, to: new)
-      try release(old, unless: host)
+      release(old, unless: host)
       guest += size
       host += size
     }
@@ -280,17 +281,28 @@ extension Qcow2State {
     return (kept | stored) & ~(stored << 32)
   }
 
-  /// Gives back what an entry referred to, but for room that the new entry goes on using.
-  func release(_ old: Qcow2L2Entry, unless host: UInt64?) throws(EngineError) {
+  /// Gives back what an entry referred to, but for room that the new entry goes on using. To be asked before the entry goes:
+  /// `requireReleasable`.
+  func release(_ old: Qcow2L2Entry, unless host: UInt64?) {
     guard !hasDataFile else { return }
-    if old.isCompressed {
-      let packed = old.packed(geometry)
+    allocator.release(clusters(of: old, unless: host))
+  }
+
+  /// Throws `corrupt` where a damaged entry leads into tables: they must not become free room with it.
+  func requireReleasable(_ old: Qcow2L2Entry, unless host: UInt64?) throws(EngineError) {
+    guard !hasDataFile else { return }
+    try allocator.metadata.requireNone(in: clusters(of: old, unless: host), geometry)
+  }
+
+  private func clusters(of entry: Qcow2L2Entry, unless host: UInt64?) -> Range<UInt64> {
+    if entry.isCompressed {
+      let packed = entry.packed(geometry)
       let last = packed.hostOffset + packed.byteCount - 1
-      allocator.release(packed.hostOffset >> geometry.clusterBits..<(last >> geometry.clusterBits) + 1)
-    } else if old.hostOffset != 0, old.hostOffset != host {
-      let cluster = old.hostOffset >> geometry.clusterBits
-      allocator.release(cluster..<cluster + 1)
+      return packed.hostOffset >> geometry.clusterBits..<(last >> geometry.clusterBits) + 1
     }
+    guard entry.hostOffset != 0, entry.hostOffset != host else { return 0..<0 }
+    let cluster = entry.hostOffset >> geometry.clusterBits
+    return cluster..<cluster + 1
   }
 
   func abandon(_ allocation: Allocation) throws(EngineError) {

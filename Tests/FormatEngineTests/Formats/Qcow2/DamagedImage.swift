@@ -86,6 +86,11 @@ extension Qcow2Bytes {
       bytes[place] & ~(UInt8((1 << bits) - 1) << shift) | UInt8(count & ((1 << bits) - 1)) << shift
   }
 
+  /// The count of a host cluster that the first block counts, where counts are whole bytes.
+  func count(ofCluster cluster: Int) -> UInt64 {
+    number(at: refcountBlockOffset + cluster * refcountBits / 8, width: refcountBits / 8)
+  }
+
   /// Host cluster of a guest cluster.
   func hostCluster(_ guest: Int) -> Int {
     let place = l2Entry(guest)

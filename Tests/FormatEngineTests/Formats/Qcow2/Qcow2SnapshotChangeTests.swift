@@ -81,6 +81,36 @@ import Testing
     }
   }
 
+  /// The widest counts, one before their end: the first snapshot goes, the second is refused. What was shared comes apart again.
+  @Test(arguments: [16, 32, 64]) func widestCountsEndToo(_ bits: Int) throws {
+    let most = UInt64.max >> UInt64(64 - bits)
+    for free in [0, 1] as [UInt64] {
+      var image = try Qcow2Bytes.judged(["refcount_bits=\(bits)"], hasSnapshot: false)
+      image.setCount(image.hostCluster(1), most - free)
+      let store = MemoryStore(image.bytes)
+      let chain = try ImageChain.over(store, format: Qcow2Format.self, access: .readWrite)
+      let layer = try #require(chain.top as? any SnapshotChanging)
+      for number in 0...1 {
+        let before = try SnapshotChange.state(store.snapshot)
+        do throws(EngineError) {
+          try layer.createSnapshot(named: "\(number)", at: SnapshotDate(seconds: 1, nanoseconds: 0))
+          #expect(number < free, "\(free) free: snapshot \(number) was made")
+        } catch {
+          #expect(error.code == .tooLarge && number >= free, "\(free) free: \(error.message)")
+          #expect(try SnapshotChange.state(store.snapshot) == before)
+        }
+      }
+      let place = image.hostCluster(1)
+      let now = Qcow2Bytes(bytes: store.snapshot)
+      #expect(now.count(ofCluster: place) == most, "\(free) free")
+      try chain.writeBytes([UInt8](repeating: 7, count: 65536), at: 65536)
+      try chain.close()
+      let closed = Qcow2Bytes(bytes: store.snapshot)
+      #expect(closed.count(ofCluster: place) == most - free)
+      #expect(try closed.open().readBytes(at: 65536, count: 65536).holdsOnly(7))
+    }
+  }
+
   @Test func idsAreOneMoreThanTheHighest() throws {
     let chain = try Qcow2Bytes.judged().open(.readWrite)
     let layer = try #require(chain.top as? any SnapshotChanging)

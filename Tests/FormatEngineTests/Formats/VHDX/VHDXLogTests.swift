@@ -264,6 +264,50 @@ struct VHDXTestEntry {
     }
   }
 
+  /// Entries on both sides of the ends of pages, and these pages, in any order, with flushes in between: what was flushed is read by
+  /// who finds the file as it is then, with its log not played back.
+  @Test func entriesChangeInAnyOrder() throws {
+    var random = SeededRandom.fromEnvironment(or: 64)
+    let store = SparseStore()
+    try VHDXBytes.new(200 << 30, mebibyte, 512).write(to: store)
+    let chain = try ImageChain.over(store, format: VHDXFormat.self, access: .readWrite)
+    // In every 4097th entry stands the bitmap of the 4096 blocks before.
+    let entries = (0..<Effort.rounds(60)).flatMap { pair in
+      [510, 511, 512, 513].map { pair % 190 * 1024 + $0 }
+    }
+    .filter { $0 % 4097 != 4096 }
+    var (written, flushed): ([Int: UInt8], [Int: UInt8]) = ([:], [:])
+    for entry in Set(entries).sorted().shuffled(using: &random) {
+      let (block, byte) = (entry - entry / 4097, UInt8(1 + random.below(255)))
+      try chain.writeBytes([byte], at: UInt64(block * mebibyte + 7))
+      written[block] = byte
+      if random.oneIn(8) {
+        try chain.flush()
+        flushed = written
+      }
+      guard random.oneIn(20) else { continue }
+      let copy = try ImageChain.over(store.copy(), format: VHDXFormat.self)
+      for (block, byte) in flushed {
+        let found = try copy.readBytes(at: UInt64(block * mebibyte + 7), count: 1)
+        #expect(found == [byte], "block \(block), \(random)")
+      }
+    }
+    try chain.flush()
+    // Played back in the file.
+    let later = store.copy()
+    try ImageChain.over(later, format: VHDXFormat.self, access: .readWrite).close()
+    try chain.close()
+    for store in [store, later] {
+      let now = try ImageChain.over(store, format: VHDXFormat.self)
+      for (block, byte) in written {
+        let found = try now.readBytes(at: UInt64(block * mebibyte + 6), count: 3)
+        #expect(found == [0, byte, 0], "block \(block), \(random)")
+      }
+      let report = try #require(now.top as? any Checkable).check(progress: .none)
+      #expect(report.corruptions == 0, "\(report.findings.prefix(3))")
+    }
+  }
+
   /// A file that is longer than any disk needs would cost memory for the map of its room.
   @Test func logDoesNotMakeTheFileHuge() throws {
     let length = UInt64(try VHDXBytes(isFixed: true).bytes.count)

@@ -1,7 +1,7 @@
-import FormatEngine
+public import FormatEngine
 
 /// A store in memory that has room for what is written only: files of a GiB that hold a few KiB.
-final class SparseStore: ByteStore {
+public final class SparseStore: ByteStore {
   /// Pages that hold something, by number.
   private struct Content {
     var pages: [UInt64: [UInt8]] = [:]
@@ -14,26 +14,39 @@ final class SparseStore: ByteStore {
   private static let pageByteCount: UInt64 = 4096
   /// The host's disk: what an input writes takes no more memory than this.
   private static let maximumPageCount = 4096
-  private static let maximumByteCount: UInt64 = 1 << 40
+  private let maximumByteCount: UInt64
   /// ENOSPC.
-  static let noRoom: CInt = 28
+  public static let noRoom: CInt = 28
 
   private let content: Guarded<Content>
-  let isWritable = true
+  public let isWritable = true
 
-  init(byteCount: UInt64 = 0) { content = Guarded(Content(byteCount: byteCount)) }
+  public init(byteCount: UInt64 = 0, atMost maximumByteCount: UInt64 = 1 << 40) {
+    content = Guarded(Content(byteCount: byteCount))
+    self.maximumByteCount = maximumByteCount
+  }
 
-  var spliceDescriptor: CInt? { nil }
+  private init(_ content: Content, atMost maximumByteCount: UInt64) {
+    self.content = Guarded(content)
+    self.maximumByteCount = maximumByteCount
+  }
+
+  /// Another store with what this one holds now.
+  public func copy() -> SparseStore {
+    SparseStore(content.withLock { $0 }, atMost: maximumByteCount)
+  }
+
+  public var spliceDescriptor: CInt? { nil }
   /// How often something was changed.
-  var changeCount: Int { content.withLock { $0.changeCount } }
+  public var changeCount: Int { content.withLock { $0.changeCount } }
 
-  func byteCount() throws(EngineError) -> UInt64 { content.withLock { $0.byteCount } }
-  func allocatedByteCount() throws(EngineError) -> UInt64 {
+  public func byteCount() throws(EngineError) -> UInt64 { content.withLock { $0.byteCount } }
+  public func allocatedByteCount() throws(EngineError) -> UInt64 {
     content.withLock { UInt64($0.pages.count) * Self.pageByteCount }
   }
-  func flush() throws(EngineError) {}
+  public func flush() throws(EngineError) {}
 
-  func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(EngineError) {
+  public func read(into buffer: UnsafeMutableRawBufferPointer, at offset: UInt64) throws(EngineError) {
     unsafe buffer.initializeMemory(as: UInt8.self, repeating: 0)
     content.withLock { content in
       Self.forEachPiece(offset, buffer.count) { number, inPage, done, count in
@@ -47,7 +60,7 @@ final class SparseStore: ByteStore {
     }
   }
 
-  func write(_ source: UnsafeRawBufferPointer, at offset: UInt64) throws(EngineError) {
+  public func write(_ source: UnsafeRawBufferPointer, at offset: UInt64) throws(EngineError) {
     let end = try limit(offset, UInt64(source.count))
     let isFull = content.withLock { content in
       content.changeCount += 1
@@ -66,7 +79,7 @@ final class SparseStore: ByteStore {
     if isFull { throw EngineError(.system(errno: Self.noRoom), "No space left on device") }
   }
 
-  func writeZeros(at offset: UInt64, count: UInt64, freeing: Bool) throws(EngineError) {
+  public func writeZeros(at offset: UInt64, count: UInt64, freeing: Bool) throws(EngineError) {
     let end = try limit(offset, count)
     content.withLock { content in
       content.byteCount = max(content.byteCount, end)
@@ -74,14 +87,14 @@ final class SparseStore: ByteStore {
     }
   }
 
-  func forget(at offset: UInt64, count: UInt64) {
+  public func forget(at offset: UInt64, count: UInt64) {
     content.withLock { content in
       guard offset < content.byteCount else { return }
       Self.clear(&content, from: offset, to: offset + min(count, content.byteCount - offset))
     }
   }
 
-  func resize(to byteCount: UInt64) throws(EngineError) {
+  public func resize(to byteCount: UInt64) throws(EngineError) {
     _ = try limit(byteCount, 0)
     content.withLock { content in
       if byteCount < content.byteCount { Self.clear(&content, from: byteCount, to: content.byteCount) }
@@ -90,7 +103,7 @@ final class SparseStore: ByteStore {
     }
   }
 
-  func run(at offset: UInt64, limit: UInt64) throws(EngineError) -> StoredRun {
+  public func run(at offset: UInt64, limit: UInt64) throws(EngineError) -> StoredRun {
     content.withLock { content in
       guard offset < content.byteCount else { return StoredRun(isData: false, length: limit) }
       let number = offset / Self.pageByteCount
@@ -146,7 +159,7 @@ final class SparseStore: ByteStore {
   }
 
   private func limit(_ offset: UInt64, _ count: UInt64) throws(EngineError) -> UInt64 {
-    guard offset <= Self.maximumByteCount, count <= Self.maximumByteCount else {
+    guard offset <= maximumByteCount, count <= maximumByteCount - offset else {
       throw EngineError(.system(errno: 27), "File too large")
     }
     return offset + count
