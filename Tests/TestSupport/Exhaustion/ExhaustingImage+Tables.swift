@@ -12,7 +12,8 @@ extension ExhaustingImage {
     ) { folder in
       try writeVDI(blockCount: (0x7fff_ffff - 511) / 4, to: folder.file("image"))
     },
-    ExhaustingImage("vdi: 8 million blocks, each past the end of the file", endless: ["map"]) { folder in
+    ExhaustingImage("vdi: 8 million blocks, each past the end of the file", endless: ["check", "map"]) {
+      folder in
       let file = try writeVDI(blockCount: 1 << 23, to: folder.file("image"))
       try file.write(repeating: [0, 0, 1, 0, 1, 0, 1, 0, 2, 0, 1, 0, 3, 0, 1, 0], count: 1 << 21, at: 512)
     },
@@ -24,11 +25,11 @@ extension ExhaustingImage {
     ) { folder in
       try writeVPC(entryCount: 0x1fff_ffff, blockSize: 2048, size: 1 << 40 - 2048, to: folder.file("image"))
     },
-    ExhaustingImage("vpc: 8 million blocks in one place", endless: ["map", "measure"]) { folder in
+    ExhaustingImage("vpc: 8 million blocks in one place", endless: ["check", "map", "measure"]) { folder in
       let file = try writeVPC(entryCount: 1 << 23, blockSize: 4096, size: 1 << 35, to: folder.file("image"))
       try file.write(repeating: [0, 2, 0, 0], count: 1 << 23, at: 1536)
     },
-    ExhaustingImage("qed: tables of 1 GiB, 2^63 bytes of disk") { folder in
+    ExhaustingImage("qed: tables of 1 GiB, 2^63 bytes of disk", endless: ["check", "map"]) { folder in
       let file = try writeQED(
         clusterSize: 64 << 20, tableClusters: 16, size: 1 << 63 - 512, to: folder.file("image"))
       try file.put(littleEndian: UInt64(2 << 30), at: 1 << 30)
@@ -44,10 +45,12 @@ extension ExhaustingImage {
       try file.write(repeating: [0, 0, 0x20, 0, 0, 0, 0, 0], count: 8192, at: 1 << 20)
       try file.write(repeating: [0, 0, 0x30, 0, 0, 0, 0, 0], count: 8192, at: 2 << 20)
     },
-    ExhaustingImage("qcow: 2 GiB of L1 table, clusters of 512 bytes") { folder in
+    ExhaustingImage("qcow: 2 GiB of L1 table, clusters of 512 bytes", endless: ["check", "map", "measure"]) {
+      folder in
       _ = try writeQcow(clusterBits: 9, l2Bits: 6, size: ((1 << 28) - 2) << 15, to: folder.file("image"))
     },
-    ExhaustingImage("qcow: 2 GiB of L1 table, clusters of 64 KiB") { folder in
+    ExhaustingImage("qcow: 2 GiB of L1 table, clusters of 64 KiB", endless: ["check", "map", "measure"]) {
+      folder in
       _ = try writeQcow(clusterBits: 16, l2Bits: 13, size: ((1 << 28) - 2) << 29, to: folder.file("image"))
     },
     ExhaustingImage("qcow: L1 table of 32 MiB, all of it one L2 table", endless: ["check", "map", "measure"])
