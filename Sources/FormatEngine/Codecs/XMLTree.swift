@@ -6,6 +6,8 @@ struct XMLElement: Equatable {
   var attributes: [String: String] = [:]
   /// The text directly inside, that of all places between the children joined.
   var text = ""
+  /// In place of the text, where the limits say so.
+  var data: Base64.Decoder?
   var children: [XMLElement] = []
 
   /// The first child of this name.
@@ -27,6 +29,11 @@ struct XMLLimits {
   var depth = 64
   /// A machine with hundreds of snapshots of several disks stays below this.
   var elementCount = 200_000
+  /// Bytes of a tag, or of anything else that is not text: expat keeps a tag whole, and many times its size for its
+  /// attributes.
+  var tagByteCount = Int(MiB)
+  /// Elements whose text is base64, which becomes bytes at once.
+  var dataElement: String?
 }
 
 extension XMLElement {
@@ -37,7 +44,16 @@ extension XMLElement {
       throw EngineError(
         .tooLarge, "An XML document of \(bytes.count) bytes is larger than \(limits.byteCount)")
     }
-    return try XMLBuilder(limits).run(bytes)
+    return try XMLBuilder(limits).run(byteCount: bytes.count) { Array(bytes[$0]) }
+  }
+
+  /// Reads a document piece by piece, so that it is not in memory beside the tree.
+  static func parse(_ range: Range<UInt64>, of file: any ByteStore, _ limits: XMLLimits) throws(EngineError)
+    -> XMLElement
+  {
+    try XMLBuilder(limits).run(byteCount: Int(range.count)) { (piece) throws(EngineError) in
+      try file.bytes(at: range.lowerBound + UInt64(piece.lowerBound), count: piece.count)
+    }
   }
 }
 
@@ -49,6 +65,9 @@ extension XMLElement {
   private var open = [XMLElement(name: "")]
   private var elementCount = 0
   private var failure: EngineError?
+  /// Bytes that were read since something came of them.
+  private var quietByteCount = 0
+  private static let pieceByteCount = 64 << 10
 
   init(_ limits: XMLLimits) throws(EngineError) {
     self.limits = limits
@@ -60,7 +79,10 @@ extension XMLElement {
 
   deinit { unsafe XML_ParserFree(parser) }
 
-  func run(_ bytes: [UInt8]) throws(EngineError) -> XMLElement {
+  /// `read` gives the bytes of a range of the document.
+  func run(byteCount: Int, _ read: (Range<Int>) throws(EngineError) -> [UInt8]) throws(EngineError)
+    -> XMLElement
+  {
     // SAFETY: expat calls back only during XML_Parse below, while `self` is alive.
     unsafe XML_SetUserData(parser, Unmanaged.passUnretained(self).toOpaque())
     unsafe XML_SetElementHandler(
@@ -71,8 +93,7 @@ extension XMLElement {
       { user, _ in unsafe XMLBuilder.of(user)?.end() })
     unsafe XML_SetCharacterDataHandler(parser) { user, bytes, count in
       guard let bytes = unsafe bytes else { return }
-      let text = unsafe UnsafeRawBufferPointer(start: bytes, count: Int(count))
-      unsafe XMLBuilder.of(user)?.append(String(hostBytes: text))
+      unsafe XMLBuilder.of(user)?.append(UnsafeRawBufferPointer(start: bytes, count: Int(count)))
     }
     unsafe XML_SetEntityDeclHandler(parser) { user, _, _, _, _, _, _, _, _ in
       unsafe XMLBuilder.of(user)?.stop(.corrupt("XML with entities of its own is not read"))
@@ -81,8 +102,21 @@ extension XMLElement {
     unsafe XML_SetAttlistDeclHandler(parser) { user, _, _, _, _, _ in
       unsafe XMLBuilder.of(user)?.stop(.corrupt("XML that declares attributes is not read"))
     }
+    var position = 0
+    repeat {
+      let end = min(position + Self.pieceByteCount, byteCount)
+      try feed(try read(position..<end), isLast: end == byteCount)
+      position = end
+    } while position < byteCount
+    guard let root = open[0].children.first else { throw .corrupt("XML without an element") }
+    return root
+  }
+
+  private func feed(_ bytes: [UInt8], isLast: Bool) throws(EngineError) {
+    quietByteCount += bytes.count
     let status = unsafe bytes.withUnsafeBytes { raw in
-      unsafe XML_Parse(parser, raw.baseAddress?.assumingMemoryBound(to: CChar.self), CInt(raw.count), 1)
+      unsafe XML_Parse(
+        parser, raw.baseAddress?.assumingMemoryBound(to: CChar.self), CInt(raw.count), isLast ? 1 : 0)
     }
     if let failure { throw failure }
     guard status == XML_STATUS_OK else {
@@ -90,25 +124,34 @@ extension XMLElement {
       let line = unsafe XML_GetCurrentLineNumber(parser)
       throw .corrupt("XML cannot be read: \(reason) in line \(line)")
     }
-    guard let root = open[0].children.first else { throw .corrupt("XML without an element") }
-    return root
+    guard quietByteCount <= limits.tagByteCount else { throw .corrupt("XML has too long a tag") }
   }
 
   private func begin(_ name: String, _ attributes: [String: String]) {
+    quietByteCount = 0
     elementCount += 1
     guard open.count <= limits.depth, elementCount <= limits.elementCount else {
       return stop(.corrupt("XML has too many elements, or they are nested too deep"))
     }
-    open.append(XMLElement(name: name, attributes: attributes))
+    var element = XMLElement(name: name, attributes: attributes)
+    if name == limits.dataElement { element.data = Base64.Decoder() }
+    open.append(element)
   }
 
   private func end() {
+    quietByteCount = 0
     guard open.count > 1, let element = open.popLast() else { return }
     open[open.count - 1].children.append(element)
   }
 
-  private func append(_ text: String) {
-    open[open.count - 1].text += text
+  private func append(_ text: UnsafeRawBufferPointer) {
+    quietByteCount = 0
+    // In place: a copy of what is there already would be made for each piece.
+    guard open[open.count - 1].data == nil else {
+      unsafe open[open.count - 1].data?.add(text)
+      return
+    }
+    open[open.count - 1].text += unsafe String(hostBytes: text)
   }
 
   private func stop(_ error: EngineError) {

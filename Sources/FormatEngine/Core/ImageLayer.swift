@@ -59,6 +59,9 @@ public protocol ImageLayer: AnyObject, Sendable {
   /// where the layer was opened without its key.
   var cipher: LayerCipher? { get }
 
+  /// Bytes of memory that its tables take for as long as it is open, where that may be much.
+  var residentByteCount: Int { get }
+
   /// The file that an extent's `store` number means.
   func store(_ index: UInt16) -> any ByteStore
 
@@ -77,6 +80,7 @@ public protocol ImageLayer: AnyObject, Sendable {
 
 extension ImageLayer {
   public var isCopiedByHost: Bool { false }
+  public var residentByteCount: Int { 0 }
 
   /// For formats that pack whole clusters, whose size is a power of two.
   public func packedUnit(at offset: UInt64) throws(EngineError) -> Range<UInt64> {

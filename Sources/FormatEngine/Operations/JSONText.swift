@@ -3,8 +3,19 @@ public enum JSONText {
   /// The value over several lines, without a line feed at its end.
   public static func pretty(_ value: InfoValue) -> String {
     var text = ""
-    append(value, depth: 0, to: &text)
+    append(value, depth: 0, to: &text) { _ in }
     return text
+  }
+
+  /// The same in pieces: what an image says of itself may be long.
+  public static func write(_ value: InfoValue, to sink: (String) -> Void) {
+    var text = ""
+    append(value, depth: 0, to: &text) { text in
+      guard text.utf8.count >= 16384 else { return }
+      sink(text)
+      text = ""
+    }
+    sink(text)
   }
 
   /// The value on one line, as it stands in `json:` names.
@@ -22,6 +33,8 @@ public enum JSONText {
   /// The text between quotation marks. What is not ASCII becomes \u and four digits for each UTF-16 unit; JSON has no
   /// bytes that are no characters.
   public static func quoted(_ text: String) -> String {
+    // Most are as they are.
+    if text.utf8.allSatisfy({ 0x20..<0x7F ~= $0 && $0 != 0x22 && $0 != 0x5C }) { return "\"\(text)\"" }
     var result = "\""
     let characters = text.utf8.contains(0xF4) ? Self.characters(of: text) : text
     for unit in characters.utf16 {
@@ -61,29 +74,34 @@ public enum JSONText {
     return (1_103_515_243 &* value &+ 12345) % 512
   }
 
-  private static func append(_ value: InfoValue, depth: Int, to text: inout String) {
+  /// `passing` is asked after each item of a list whether to take what is there until now.
+  private static func append(
+    _ value: InfoValue, depth: Int, to text: inout String, passing: (inout String) -> Void
+  ) {
     switch value {
     case .text(let words): text += quoted(words)
     case .integer(let number): text += String(number)
     case .flag(let flag): text += flag ? "true" : "false"
     case .list(let items):
-      appendBlock("[", items.map { (nil, $0) }, "]", depth, to: &text)
+      appendBlock("[", items.lazy.map { (nil, $0) }, "]", depth, to: &text, passing: passing)
     case .record(let fields):
-      appendBlock("{", ordered(fields).map { ($0.key, $0.value) }, "}", depth, to: &text)
+      appendBlock(
+        "{", ordered(fields).lazy.map { ($0.key, $0.value) }, "}", depth, to: &text, passing: passing)
     }
   }
 
   private static func appendBlock(
-    _ opening: String, _ items: [(key: String?, value: InfoValue)], _ closing: String, _ depth: Int,
-    to text: inout String
+    _ opening: String, _ items: some Collection<(key: String?, value: InfoValue)>, _ closing: String,
+    _ depth: Int, to text: inout String, passing: (inout String) -> Void
   ) {
     text += opening + "\n"
     let margin = String(repeating: "    ", count: depth)
     for (index, item) in items.enumerated() {
       text += margin + "    "
       if let key = item.key { text += quoted(key) + ": " }
-      append(item.value, depth: depth + 1, to: &text)
+      append(item.value, depth: depth + 1, to: &text, passing: passing)
       text += index + 1 < items.count ? ",\n" : "\n"
+      passing(&text)
     }
     text += margin + closing
   }

@@ -2,23 +2,21 @@ import FormatEngine
 
 /// `info` for people.
 enum InfoText {
-  /// `path`: the roles that lead from the image to this file, with slashes.
-  static func of(_ info: ImageInfo, depth: Int = 0, path: String = "") -> String {
+  /// Prints line by line: a list may be long. `path`: the roles that lead from the image to this file, with slashes.
+  static func write(_ info: ImageInfo, depth: Int = 0, path: String = "", to sink: (String) -> Void) {
     let margin = String(repeating: "    ", count: depth)
-    var lines = head(info) + backing(info)
-    if !info.snapshots.isEmpty {
-      lines += snapshotList(info.snapshots)
-    }
+    func line(_ text: String) { sink(margin + text + "\n") }
+    for text in head(info) + backing(info) { line(text) }
+    if !info.snapshots.isEmpty { writeSnapshotList(info.snapshots, line) }
     if let fields = info.formatSpecific, !fields.isEmpty {
-      lines.append("Format specific information:")
-      appendFields(fields, depth: 1, to: &lines)
+      line("Format specific information:")
+      writeFields(fields, depth: 1, line)
     }
-    var text = lines.map { margin + $0 + "\n" }.joined()
     for child in info.children {
       let childPath = "\(path)/\(child.role)"
-      text += "\(margin)Child node '\(childPath)':\n" + of(child.info, depth: depth + 1, path: childPath)
+      sink("\(margin)Child node '\(childPath)':\n")
+      write(child.info, depth: depth + 1, path: childPath, to: sink)
     }
-    return text
   }
 
   private static func head(_ info: ImageInfo) -> [String] {
@@ -48,8 +46,10 @@ enum InfoText {
   }
 
   /// Lines of `info` and of `snapshot -l`.
-  static func snapshotList(_ snapshots: [SnapshotRecord]) -> [String] {
-    ["Snapshot list:", snapshotHead] + snapshots.map(snapshotRow)
+  static func writeSnapshotList(_ snapshots: [SnapshotRecord], _ line: (String) -> Void) {
+    line("Snapshot list:")
+    line(snapshotHead)
+    for snapshot in snapshots { line(snapshotRow(snapshot)) }
   }
 
   private static let snapshotHead = row("ID", "TAG", "VM_SIZE", "DATE", "VM_CLOCK", "ICOUNT")
@@ -74,26 +74,26 @@ enum InfoText {
     ].joined(separator: " ")
   }
 
-  private static func appendFields(_ fields: [InfoField], depth: Int, to lines: inout [String]) {
+  private static func writeFields(_ fields: [InfoField], depth: Int, _ line: (String) -> Void) {
     for field in JSONText.ordered(fields) {
-      append(field.value, label: String(field.key.map { $0 == "-" ? " " : $0 }), depth: depth, to: &lines)
+      write(field.value, label: String(field.key.map { $0 == "-" ? " " : $0 }), depth: depth, line)
     }
   }
 
-  private static func append(_ value: InfoValue, label: String, depth: Int, to lines: inout [String]) {
+  private static func write(_ value: InfoValue, label: String, depth: Int, _ line: (String) -> Void) {
     let margin = String(repeating: "    ", count: depth)
     switch value {
-    case .text(let text): lines.append("\(margin)\(label): \(text)")
-    case .integer(let number): lines.append("\(margin)\(label): \(number)")
-    case .flag(let flag): lines.append("\(margin)\(label): \(flag)")
+    case .text(let text): line("\(margin)\(label): \(text)")
+    case .integer(let number): line("\(margin)\(label): \(number)")
+    case .flag(let flag): line("\(margin)\(label): \(flag)")
     case .list(let items):
-      lines.append("\(margin)\(label):")
+      line("\(margin)\(label):")
       for (index, item) in items.enumerated() {
-        append(item, label: "[\(index)]", depth: depth + 1, to: &lines)
+        write(item, label: "[\(index)]", depth: depth + 1, line)
       }
     case .record(let fields):
-      lines.append("\(margin)\(label):")
-      appendFields(fields, depth: depth + 1, to: &lines)
+      line("\(margin)\(label):")
+      writeFields(fields, depth: depth + 1, line)
     }
   }
 }

@@ -28,13 +28,20 @@ enum InfoVerb {
     let outputFormat = try CommonArguments.outputFormat(output)
     let images = try describe(parsed.operands[0], image, wholeChain: showsChain)
     switch outputFormat {
-    case .human: Console.write(images.map { InfoText.of($0) }.joined(separator: "\n"))
+    case .human:
+      for (index, info) in images.enumerated() {
+        if index > 0 { Console.write("\n") }
+        InfoText.write(info) { Console.write($0) }
+      }
     case .json:
       let value: InfoValue = showsChain ? .list(images.map(\.json)) : images[0].json
-      Console.write(JSONText.pretty(value) + "\n")
+      JSONText.write(value) { Console.write($0) }
+      Console.write("\n")
     }
     return 0
   }
+
+  private static let maximumSnapshotCount = 65536
 
   /// Each file of the chain is opened for itself, so that an image whose backing file is missing can
   /// still be described.
@@ -50,6 +57,7 @@ enum InfoVerb {
     var chain = try image.open(name, options)
     var current = name
     var images: [ImageInfo] = []
+    var snapshotCount = 0
     // Several disks may lie in one file, told apart by options.
     var layerOptions: [String: String] = [:]
     var seen: [HostFiles.Identity: [[String: String]]] = [:]
@@ -66,6 +74,11 @@ enum InfoVerb {
         try ImageInfo.of(member)
       }
       images.append(info)
+      // As many as one image may have: more would not be shown in little memory.
+      snapshotCount += info.snapshots.count
+      guard snapshotCount <= maximumSnapshotCount else {
+        throw VerbFailure("The images of the chain have more than \(maximumSnapshotCount) snapshots together")
+      }
       guard wholeChain, let backing = info.backing else { break }
       let below = try attempt("Could not open '\(current)': ") { () throws(EngineError) in
         try options.policy.specification(of: backing, namedBy: member.path)

@@ -68,11 +68,9 @@ enum SnapshotVerb {
     guard let keeper = chain.top as? any SnapshotKeeping else { return }
     // qemu-img reads the list when it opens the image.
     let snapshots = try attempt("Could not open '\(chain.members[0].name)': ") { () throws(EngineError) in
-      try keeper.snapshots()
+      try keeper.shownSnapshots()
     }
-    if !snapshots.isEmpty {
-      Console.write(InfoText.snapshotList(snapshots).joined(separator: "\n") + "\n")
-    }
+    if !snapshots.isEmpty { InfoText.writeSnapshotList(snapshots) { Console.write($0 + "\n") } }
   }
 
   private static func create(_ name: String, in chain: ImageChain) throws(VerbFailure) {

@@ -33,6 +33,7 @@ struct NodeOpener {
   mutating func chain(_ node: NodeOptions, _ use: NodeUse) throws(EngineError) -> [ChainMember] {
     var image = try image(node, use)
     var members = [image.member]
+    var residentByteCount = image.member.layer.residentByteCount
     while options.backing == .follow {
       let above = image
       do throws(EngineError) {
@@ -45,6 +46,13 @@ struct NodeOpener {
         break
       }
       members.append(image.member)
+      residentByteCount += image.member.layer.residentByteCount
+      guard residentByteCount <= ImageOpener.maximumResidentByteCount else {
+        throw EngineError(
+          .tooLarge,
+          "The tables of the chain's images take more than \(ImageOpener.maximumResidentByteCount) bytes of memory"
+        )
+      }
     }
     for member in members { try member.locked?.complete() }
     return members

@@ -43,6 +43,7 @@ struct DMGBlockTable: Sendable {
       throw .corrupt("Block table \(number) has no room for its \(count) chunks")
     }
     var table = DMGBlockTable(checksum: try DMGChecksum(span, at: 64))
+    table.chunks.reserveCapacity(count)
     for index in 0..<count {
       let start = headerByteCount + index * chunkByteCount
       let kind = DMGChunk.Kind(rawValue: try span.bigEndian(UInt32.self, at: start))

@@ -4,9 +4,12 @@ struct DMGChunkMap: Sendable {
 
   /// Tables may come in any order; two chunks for one sector are refused.
   init(_ tables: [DMGBlockTable]) throws(EngineError) {
-    var chunks: [DMGChunk] = []
-    chunks.reserveCapacity(tables.reduce(0) { $0 + $1.chunks.count })
-    for table in tables { chunks += table.chunks }
+    // The chunks of a single table are not copied.
+    var chunks = tables.first?.chunks ?? []
+    if tables.count > 1 {
+      chunks.reserveCapacity(tables.reduce(0) { $0 + $1.chunks.count })
+      for table in tables.dropFirst() { chunks += table.chunks }
+    }
     if !Self.isAscending(chunks) { chunks.sort { $0.firstSector < $1.firstSector } }
     for index in chunks.indices.dropFirst() {
       let (one, next) = (chunks[index - 1], chunks[index])

@@ -12,7 +12,10 @@ struct DMGMapReader {
     if trailer.resourceFork.byteCount > 0 {
       tables = try parse(DMGResourceFork.resources("blkx", in: try bytes(trailer.resourceFork)))
     } else if trailer.propertyList.byteCount > 0 {
-      tables = try parse(try DMGPropertyList.blockTables(in: try bytes(trailer.propertyList)))
+      let list = trailer.propertyList
+      try requireLimit(list)
+      tables = try parse(
+        try DMGPropertyList.blockTables(in: list.offset..<list.offset + list.byteCount, of: file))
     } else {
       throw .corrupt("The image has neither a resource fork nor a property list")
     }
@@ -20,18 +23,25 @@ struct DMGMapReader {
     return tables
   }
 
-  private func bytes(_ part: DMGTrailer.Part) throws(EngineError) -> [UInt8] {
+  private func requireLimit(_ part: DMGTrailer.Part) throws(EngineError) {
     guard part.byteCount <= Self.maximumByteCount else {
       throw EngineError(
         .tooLarge, "The map of the image is \(part.byteCount) bytes, more than \(Self.maximumByteCount)")
     }
+  }
+
+  private func bytes(_ part: DMGTrailer.Part) throws(EngineError) -> [UInt8] {
+    try requireLimit(part)
     return try file.bytes(at: part.offset, count: Int(part.byteCount))
   }
 
-  private func parse(_ resources: [[UInt8]]) throws(EngineError) -> [DMGBlockTable] {
+  private func parse(_ resources: consuming [[UInt8]]) throws(EngineError) -> [DMGBlockTable] {
     var tables: [DMGBlockTable] = []
-    for resource in resources {
+    for index in resources.indices {
       let number = UInt32(tables.count)
+      // Each is let go of when its chunks are there.
+      var resource: [UInt8] = []
+      swap(&resource, &resources[index])
       let table = try resource.parsed { (span) throws(EngineError) in
         try DMGBlockTable.parse(span, number: number, dataFork: trailer.dataFork)
       }
@@ -44,17 +54,19 @@ struct DMGMapReader {
 /// The property list of an image: a dictionary "resource-fork" with an array "blkx" of dictionaries, whose "Data" are
 /// the tables in base64.
 enum DMGPropertyList {
-  static func blockTables(in bytes: [UInt8]) throws(EngineError) -> [[UInt8]] {
-    let list = try XMLElement.parse(bytes)
+  static func blockTables(in range: Range<UInt64>, of file: any ByteStore) throws(EngineError) -> [[UInt8]] {
+    var limits = XMLLimits()
+    limits.dataElement = "data"
+    let list = try XMLElement.parse(range, of: file, limits)
     guard let fork = value("resource-fork", in: list.child("dict")),
       let tables = value("blkx", in: fork)
     else { throw .corrupt("The property list of the image has no block tables") }
     var result: [[UInt8]] = []
     for table in tables.children {
-      guard let data = value("Data", in: table) else {
+      guard let data = value("Data", in: table)?.data else {
         throw .corrupt("A block table of the property list has no data")
       }
-      result.append(try Base64.decode(data.text))
+      result.append(try data.finish())
     }
     return result
   }

@@ -21,13 +21,14 @@ extension Qcow2CheckedSnapshots {
   /// Reads the table of `header`. Without `repairing`, what cannot be listed is a refusal. `mustExist`: also what
   /// lies past the end of the file, where else zeros are read.
   static func read(
-    _ header: Qcow2Header, from file: any ByteStore, repairing: Bool, mustExist: Bool = false
+    _ header: Qcow2Header, from file: any ByteStore, repairing: Bool, mustExist: Bool = false,
+    keeping: Qcow2Snapshot.Kept = .everything
   ) throws(EngineError) -> Reading.Outcome {
     guard header.snapshotCount == 0 || header.snapshotsOffset != 0 else {
       // There is the header.
       throw .corrupt("Snapshot table offset invalid")
     }
-    var reading = Reading(header: header, repairing: repairing)
+    var reading = Reading(header: header, repairing: repairing, keeping: keeping)
     let surplus =
       UInt64(header.snapshotCount) - UInt64(min(header.snapshotCount, Qcow2Header.maximumSnapshotCount))
     if surplus > 0 {
@@ -69,6 +70,7 @@ extension Qcow2CheckedSnapshots {
 
     let header: Qcow2Header
     let repairing: Bool
+    let keeping: Qcow2Snapshot.Kept
     var table = Qcow2CheckedSnapshots()
     /// Bytes of the table without what is taken away.
     var keptByteCount = 0
@@ -76,9 +78,10 @@ extension Qcow2CheckedSnapshots {
     var position: UInt64 = 0
     var isFull = false
 
-    init(header: Qcow2Header, repairing: Bool) {
+    init(header: Qcow2Header, repairing: Bool, keeping: Qcow2Snapshot.Kept) {
       self.header = header
       self.repairing = repairing
+      self.keeping = keeping
     }
 
     mutating func note(_ words: String, count: UInt64 = 1) {
@@ -132,7 +135,8 @@ extension Qcow2CheckedSnapshots {
       _ index: UInt64, _ bytes: [UInt8], idLength: Int, nameLength: Int, _ extraLength: Int
     ) throws(EngineError) {
       let snapshot = try bytes.parsed { (span) throws(EngineError) in
-        try Qcow2Snapshot.parse(span, idLength, nameLength, extraLength, diskSize: header.virtualSize)
+        try Qcow2Snapshot.parse(
+          span, idLength, nameLength, extraLength, diskSize: header.virtualSize, keeping: keeping)
       }
       table.entries.append(snapshot)
       if header.version >= 3 && extraLength < neededExtraLength {
@@ -153,7 +157,10 @@ extension Qcow2Checker {
   /// Reads the list of snapshots. One that cannot be read ends the check.
   mutating func readSnapshots() throws(EngineError) {
     guard header.snapshotCount > 0 else { return }
-    switch try Qcow2CheckedSnapshots.read(header, from: file, repairing: repairing == .all) {
+    let keeping: Qcow2Snapshot.Kept = repairing == .all ? .everything : .shown
+    switch try Qcow2CheckedSnapshots.read(
+      header, from: file, repairing: repairing == .all, keeping: keeping)
+    {
     case .refused(let words):
       report.failure = CheckFailure(
         "File too large", explanation: "ERROR failed to read the snapshot table: \(words)")

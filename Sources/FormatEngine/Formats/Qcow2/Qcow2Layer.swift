@@ -45,6 +45,10 @@ final class Qcow2Layer: ImageLayer {
     state = Guarded(try Qcow2State(prologue, file: file, dataFile: dataFile?.store, caches: caches))
   }
 
+  var residentByteCount: Int {
+    state.withLock { $0.mapping.l1.residentByteCount + $0.refcounts.table.residentByteCount }
+  }
+
   func store(_ index: UInt16) -> any ByteStore {
     index == 1 ? dataFile?.store ?? guestFile : guestFile
   }

@@ -16,6 +16,16 @@ struct Qcow2Snapshot: Equatable, Sendable {
   /// Fields after the known ones, kept as they are.
   var unknownExtra: [UInt8]
 
+  /// What of an entry is kept in memory: of the largest table twice 64 MiB are names.
+  enum Kept {
+    /// All bytes, to be written again.
+    case everything
+    /// What is asked for: the record, with the whole names.
+    case record
+    /// As lists show it: of an id 127 bytes, of a name 255, as with qemu-img.
+    case shown
+  }
+
   static let fixedLength = 40
   /// qemu-img's own limit; 24 bytes are in use.
   static let maximumExtraLength = 1024
@@ -25,16 +35,19 @@ struct Qcow2Snapshot: Equatable, Sendable {
 
 extension Qcow2Snapshot {
   /// Reads the snapshot table of `header`.
-  static func readAll(_ header: Qcow2Header, from file: any ByteStore) throws(EngineError) -> [Qcow2Snapshot]
+  static func readAll(_ header: Qcow2Header, from file: any ByteStore, keeping: Kept = .everything)
+    throws(EngineError) -> [Qcow2Snapshot]
   {
-    try readTable(header, from: file).snapshots
+    try readTable(header, from: file, keeping: keeping).snapshots
   }
 
   /// The same, with the length of the table: only reading it tells.
-  static func readTable(_ header: Qcow2Header, from file: any ByteStore) throws(EngineError)
-    -> (snapshots: [Qcow2Snapshot], byteCount: UInt64)
+  static func readTable(_ header: Qcow2Header, from file: any ByteStore, keeping: Kept = .everything)
+    throws(EngineError) -> (snapshots: [Qcow2Snapshot], byteCount: UInt64)
   {
-    switch try Qcow2CheckedSnapshots.read(header, from: file, repairing: false, mustExist: true) {
+    switch try Qcow2CheckedSnapshots.read(
+      header, from: file, repairing: false, mustExist: true, keeping: keeping)
+    {
     case .read(let table): return (table.entries, table.byteCount)
     case .refused(let words): throw .corrupt(words)
     case .tooMany: throw .corrupt("Snapshot table too large")
@@ -42,7 +55,7 @@ extension Qcow2Snapshot {
   }
 
   static func parse(
-    _ bytes: RawSpan, _ idLength: Int, _ nameLength: Int, _ extraLength: Int, diskSize: UInt64
+    _ bytes: RawSpan, _ idLength: Int, _ nameLength: Int, _ extraLength: Int, diskSize: UInt64, keeping: Kept
   ) throws(EngineError) -> Qcow2Snapshot {
     func extra(_ offset: Int) throws(EngineError) -> UInt64? {
       extraLength >= offset + 8 ? try bytes.bigEndian(UInt64.self, at: fixedLength + offset) : nil
@@ -57,8 +70,8 @@ extension Qcow2Snapshot {
     let nameBytes = try bytes.bytes(in: nameStart..<nameStart + nameLength)
     // For qemu-img both end at the first NUL.
     let record = SnapshotRecord(
-      id: String(hostBytes: idBytes.prefix { $0 != 0 }),
-      name: String(hostBytes: nameBytes.prefix { $0 != 0 }),
+      id: String(hostBytes: idBytes.prefix(keeping == .shown ? 127 : .max).prefix { $0 != 0 }),
+      name: String(hostBytes: nameBytes.prefix(keeping == .shown ? 255 : .max).prefix { $0 != 0 }),
       dateSeconds: Int64(try bytes.bigEndian(UInt32.self, at: 16)),
       dateNanoseconds: try bytes.bigEndian(UInt32.self, at: 20),
       vmClock: try bytes.bigEndian(UInt64.self, at: 24),
@@ -67,26 +80,32 @@ extension Qcow2Snapshot {
       instructionCount: instructions == UInt64.max ? nil : instructions)
     return Qcow2Snapshot(
       l1Offset: try bytes.bigEndian(UInt64.self, at: 0), l1Count: try bytes.bigEndian(UInt32.self, at: 8),
-      record: record, idBytes: idBytes, nameBytes: nameBytes,
-      unknownExtra: try bytes.bytes(in: fixedLength + min(24, extraLength)..<idStart))
+      record: record, idBytes: keeping == .everything ? idBytes : [],
+      nameBytes: keeping == .everything ? nameBytes : [],
+      unknownExtra: keeping == .everything
+        ? try bytes.bytes(in: fixedLength + min(24, extraLength)..<idStart) : [])
   }
 }
 
 extension Qcow2Layer: SnapshotKeeping {
   func snapshots() throws(EngineError) -> [SnapshotRecord] {
-    try snapshotTable().map(\.record)
+    try snapshotTable(keeping: .record).map(\.record)
   }
 
-  func snapshotTable() throws(EngineError) -> [Qcow2Snapshot] {
+  func shownSnapshots() throws(EngineError) -> [SnapshotRecord] {
+    try snapshotTable(keeping: .shown).map(\.record)
+  }
+
+  func snapshotTable(keeping: Qcow2Snapshot.Kept = .everything) throws(EngineError) -> [Qcow2Snapshot] {
     // In the lock, as all tables: a snapshot that is taken or deleted meanwhile moves the list and frees its old place.
     try state.withLock { (state) throws(EngineError) in
-      try Qcow2Snapshot.readAll(state.prologue.header, from: file)
+      try Qcow2Snapshot.readAll(state.prologue.header, from: file, keeping: keeping)
     }
   }
 
   func openSnapshot(_ record: SnapshotRecord) throws(EngineError) -> any ImageLayer {
     try state.withLock { (state) throws(EngineError) in
-      let snapshots = try Qcow2Snapshot.readAll(state.prologue.header, from: file)
+      let snapshots = try Qcow2Snapshot.readAll(state.prologue.header, from: file, keeping: .record)
       guard let snapshot = snapshots.first(where: { $0.record == record }) else {
         throw EngineError(.notFound, "Can't find snapshot '\(record.name)'", path: path)
       }
