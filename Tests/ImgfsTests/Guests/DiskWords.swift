@@ -20,7 +20,8 @@ final class DiskWords {
     defer { unsafe buffer.deallocate() }
     var done = 0
     while done < count {
-      let got = unsafe pread(descriptor, buffer.baseAddress! + done, count - done, off_t(offset + done))
+      let rest = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[done...])
+      let got = unsafe pread(descriptor, rest.baseAddress, rest.count, off_t(offset + done))
       guard got > 0 else { throw TestFailure("pread \(offset + done): \(got), \(errno)") }
       done += got
     }

@@ -101,10 +101,10 @@ final class SharedDisk: Sendable {
   }
 
   private static func holdsOneWord(_ words: [UInt64], _ start: Int, _ count: Int) -> Bool {
-    unsafe words.withUnsafeBufferPointer { words in
+    unsafe words.withUnsafeBytes { bytes in
+      guard let first = unsafe bytes.baseAddress.map({ unsafe $0 + start * 8 }) else { return true }
       // SAFETY: `start` and `count` are of a block, or of a part of one, inside of `words`.
-      let first = unsafe words.baseAddress! + start
-      return unsafe memcmp(first, first + 1, (count - 1) * 8) == 0
+      return unsafe memcmp(first, first + 8, (count - 1) * 8) == 0
     }
   }
 }
