@@ -34,16 +34,19 @@ struct XMLLimits {
   var tagByteCount = Int(MiB)
   /// Elements whose text is base64, which becomes bytes at once.
   var dataElement: String?
+
+  fileprivate func require(_ count: UInt64) throws(EngineError) {
+    guard count <= UInt64(byteCount) else {
+      throw EngineError(.tooLarge, "An XML document of \(count) bytes is larger than \(byteCount)")
+    }
+  }
 }
 
 extension XMLElement {
   /// Reads a document. Entities and attributes that it declares itself are refused: those that come with images have
   /// none, and they are how a small document becomes a large one or names files.
   static func parse(_ bytes: [UInt8], _ limits: XMLLimits = XMLLimits()) throws(EngineError) -> XMLElement {
-    guard bytes.count <= limits.byteCount else {
-      throw EngineError(
-        .tooLarge, "An XML document of \(bytes.count) bytes is larger than \(limits.byteCount)")
-    }
+    try limits.require(UInt64(bytes.count))
     return try XMLBuilder(limits).run(byteCount: bytes.count) { Array(bytes[$0]) }
   }
 
@@ -51,7 +54,9 @@ extension XMLElement {
   static func parse(_ range: Range<UInt64>, of file: any ByteStore, _ limits: XMLLimits) throws(EngineError)
     -> XMLElement
   {
-    try XMLBuilder(limits).run(byteCount: Int(range.count)) { (piece) throws(EngineError) in
+    let byteCount = range.upperBound - range.lowerBound
+    try limits.require(byteCount)
+    return try XMLBuilder(limits).run(byteCount: Int(byteCount)) { (piece) throws(EngineError) in
       try file.bytes(at: range.lowerBound + UInt64(piece.lowerBound), count: piece.count)
     }
   }

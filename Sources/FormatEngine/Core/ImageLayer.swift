@@ -59,7 +59,7 @@ public protocol ImageLayer: AnyObject, Sendable {
   /// where the layer was opened without its key.
   var cipher: LayerCipher? { get }
 
-  /// Bytes of memory that its tables take for as long as it is open, where that may be much.
+  /// Bytes of memory that its tables take for as long as it is open, where a small file can make them many: qcow2's.
   var residentByteCount: Int { get }
 
   /// The file that an extent's `store` number means.

@@ -56,9 +56,9 @@ public struct OpenOptions: Sendable {
 public enum ImageOpener {
   /// Longer chains are damaged or hostile; the longest in use are incremental backups of some months.
   public static let maximumDepth = 200
-  /// Of the tables that all images of a chain keep in memory. One image has 40 MiB at most; the files hold each byte of them, since
-  /// zeros take no memory. So 16 images of 2 TiB that are in use everywhere, in clusters of 4 KiB, can still be a chain.
-  static let maximumResidentByteCount = 128 << 20
+  /// Of the tables that the qcow2 images of a chain keep in memory: each has 40 MiB at most, and the files hold each byte of them,
+  /// since zeros take no memory. 16 images of 2 TiB that are in use everywhere, in clusters of 4 KiB, can still be a chain.
+  static let maximumResidentByteCount = 192 << 20
 
   /// Opens the image called `name` (`ImageSpecification`) and, unless told otherwise, all that lies below it.
   public static func open(_ name: String, _ options: OpenOptions = OpenOptions()) throws(EngineError)

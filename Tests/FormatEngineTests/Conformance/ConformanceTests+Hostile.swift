@@ -26,6 +26,7 @@ extension ConformanceTests {
         }
         let what = "\(row.name), round \(round), \(changes), \(random)"
         try Deadline.within(seconds: 30, what) { try Self.useEverything(fixture, bytes) }
+        Tally.add("damaged images", 1)
       }
     }
   }
@@ -40,6 +41,7 @@ extension ConformanceTests {
           1, 71, 103, 511,
         ]
       for _ in 0..<Effort.rounds(8) { lengths.append(random.below(good.count)) }
+      Tally.add("damaged images", lengths.count)
       for length in lengths {
         try Deadline.within(seconds: 30, "\(row.name) cut at \(length)") {
           try Self.useEverything(fixture, Array(good.prefix(length)))

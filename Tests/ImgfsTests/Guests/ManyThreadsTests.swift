@@ -106,13 +106,7 @@ private final class Crowd: Sendable {
       number += 1
       let range = disk.range(of: writer, &random)
       disk.begin(range, number)
-      let offset = range.lowerBound * SharedDisk.blockSize
-      if SharedDisk.isZeros(number) {
-        try file.letGo(offset, count: range.count * SharedDisk.blockSize)
-      } else {
-        try file.write(
-          range.flatMap { [UInt64](repeating: SharedDisk.word($0, number), count: 512) }, at: offset)
-      }
+      try file.put(number, range)
       disk.end(range, number)
       let again = disk.range(of: writer, &random)
       let now = disk.now

@@ -32,6 +32,7 @@ import Testing
       let ours = try CommandLineRun(group.lines, tool: BuiltProduct.qemuImg.path, in: folder, named: "ours")
       let judge = try CommandLineRun(
         group.lines, tool: ReferenceTool.qemuImg.path, in: folder, named: "judge")
+      Tally.add("command lines beside the judge", group.lines.count)
       for ((line, mine), theirs) in zip(zip(group.lines, try ours.outcomes()), try judge.outcomes()) {
         // A file that the judge could not make is sometimes left behind by it. One that was made stays, of course,
         // where only the words about it could not be written.

@@ -70,9 +70,13 @@ import Testing
     "parallels bundle: 190,000 elements",
   ]
 
+  @Test func imagesOfEveryRunAreThere() {
+    #expect(Self.quick.isSubset(of: Set(ExhaustingImage.all.map(\.description))))
+  }
+
   @Test(arguments: ExhaustingImage.all.filter { Effort.current == .soak || quick.contains($0.description) })
   func imageUsesUpNeitherMemoryNorTime(_ image: ExhaustingImage) throws {
-    Tally.add("Commands on images that use up memory and time", Self.commands.count)
+    Tally.add("commands on images that use up memory and time", Self.commands.count)
     try image.with { folder in
       for command in Self.commands {
         let isEndless = image.endless.contains(command.name)

@@ -181,12 +181,15 @@ extension Qcow2State {
     let isWhole = start == l1Index << geometry.l2CoverageBits
     let table = isWhole ? old : try writableTable(l1Index)
     let end = (l1Index + 1) << geometry.l2CoverageBits
-    for guest in stride(from: start, to: end, by: Int(geometry.clusterSize)) {
+    let guests = stride(from: start, to: end, by: Int(geometry.clusterSize))
+    // Before any is let go of: the entries of a table that goes as a whole stay until then.
+    for guest in guests { try requireReleasable(try mapping.entry(at: guest, in: table), unless: nil) }
+    for guest in guests {
       let entry = try mapping.entry(at: guest, in: table)
       if entry == Qcow2L2Entry(0) { continue }
-      try requireReleasable(entry, unless: nil)
       if !isWhole { try mapping.setEntry(at: guest, in: table, to: Qcow2L2Entry(0)) }
-      release(entry, unless: nil)
+      // Several that lead to one place may be too many together: the rest is leaked.
+      if (try? requireReleasable(entry, unless: nil)) != nil { release(entry, unless: nil) }
     }
     if isWhole {
       mapping.l1.set(l1Index, to: 0)

@@ -288,10 +288,10 @@ extension Qcow2State {
     allocator.release(clusters(of: old, unless: host))
   }
 
-  /// Throws `corrupt` where a damaged entry leads into tables: they must not become free room with it.
+  /// Throws `corrupt` where the clusters of an entry are not to be let go of (`Qcow2Allocator`).
   func requireReleasable(_ old: Qcow2L2Entry, unless host: UInt64?) throws(EngineError) {
     guard !hasDataFile else { return }
-    try allocator.metadata.requireNone(in: clusters(of: old, unless: host), geometry)
+    try allocator.requireReleasable(clusters(of: old, unless: host))
   }
 
   private func clusters(of entry: Qcow2L2Entry, unless host: UInt64?) -> Range<UInt64> {

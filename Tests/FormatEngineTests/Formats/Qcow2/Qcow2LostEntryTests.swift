@@ -57,4 +57,23 @@ import Testing
       }
     }
   }
+
+  /// A shrink that takes a whole table away lets go of none of its clusters where it cannot let go of all.
+  @Test func aTableThatStaysKeepsAllThatItLeadsTo() throws {
+    var image = try Qcow2Bytes.judged()
+    image.put(1 << 63 | UInt64(image.l1Offset), at: image.l2Entry(1), width: 8)
+    let store = MemoryStore(image.bytes)
+    let before = try Self.corruptions(store)
+    let chain = try ImageChain.over(store, format: Qcow2Format.self, access: .readWrite)
+    let error = #expect(throws: EngineError.self) { try chain.resize(to: 0) }
+    #expect(error?.code == .corrupt)
+    try? chain.close()
+    #expect(try Self.corruptions(store) == before)
+  }
+
+  private static func corruptions(_ store: MemoryStore) throws -> UInt64 {
+    let chain = try Qcow2Bytes(bytes: store.snapshot).open(isForInspection: true)
+    let checkable = try #require(chain.top as? any Checkable)
+    return try UInt64(checkable.check(progress: .none).corruptions)
+  }
 }

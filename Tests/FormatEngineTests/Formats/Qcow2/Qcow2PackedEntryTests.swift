@@ -75,7 +75,7 @@ import Testing
     let chain = try ImageChain.over(store, format: Qcow2Format.self, access: .readWrite)
     let layer = try #require(chain.top as? Qcow2Layer)
     // As if all before it were in use. The first cluster there becomes a refcount block.
-    layer.state.withLock { $0.allocator.frontier = 1 << 28 }
+    layer.state.withLock { $0.allocator.beginSearching(at: 1 << 28) }
     for _ in 0..<2 {
       do throws(EngineError) {
         try chain.writePacked([UInt8](repeating: 3, count: 2 * unit), at: 0)
