@@ -118,7 +118,7 @@ final class Qcow2Allocator {
   /// Throws `corrupt` where a damaged entry leads into tables, which would become free room with it. What is counted for
   /// both may go, as a repair leaves it: the table's own count stays.
   func requireReleasable(_ clusters: Range<UInt64>) throws(EngineError) {
-    guard metadata.kind(in: clusters) != nil else { return }
+    guard !clusters.isEmpty, metadata.kind(in: clusters) != nil else { return }
     for cluster in clusters where metadata.kind(in: cluster..<cluster + 1) != nil {
       let waiting = UInt64(released.count { $0.contains(cluster) })
       guard try refcounts.count(of: cluster) > waiting + 1 else {

@@ -56,9 +56,13 @@ final class Qcow2Rewrite {
       "Cluster at 0x\(hex(offset)) is in use and counts as free; the image needs repair", at: offset)
   }
 
-  /// Throws `corrupt` where clusters that a damaged entry leads to hold tables: they must not become free room with it.
-  func requireNoTables(in clusters: Range<UInt64>) throws(EngineError) {
-    try shadow.metadata.requireNone(in: clusters, geometry)
+  /// Throws `corrupt` where a damaged entry leads into tables, which would become free room with it (the rule of
+  /// `Qcow2Allocator`).
+  func requireReleasable(_ clusters: Range<UInt64>) throws(EngineError) {
+    guard shadow.metadata.kind(in: clusters) != nil else { return }
+    for cluster in clusters where shadow.metadata.kind(in: cluster..<cluster + 1) != nil {
+      guard try count(of: cluster) > 1 else { return try shadow.metadata.requireNone(in: clusters, geometry) }
+    }
   }
 
   /// One reference less to each of these clusters. What is free then is not used again before the switch.

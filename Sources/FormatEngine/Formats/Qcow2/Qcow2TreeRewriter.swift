@@ -33,7 +33,7 @@ struct Qcow2TreeRewriter {
     try forEachTable(of: l1) { (table) throws(EngineError) in
       try rewrite.remove(table..<table + 1)
       try reader.forEachRun { (run) throws(EngineError) in
-        try rewrite.requireNoTables(in: run)
+        try rewrite.requireReleasable(run)
         try rewrite.remove(run)
       }
     }
