@@ -13,14 +13,18 @@ struct FileEnd {
   /// Asks the file again.
   mutating func look() throws(EngineError) { known = max(known, try file.byteCount()) }
 
+  /// Whether the file has the bytes before `end`.
+  mutating func reaches(_ end: UInt64) throws(EngineError) -> Bool {
+    if end <= known { return true }
+    try look()
+    return end <= known
+  }
+
   /// `byteCount` bytes from `hostOffset` on are in the file: what lies past its end was never written, or was cut off.
   mutating func require(_ hostOffset: UInt64, _ byteCount: UInt64, _ what: @autoclosure () -> String)
     throws(EngineError)
   {
-    let end = hostOffset + byteCount
-    if end <= known { return }
-    try look()
-    guard end <= known else {
+    guard try reaches(hostOffset + byteCount) else {
       throw .corrupt("\(what()) at 0x\(hex(hostOffset)) lies past the end of the image file", at: hostOffset)
     }
   }

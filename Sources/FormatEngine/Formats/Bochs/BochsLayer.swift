@@ -74,9 +74,8 @@ struct BochsTables: ~Copyable {
     }
     let sector = inExtent / BochsGeometry.sectorSize
     let end = (inExtent + limit).dividedRoundingUp(by: BochsGeometry.sectorSize)
-    let isStored = try bit(sector, of: bitmapOffset)
-    var next = sector + 1
-    while next < end, try bit(next, of: bitmapOffset) == isStored { next += 1 }
+    let isStored = try bits(from: sector, of: bitmapOffset) & 1 != 0
+    let next = try firstSector(from: sector, to: end, thatIsStored: !isStored, of: bitmapOffset)
     let length = min(next * BochsGeometry.sectorSize - inExtent, limit)
     guard isStored else { return Extent(.zeros, length: length) }
     guard dataOffset + inExtent + length <= fileEnd else {
@@ -85,11 +84,28 @@ struct BochsTables: ~Copyable {
     return Extent(.stored, length: length, hostOffset: dataOffset + inExtent)
   }
 
-  /// Whether a sector of the extent is stored: bit 0 of a byte stands for the first of its eight sectors.
-  private func bit(_ sector: UInt64, of bitmapOffset: UInt64) throws(EngineError) -> Bool {
-    let byte = sector / 8
+  /// `end` where there is none.
+  private func firstSector(
+    from start: UInt64, to end: UInt64, thatIsStored isStored: Bool, of bitmapOffset: UInt64
+  ) throws(EngineError) -> UInt64 {
+    var sector = start
+    while sector < end {
+      let bits = try bits(from: sector, of: bitmapOffset)
+      let found = isStored ? bits : ~bits & (.max >> (sector & 63))
+      if found != 0 { return min(sector + UInt64(found.trailingZeroBitCount), end) }
+      sector = (sector | 63) + 1
+    }
+    return end
+  }
+
+  /// Which sectors are stored, from `sector` to the next whose number is a multiple of 64: bit 0 of a byte stands for the first
+  /// of its eight sectors.
+  private func bits(from sector: UInt64, of bitmapOffset: UInt64) throws(EngineError) -> UInt64 {
+    let byte = sector / 64 * 8
     let slice = unsafe try bitmaps.slice(at: bitmapOffset + byte.aligned(downTo: BochsGeometry.sectorSize))
-    // SAFETY: the index is below the slice's 512 bytes.
-    return unsafe slice[Int(byte & (BochsGeometry.sectorSize - 1))] & (1 << UInt8(sector & 7)) != 0
+    // SAFETY: loads are checked against the slice's 512 bytes.
+    let word = unsafe slice.loadUnaligned(
+      fromByteOffset: Int(byte & (BochsGeometry.sectorSize - 1)), as: UInt64.self)
+    return UInt64(littleEndian: word) >> (sector & 63)
   }
 }

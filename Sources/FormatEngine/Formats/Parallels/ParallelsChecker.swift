@@ -138,13 +138,14 @@ struct ParallelsChecker {
   }
 
   private mutating func checkEnd() throws(EngineError) {
-    let end = used.end
-    report.imageEndOffset = end
-    if end > fileEnd, isMendingErrors {
-      try file.resize(to: end)
-      fileEnd = end
+    report.imageEndOffset = used.end
+    if used.end > fileEnd, isMendingErrors {
+      try file.resize(to: used.end)
+      fileEnd = used.end
     }
     // A device has the size that it has.
+    // Nor may it end before where the header says that the data begin, though clusters in use lie before that.
+    let end = max(used.end, geometry.dataOffset(header, fileEnd: fileEnd) ?? 0)
     guard fileEnd > end, !file.isDevice else { return }
     let byteCount = fileEnd - end
     let count = byteCount.dividedRoundingUp(by: geometry.clusterSize)

@@ -71,17 +71,44 @@ final class VMDKGrainTables {
 
   /// Where the table of an entry of the directory is, nil where there is none.
   func tableOffset(_ index: UInt64, copy: Int) throws(EngineError) -> UInt64? {
-    let directory = copies[copy].directory
-    try fileEnd.require(directory.hostOffset, geometry.directoryByteCount, "The grain directory")
-    let sector = try directory.entry(at: index)
-    guard sector != 0 else { return nil }
-    let place = UInt64(sector) * VMDKExtentLine.sectorByteCount
-    guard sector > 1 else {
-      throw .corrupt("Grain table \(index) lies in the header of the extent", at: place)
+    switch try place(ofTable: index, copy: copy) {
+    case .none: return nil
+    case .at(let place): return place
+    case .unknown:
+      let directory = copies[copy].directory
+      try fileEnd.require(directory.hostOffset, geometry.directoryByteCount, "The grain directory")
+      throw .corrupt("The grain directory could not be read", at: directory.hostOffset)
+    case .wrong(let place):
+      guard place > VMDKExtentLine.sectorByteCount else {
+        throw .corrupt("Grain table \(index) lies in the header of the extent", at: place)
+      }
+      throw .corrupt(
+        "Grain table \(index) at 0x\(hex(place)) lies past the end of the image file", at: place)
     }
+  }
+
+  /// What an entry of a directory says.
+  enum TablePlace {
+    case none
+    /// The first byte of the table.
+    case at(UInt64)
+    /// There is no table there.
+    case wrong(UInt64)
+    /// The directory itself is not in the file.
+    case unknown
+  }
+
+  /// The same without words for damage: a directory has millions of entries.
+  func place(ofTable index: UInt64, copy: Int) throws(EngineError) -> TablePlace {
+    let directory = copies[copy].directory
+    guard try fileEnd.reaches(directory.hostOffset + geometry.directoryByteCount) else { return .unknown }
+    let sector = try directory.entry(at: index)
+    guard sector != 0 else { return .none }
+    let place = UInt64(sector) * VMDKExtentLine.sectorByteCount
     // The last table may be cut off behind the last grain.
-    try fileEnd.require(place, 4 * geometry.entryCount(ofTable: index), "Grain table \(index)")
-    return place
+    let end = place + 4 * geometry.entryCount(ofTable: index)
+    guard sector > 1, try fileEnd.reaches(end) else { return .wrong(place) }
+    return .at(place)
   }
 
   // MARK: Changing

@@ -23,10 +23,14 @@ struct VMDKMetadataMap {
     regions.reserveCapacity(Int(geometry.directoryCount) * directories.count + regions.count)
     for copy in 0..<directories.count {
       for index in 0..<geometry.directoryCount {
-        let place =
-          toleratingDamage
-          ? (try? tables.tableOffset(index, copy: copy)) ?? nil : try tables.tableOffset(index, copy: copy)
-        if copy > 0, !toleratingDamage {
+        if toleratingDamage {
+          if case .at(let place)? = try? tables.place(ofTable: index, copy: copy) {
+            regions.append(place..<place + geometry.tableByteCount)
+          }
+          continue
+        }
+        let place = try tables.tableOffset(index, copy: copy)
+        if copy > 0 {
           let primary = try tables.tableOffset(index, copy: 0)
           guard (place == nil) == (primary == nil) else {
             throw .corrupt("Only one of the grain directories has a table \(index)")

@@ -144,9 +144,9 @@ struct VMDKSparseChecker {
         // No writer takes a table away: this is what was lost, or was just being added.
         let isMended = repairing == .all && mayAdd
         if isMended { try addTable(index, redundant, copy: 0) }
+        let sector = sector(guest)
         corruption(
-          "ERROR: only the redundant grain directory has a table for sector \(sector(guest))",
-          isFixed: isMended)
+          "ERROR: only the redundant grain directory has a table for sector \(sector)", isFixed: isMended)
         return isMended ? try checkGrains(redundant, redundant, index) : ()
       }
       try checkGrains(primary, redundant, index)
@@ -158,7 +158,12 @@ struct VMDKSparseChecker {
   /// read: what fails today may be right tomorrow.
   private func entries(_ index: UInt64, copy: Int) throws(EngineError) -> [VMDKGrainEntry]? {
     do throws(EngineError) {
-      guard let place = try tables.tableOffset(index, copy: copy) else { return [] }
+      let place: UInt64
+      switch try tables.place(ofTable: index, copy: copy) {
+      case .none: return []
+      case .wrong, .unknown: return nil
+      case .at(let found): place = found
+      }
       let bytes = try file.bytes(at: place, count: Int(geometry.tableByteCount))
       return try bytes.parsed { (span) throws(EngineError) in
         var result: [VMDKGrainEntry] = []
@@ -199,7 +204,8 @@ struct VMDKSparseChecker {
         // What lies in the file, and in a table: perhaps it is the table that is wrong there.
         let isMended = repairing == .all && mayChange && (good != nil || !lies(entry))
         if isMended { try set(good ?? .none, at: offset) }
-        corruption("ERROR: cluster offset for sector \(sector(offset)) \(words)", isFixed: isMended)
+        let sector = sector(offset)
+        corruption("ERROR: cluster offset for sector \(sector) \(words)", isFixed: isMended)
         if isMended, let good { take(good, at: offset) }
         continue
       }
@@ -230,7 +236,8 @@ struct VMDKSparseChecker {
   }
 
   private mutating func tellOverlap(_ offset: UInt64) {
-    corruption("ERROR: the grain for sector \(sector(offset)) is that of another sector, too")
+    let sector = sector(offset)
+    corruption("ERROR: the grain for sector \(sector) is that of another sector, too")
   }
 
   /// A grain at an odd place may reach over what the next writer takes for the end of the file: a new grain would be part of it.
@@ -242,7 +249,8 @@ struct VMDKSparseChecker {
       try file.resize(to: grains.end)
       try file.flush()
     }
-    corruption("ERROR: the file ends at 0x\(hex(fileEnd)), inside of a grain", isFixed: isMended)
+    let end = hex(fileEnd)
+    corruption("ERROR: the file ends at 0x\(end), inside of a grain", isFixed: isMended)
   }
 
   private func set(_ entry: VMDKGrainEntry, at offset: UInt64) throws(EngineError) {
@@ -255,21 +263,23 @@ struct VMDKSparseChecker {
 
   /// A table that cannot be read.
   private mutating func lost(_ guest: UInt64, isFixed: Bool = false) {
-    corruption("ERROR: could not get cluster_offset for sector \(sector(guest))", isFixed: isFixed)
+    let sector = sector(guest)
+    corruption("ERROR: could not get cluster_offset for sector \(sector)", isFixed: isFixed)
   }
 
-  private mutating func corruption(_ words: String, isFixed: Bool = false) {
-    note(isFixed ? "Repairing: \(words.dropFirst("ERROR: ".count))" : words)
+  /// Words are found only where they are kept: a table that is all wrong has millions of findings.
+  private mutating func corruption(_ words: @autoclosure () -> String, isFixed: Bool = false) {
+    note(isFixed ? "Repairing: \(words().dropFirst("ERROR: ".count))" : words())
     if isFixed { report.corruptionsFixed += 1 } else { report.corruptions += 1 }
   }
 
   private mutating func differs(_ offset: UInt64, isFixed: Bool) {
-    note(
-      "\(isFixed ? "Repairing" : "WARNING"): the redundant grain tables differ for sector \(sector(offset))")
+    let sector = sector(offset)
+    note("\(isFixed ? "Repairing" : "WARNING"): the redundant grain tables differ for sector \(sector)")
     if isFixed { report.leaksFixed += 1 } else { report.leaks += 1 }
   }
 
-  private mutating func note(_ words: String) {
-    if report.findings.count < Self.maximumFindings { report.findings.append(words) }
+  private mutating func note(_ words: @autoclosure () -> String) {
+    if report.findings.count < Self.maximumFindings { report.findings.append(words()) }
   }
 }
