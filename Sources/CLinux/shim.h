@@ -18,6 +18,9 @@ long syscall(long number, ...);
 int fallocate(int descriptor, int mode, off_t offset, off_t byte_count);
 ssize_t copy_file_range(int in, off_t *in_offset, int out, off_t *out_offset, size_t byte_count, unsigned flags);
 
+// <malloc.h> brings <stdio.h>.
+int malloc_trim(size_t kept_byte_count);
+
 // <sched.h> would bring types of the Glibc module's, too.
 int setns(int descriptor, int kind);
 enum { IMGFS_CLONE_NEWNS = 0x20000 };

@@ -26,8 +26,11 @@
 
   private static let ways = 8
   private static let vacant: UInt64 = 0
+  /// Addresses that are left for all else where a process may not have many (RLIMIT_AS): each image of a chain has
+  /// caches.
+  private static let spareByteCount = 256 * Int(MiB)
 
-  /// Room for at least `capacity` bytes in slices of `sliceByteCount` (a power of two), or for a few slices where the system
+  /// Room for at least `capacity` bytes in slices of `sliceByteCount` (a power of two), or for fewer, but a few, where the system
   /// does not give as much. Dirty slices leave
   /// the cache only through `order`, which the caller appends it to; nil for tables that are only read.
   ///
@@ -43,11 +46,12 @@
     sliceBits = UInt64(sliceByteCount.trailingZeroBitCount)
     let wanted = max(1, capacity.dividedRoundingUp(by: UInt64(sliceByteCount * Self.ways)))
     var setCount = wanted == 1 ? 1 : UInt64(1) << UInt64(UInt64.bitWidth - (wanted - 1).leadingZeroBitCount)
-    var mapped = unsafe Self.map(setCount, sliceByteCount)
-    if unsafe mapped == nil {
-      setCount = 1
-      unsafe mapped = unsafe Self.map(1, sliceByteCount)
+    var mapped = unsafe Self.map(setCount, sliceByteCount, sparing: Self.spareByteCount)
+    while unsafe mapped == nil && setCount > 1 {
+      setCount /= 2
+      unsafe mapped = unsafe Self.map(setCount, sliceByteCount, sparing: Self.spareByteCount)
     }
+    if unsafe mapped == nil { unsafe mapped = unsafe Self.map(setCount, sliceByteCount, sparing: 0) }
     precondition(unsafe mapped != nil, "No memory for a few slices of a table")
     let memory = unsafe mapped.unsafelyUnwrapped
     setMask = setCount - 1
@@ -59,8 +63,11 @@
     unsafe dirty = UnsafeMutableRawPointer(lastUse + slotCount).bindMemory(to: Bool.self, capacity: slotCount)
   }
 
-  private static func map(_ setCount: UInt64, _ sliceByteCount: Int) -> UnsafeMutableRawPointer? {
-    unsafe AnonymousMemory.map(byteCount: byteCount(slots: Int(setCount) * ways, sliceByteCount))
+  private static func map(_ setCount: UInt64, _ sliceByteCount: Int, sparing spare: Int)
+    -> UnsafeMutableRawPointer?
+  {
+    unsafe AnonymousMemory.map(
+      byteCount: byteCount(slots: Int(setCount) * ways, sliceByteCount), sparing: spare)
   }
 
   private static func byteCount(slots: Int, _ sliceByteCount: Int) -> Int {

@@ -8,14 +8,16 @@ public enum JSONText {
   }
 
   /// The same in pieces: what an image says of itself may be long.
-  public static func write(_ value: InfoValue, to sink: (String) -> Void) {
+  public static func write<Failure: Error>(_ value: InfoValue, to sink: (String) throws(Failure) -> Void)
+    throws(Failure)
+  {
     var text = ""
-    append(value, depth: 0, to: &text) { text in
+    try append(value, depth: 0, to: &text) { (text) throws(Failure) in
       guard text.utf8.count >= 16384 else { return }
-      sink(text)
+      try sink(text)
       text = ""
     }
-    sink(text)
+    try sink(text)
   }
 
   /// The value on one line, as it stands in `json:` names.
@@ -75,33 +77,33 @@ public enum JSONText {
   }
 
   /// `passing` is asked after each item of a list whether to take what is there until now.
-  private static func append(
-    _ value: InfoValue, depth: Int, to text: inout String, passing: (inout String) -> Void
-  ) {
+  private static func append<Failure: Error>(
+    _ value: InfoValue, depth: Int, to text: inout String, passing: (inout String) throws(Failure) -> Void
+  ) throws(Failure) {
     switch value {
     case .text(let words): text += quoted(words)
     case .integer(let number): text += String(number)
     case .flag(let flag): text += flag ? "true" : "false"
     case .list(let items):
-      appendBlock("[", items.lazy.map { (nil, $0) }, "]", depth, to: &text, passing: passing)
+      try appendBlock("[", items.lazy.map { (nil, $0) }, "]", depth, to: &text, passing: passing)
     case .record(let fields):
-      appendBlock(
+      try appendBlock(
         "{", ordered(fields).lazy.map { ($0.key, $0.value) }, "}", depth, to: &text, passing: passing)
     }
   }
 
-  private static func appendBlock(
+  private static func appendBlock<Failure: Error>(
     _ opening: String, _ items: some Collection<(key: String?, value: InfoValue)>, _ closing: String,
-    _ depth: Int, to text: inout String, passing: (inout String) -> Void
-  ) {
+    _ depth: Int, to text: inout String, passing: (inout String) throws(Failure) -> Void
+  ) throws(Failure) {
     text += opening + "\n"
     let margin = String(repeating: "    ", count: depth)
     for (index, item) in items.enumerated() {
       text += margin + "    "
       if let key = item.key { text += quoted(key) + ": " }
-      append(item.value, depth: depth + 1, to: &text, passing: passing)
+      try append(item.value, depth: depth + 1, to: &text, passing: passing)
       text += index + 1 < items.count ? ",\n" : "\n"
-      passing(&text)
+      try passing(&text)
     }
     text += margin + closing
   }

@@ -9,5 +9,13 @@ enum AnonymousMemory {
     return unsafe address == MAP_FAILED ? nil : address
   }
 
+  /// The same, where the process may have `spare` more bytes of addresses besides: what can do with less leaves some for what
+  /// cannot.
+  static func map(byteCount: Int, sparing spare: Int) -> UnsafeMutableRawPointer? {
+    guard let start = unsafe map(byteCount: byteCount + spare) else { return nil }
+    unsafe unmap(start + byteCount, byteCount: spare)
+    return unsafe start
+  }
+
   static func unmap(_ address: UnsafeMutableRawPointer, byteCount: Int) { unsafe munmap(address, byteCount) }
 }

@@ -2,25 +2,38 @@ import FormatEngine
 
 /// The texts of `info.json` and `map.json`: what `qemu-img info` and `qemu-img map` print as JSON.
 enum Description {
-  /// More than two million runs; a disk in more pieces has no map that anybody could read.
-  static let maximumMapByteCount = 256 * Int(MiB)
+  /// Half a million runs, or a hundred thousand snapshots. Whoever asks for the size of such a file, be it a search, makes
+  /// imgfs hold all of its text; qemu-img prints longer ones.
+  static let maximumByteCount = 64 * Int(MiB)
 
   static func info(of member: ChainMember) throws(EngineError) -> [UInt8] {
-    text(of: try ImageInfo.of(member))
+    try text(of: try ImageInfo.of(member))
   }
 
   static func map(of chain: ImageChain) throws(EngineError) -> [UInt8] {
     var text: [UInt8] = []
     try Mapper.writeJSON(chain, in: 0..<chain.virtualSize) { (piece) throws(EngineError) in
-      guard text.count + piece.count <= maximumMapByteCount else {
-        throw EngineError(.tooLarge, "The map has more than \(maximumMapByteCount) bytes")
-      }
-      text += piece
+      try append(piece, to: &text)
     }
     return text
   }
 
-  static func text(of info: ImageInfo) -> [UInt8] { Array((JSONText.pretty(info.json) + "\n").utf8) }
+  static func text(of info: ImageInfo) throws(EngineError) -> [UInt8] {
+    var text: [UInt8] = []
+    try JSONText.write(info.json) { (piece) throws(EngineError) in try append(Array(piece.utf8), to: &text) }
+    return text + "\n".utf8
+  }
+
+  private static func append(_ piece: [UInt8], to text: inout [UInt8]) throws(EngineError) {
+    guard text.count + piece.count <= maximumByteCount else {
+      throw EngineError(.tooLarge, "The text has more than \(maximumByteCount) bytes; qemu-img prints it")
+    }
+    // Pages that are not touched take no memory; an array that grows is there twice for a moment.
+    if text.count + piece.count > MiB && text.capacity < maximumByteCount {
+      text.reserveCapacity(maximumByteCount)
+    }
+    text += piece
+  }
 }
 
 /// What is told of the snapshots of one image file: the file's own description, with the snapshot's size,
@@ -47,6 +60,6 @@ final class SnapshotDescriptions: Sendable {
     }
     info.virtualSize = record.virtualSize
     info.snapshots = [record]
-    return Description.text(of: info)
+    return try Description.text(of: info)
   }
 }

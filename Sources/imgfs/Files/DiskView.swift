@@ -68,6 +68,6 @@ struct DiskView: Sendable {
 }
 
 extension SnapshotRecord {
-  /// By what the tree knows it again.
-  var key: String { "\(id) \(dateSeconds).\(dateNanoseconds) \(name)" }
+  /// By what the tree knows it again, besides its name. The name may be long.
+  var key: String { "\(id) \(dateSeconds).\(dateNanoseconds)" }
 }

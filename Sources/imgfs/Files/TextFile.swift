@@ -1,3 +1,4 @@
+internal import CLinux
 import FormatEngine
 
 /// A file of text that is written when somebody first wants to see it.
@@ -34,11 +35,21 @@ final class TextFile: Sendable {
   func content() throws(EngineError) -> [UInt8] {
     try state.withLock { (state) throws(EngineError) in
       if let content = state.content { return content }
-      let content = try write()
+      let content = try writeAndTidy()
       if content.count <= Self.maximumKeptByteCount { state.content = content }
       state.byteCount = UInt64(content.count)
       return content
     }
+  }
+
+  /// What a long text, or one that came to nothing, was made of is free again, but in pieces all over the place: it goes
+  /// back to the system, or each thread's next text would take as much.
+  private func writeAndTidy() throws(EngineError) -> [UInt8] {
+    var byteCount = Int.max
+    defer { if byteCount > Self.maximumKeptByteCount { malloc_trim(0) } }
+    let content = try write()
+    byteCount = content.count
+    return content
   }
 
   /// Lets go of the text; it is written again where it is wanted again.

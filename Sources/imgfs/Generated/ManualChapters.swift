@@ -38,7 +38,7 @@ enum ManualChapters {
           + " missing, the place of its layer says which file it wants."),
       .entry(
         "info.json, map.json",
-        "What qemu-img info and qemu-img map print as JSON. A map of more than 256 MiB is not given: opening it fails with"
+        "What qemu-img info and qemu-img map print as JSON. A text of more than 64 MiB is not given: opening it fails with"
           + " EFBIG."),
       .paragraph(
         "Names that come from images are made safe: what cannot stand in a file name is written as %XX, and a second one of"

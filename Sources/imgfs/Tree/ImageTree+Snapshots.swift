@@ -22,38 +22,27 @@ extension ImageTree {
     return try session.withChain { (chain) throws(EngineError) in
       guard let layer = chain.members[depth].layer as? any SnapshotKeeping else { return [] }
       let records = try layer.snapshots()
-      let descriptions = SnapshotDescriptions(session, depth: depth)
+      let shared = SharedBySnapshots(
+        session: session, depth: depth, extended: attributes(ofLayerAt: depth))
       return zip(records, SafeName.unique(records.map(\.name))).map { record, name in
-        self.snapshotNode(record, name, descriptions, at: depth, place)
+        self.node(of: ShownSnapshot(record, shared), name, place)
       }
     }
   }
 
-  private func snapshotNode(
-    _ record: SnapshotRecord, _ name: [UInt8], _ descriptions: SnapshotDescriptions, at depth: Int,
-    _ place: Place
-  ) -> Node {
+  private func node(of snapshot: ShownSnapshot, _ name: [UInt8], _ place: Place) -> Node {
+    let record = snapshot.record
     let time = FileTime(
       seconds: record.dateSeconds, nanoseconds: Int64(min(record.dateNanoseconds, 999_999_999)))
-    let view = DiskView(
-      session: session, source: .snapshot(record, depth: depth), listedByteCount: record.virtualSize)
-    let extended = attributes(of: record, atDepth: depth)
-    return folderNode(name, token: record.key, place, time: time, extended: extended) { place in
+    return folderNode(name, token: record.key, place, time: time, extended: snapshot.extended) { place in
       [
-        self.diskNode("disk.raw", view, place, extended),
+        self.diskNode("disk.raw", snapshot.view, place, snapshot.extended),
         self.textNode("info.json", place) { (chain) throws(EngineError) in
-          try descriptions.info(of: record, chain)
+          try snapshot.shared.descriptions.info(of: snapshot.record, chain)
         },
-        self.partitionsNode(view, place),
+        self.partitionsNode(snapshot.view, place),
       ]
     }
-  }
-
-  private func attributes(of record: SnapshotRecord, atDepth depth: Int) -> ExtendedAttributes {
-    attributes(ofLayerAt: depth).with([
-      (name: "virtual_size", value: String(record.virtualSize)), (name: "snapshot_id", value: record.id),
-      (name: "snapshot_name", value: record.name),
-    ])
   }
 
   // MARK: Taking and deleting
@@ -79,11 +68,67 @@ extension ImageTree {
     try session.snapshotHolds.deleting(node.token) { () throws(EngineError) in
       try session.withChain { (chain) throws(EngineError) in
         guard let keeper = chain.top as? any SnapshotChanging,
-          let record = try keeper.snapshots().first(where: { $0.key == node.token })
+          let record = try record(of: node, in: keeper)
         else { throw .system(ENOENT) }
         try chain.changingWhole { () throws(EngineError) in try keeper.deleteSnapshot(record) }
       }
     }
     session.noteShape()
+  }
+
+  private static func record(of node: Node, in keeper: any SnapshotKeeping) throws(EngineError)
+    -> SnapshotRecord?
+  {
+    let records = try keeper.snapshots()
+    let names = SafeName.unique(records.map(\.name))
+    return zip(records, names).first { record, name in name == node.name && record.key == node.token }?.0
+  }
+}
+
+/// What the folders of a file's snapshots have in common.
+private final class SharedBySnapshots: Sendable {
+  let session: ImageSession
+  let depth: Int
+  let descriptions: SnapshotDescriptions
+  /// Those of the file.
+  let extended: ExtendedAttributes
+
+  init(session: ImageSession, depth: Int, extended: ExtendedAttributes) {
+    self.session = session
+    self.depth = depth
+    self.extended = extended
+    descriptions = SnapshotDescriptions(session, depth: depth)
+  }
+}
+
+/// A snapshot that has a folder. All that the folder needs is made of this, when it is asked for: an image may have 65536
+/// of them.
+private final class ShownSnapshot: Sendable {
+  let record: SnapshotRecord
+  let shared: SharedBySnapshots
+
+  init(_ record: SnapshotRecord, _ shared: SharedBySnapshots) {
+    (self.record, self.shared) = (record, shared)
+  }
+
+  var view: DiskView {
+    DiskView(
+      session: shared.session, source: .snapshot(record, depth: shared.depth),
+      listedByteCount: record.virtualSize)
+  }
+
+  var extended: ExtendedAttributes {
+    ExtendedAttributes {
+      self.allExtended.names()
+    } value: { (name) throws(EngineError) in
+      try self.allExtended.value(name)
+    }
+  }
+
+  private var allExtended: ExtendedAttributes {
+    shared.extended.with([
+      (name: "virtual_size", value: String(record.virtualSize)), (name: "snapshot_id", value: record.id),
+      (name: "snapshot_name", value: record.name),
+    ])
   }
 }

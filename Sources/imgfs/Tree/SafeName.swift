@@ -43,6 +43,9 @@ enum SafeName {
     case ".", "..": return name.utf8.flatMap(escape)
     default: break
     }
+    // Most are plain, and an image may have 65536 of them.
+    let bytes = Array(name.utf8)
+    if bytes.count <= maximumByteCount, bytes.allSatisfy(isPlain) { return bytes }
     var result: [UInt8] = []
     for scalar in name.unicodeScalars {
       let bytes = String(scalar).hostBytes
@@ -53,6 +56,8 @@ enum SafeName {
     }
     return result
   }
+
+  private static func isPlain(_ byte: UInt8) -> Bool { 0x20..<0x7F ~= byte && byte != UInt8(ascii: "/") }
 
   private static func isSafe(_ scalar: Unicode.Scalar) -> Bool {
     if scalar == "/" { return false }

@@ -9,11 +9,13 @@ import Testing
   private static let margin = 96 << 10
 
   /// Lists the tree down to the names in `snapshots` and `partitions`, asks for the attributes of each, and reads a
-  /// little of every file above.
+  /// little of every file above; of those called as the second argument says nothing.
   private static let look = """
     import os, sys
     def look(path, depth):
         for entry in os.scandir(path):
+            if entry.name == sys.argv[2]:
+                continue
             status = os.stat(entry.path, follow_symlinks=False)
             if entry.is_dir(follow_symlinks=False):
                 if os.path.basename(path) not in ("snapshots", "partitions"):
@@ -37,33 +39,39 @@ import Testing
     return try #require(line.split(separator: " ").compactMap { Int($0) }.first)
   }
 
-  private static func peakOfLooking(_ image: String, _ format: String?, in folder: TemporaryFolder) throws
-    -> Int
-  {
+  private static func peakOfLooking(
+    _ image: String, _ format: String?, without name: String = "", in folder: TemporaryFolder
+  ) throws -> Int {
     let options = format.map { ["-F", $0] } ?? []
     return try MountedImage.with(image, options: options, in: folder) { mount in
-      try TestProcess.run(["/usr/bin/python3", "-c", look, mount.path], timeout: 100).expecting(0)
+      try TestProcess.run(["/usr/bin/python3", "-c", look, mount.path, name], timeout: 100).expecting(0)
       return try peak(of: mount.process)
     }
   }
 
-  private static let baseline: Int? = try? TemporaryFolder.with { folder in
-    try BuiltProduct.qemuImg.run(["create", "-q", "-f", "qcow2", "image", "1M"], folder: folder.path)
-      .expecting()
-    return try peakOfLooking(folder.file("image"), nil, in: folder)
+  private static let baseline = Result {
+    try TemporaryFolder.with { folder in
+      try BuiltProduct.qemuImg.run(["create", "-q", "-f", "qcow2", "image", "1M"], folder: folder.path)
+        .expecting()
+      return try peakOfLooking(folder.file("image"), nil, in: folder)
+    }
   }
 
-  @Test(arguments: ExhaustingImage.all.filter(\.isMountable))
+  @Test(arguments: ExhaustingImage.all.filter { $0.isMountable && ChosenRows.contain($0.description) })
   func mountedImageUsesUpNoMemory(_ image: ExhaustingImage) throws {
-    let baseline = try #require(Self.baseline)
+    let baseline = try Self.baseline.get()
     try image.with { folder in
       let peak: Int
       do {
-        peak = try Self.peakOfLooking(folder.file(image.name), image.format, in: folder)
+        // A map that has no end is none that anybody can wait for.
+        peak = try Self.peakOfLooking(
+          folder.file(image.name), image.format, without: image.endless.contains("map") ? "map.json" : "",
+          in: folder)
       } catch let failure as TestFailure {
         // Refused in words, with the status for that.
-        #expect(failure.description.contains("imgfs: "), "\(image): \(failure)")
-        #expect(failure.description.contains("exit status 1"), "\(image): \(failure)")
+        let words = failure.description
+        #expect(words.hasPrefix(try BuiltProduct.imgfs.path), "\(image): \(words)")
+        #expect(words.contains("exit status 1 "), "\(image): \(words)")
         return
       }
       let needed = image.needed["mount"] ?? 0

@@ -42,11 +42,7 @@ struct OperationRow: Sendable, CustomTestStringConvertible {
 
   var testDescription: String { name }
 
-  /// Those that are tested: all, or those whose name holds what IMGFS_TEST_ROW says.
-  static let tested = all.filter {
-    guard let part = ProcessInfo.processInfo.environment["IMGFS_TEST_ROW"] else { return true }
-    return $0.name.contains(part)
-  }
+  static let tested = all.filter { ChosenRows.contain($0.name) }
 
   static let passphrase = "geheim"
   static let key = ["--object", "secret,id=key,data=\(passphrase)"]

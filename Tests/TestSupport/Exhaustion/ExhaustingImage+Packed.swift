@@ -196,7 +196,8 @@ extension ExhaustingImage {
 
   /// Blocks without bytes.
   private static func emptyCLoop(blockCount: UInt32, isHeavy: Bool) -> ExhaustingImage {
-    ExhaustingImage("cloop: \(blockCount) blocks without bytes", endless: ["check"], isHeavy: isHeavy) {
+    let endless: Set = isHeavy ? ["check", "map", "measure"] : ["check"]
+    return ExhaustingImage("cloop: \(blockCount) blocks without bytes", endless: endless, isHeavy: isHeavy) {
       folder in
       try writeCLoop(blockSize: 65536, blockCount: blockCount, offsets: nil, to: folder) { file in
         let end = 136 + 8 * (UInt64(blockCount) + 1)

@@ -208,8 +208,11 @@ extension ExhaustingImage {
 
   // MARK: Lists
 
+  /// A mount shows each of 65536 twice, as a folder: 131,072 nodes of half a KiB.
+  private static let shownSnapshots = ["mount": 64]
+
   private static let snapshots = [
-    ExhaustingImage("qcow2: 65536 snapshots, each with a table") { folder in
+    ExhaustingImage("qcow2: 65536 snapshots, each with a table", needed: shownSnapshots) { folder in
       let sketch = Qcow2Sketch(
         clusterBits: 9, l1: (3 << 9, 32), refcountTable: (1 << 9, 1),
         snapshots: (64 * mebibyte, 65536))
@@ -224,16 +227,22 @@ extension ExhaustingImage {
         repeating: [0x80, 0, 0, 0, 0, 0x08, 0, 0] + [UInt8](repeating: 0, count: 504), count: 65536,
         at: mebibyte)
     },
-    ExhaustingImage("qcow2: snapshots with names of 64 MiB together") { folder in
+    // Of each name 255 bytes are shown: 16 MiB, in the list and as the name of a folder.
+    ExhaustingImage("qcow2: snapshots with names of 64 MiB together", needed: ["mount": 64 + 4 * 16]) {
+      folder in
       try writeSnapshots(count: 65535, nameLength: 940, to: folder.file("image"))
     },
-    ExhaustingImage("qcow2: snapshots with extra fields of 64 MiB together", isHeavy: true) { folder in
+    ExhaustingImage(
+      "qcow2: snapshots with extra fields of 64 MiB together", needed: shownSnapshots, isHeavy: true
+    ) { folder in
       try writeSnapshots(count: 60_000, nameLength: 6, extraLength: 1024, to: folder.file("image"))
     },
     ExhaustingImage("qcow2: 1000 snapshots with names of 64 KiB") { folder in
       try writeSnapshots(count: 1000, nameLength: 65_000, to: folder.file("image"))
     },
-    ExhaustingImage("qcow2: 65536 snapshots of one L1 table of 32 MiB", endless: ["check"]) { folder in
+    ExhaustingImage(
+      "qcow2: 65536 snapshots of one L1 table of 32 MiB", endless: ["check"], needed: shownSnapshots
+    ) { folder in
       let sketch = Qcow2Sketch(snapshots: (mebibyte, 65536))
       let file = try sketch.write(to: folder.file("image"), byteCount: 96 * mebibyte)
       var table: [UInt8] = []
@@ -269,11 +278,11 @@ extension ExhaustingImage {
     ExhaustingImage("qcow2: 65535 bitmaps with short names") { folder in
       try writeBitmaps(count: 65535, nameLength: 8, to: folder.file("image"))
     },
-    // The names are 64 MiB, and `info` shows all of them.
+    // The names are 64 MiB, and `info` shows all of them. A mount makes a text of them, up to 64 MiB.
     ExhaustingImage(
       "qcow2: 65535 bitmaps with names of 64 MiB together",
       needed: [
-        "info": 64, "info --backing-chain": 64, "info -U": 64, "measure": 64, "check": 64, "mount": 64,
+        "info": 64, "info --backing-chain": 64, "info -U": 64, "measure": 64, "check": 64, "mount": 144,
       ],
       isHeavy: true
     ) { folder in
@@ -320,7 +329,9 @@ extension ExhaustingImage {
         _ = try sketch.write(to: path, byteCount: mebibyte)
       }
     },
-    ExhaustingImage("chain of 150 qcow2 images with L1 tables of 32 MiB") { folder in
+    // 150 times 4 million entries to look at.
+    ExhaustingImage("chain of 150 qcow2 images with L1 tables of 32 MiB", endless: ["map", "measure"]) {
+      folder in
       try writeChain(150, in: folder) { backing, path in
         var sketch = Qcow2Sketch(size: 1 << 51, l1: (64 * mebibyte, 1 << 22))
         sketch.backing = backing

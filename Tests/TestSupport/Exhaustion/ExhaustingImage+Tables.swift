@@ -34,7 +34,7 @@ extension ExhaustingImage {
         clusterSize: 64 << 20, tableClusters: 16, size: 1 << 63 - 512, to: folder.file("image"))
       try file.put(littleEndian: UInt64(2 << 30), at: 1 << 30)
     },
-    ExhaustingImage("qed: tables of 1 GiB, needs a check", endless: ["check"]) { folder in
+    ExhaustingImage("qed: tables of 1 GiB, needs a check", endless: ["check", "map"]) { folder in
       let file = try writeQED(
         clusterSize: 64 << 20, tableClusters: 16, size: 1 << 63 - 512, to: folder.file("image"))
       try file.put(littleEndian: UInt64(2), at: 16)
@@ -61,7 +61,8 @@ extension ExhaustingImage {
       try file.write(repeating: [0, 0, 0, 0, 0x04, 0, 0, 0], count: 1 << 22, at: 512)
       try file.write(repeating: [0, 0, 0, 0, 0x05, 0, 0, 0], count: 64, at: 64 << 20)
     },
-    ExhaustingImage("bochs: a catalog of 4 MiB, extents of 8 MiB") { folder in
+    // 8 TiB of disk, with a bitmap of 2 KiB for each 8 MiB.
+    ExhaustingImage("bochs: a catalog of 4 MiB, extents of 8 MiB", endless: ["map", "measure"]) { folder in
       try writeBochs(extentSize: 8 << 20, bitmapSize: 1 << 20, to: folder.file("image"))
     },
     ExhaustingImage("bochs: a catalog of 4 MiB, extents of 512 bytes with bitmaps of 1 MiB", endless: ["map"])

@@ -34,17 +34,11 @@ public struct SnapshotRecord: Equatable, Sendable {
 
 /// A layer that holds earlier states of itself.
 public protocol SnapshotKeeping: ImageLayer {
-  /// In the order of the image's own list.
+  /// In the order of the image's own list, with as much of long ids and names as qemu-img tells.
   func snapshots() throws(EngineError) -> [SnapshotRecord]
-  /// The same as lists show it: long ids and names cut off.
-  func shownSnapshots() throws(EngineError) -> [SnapshotRecord]
   /// The snapshot as a read-only layer over the same file. It stays readable, whatever happens to the disk and to other
   /// snapshots, until it is itself deleted.
   func openSnapshot(_ record: SnapshotRecord) throws(EngineError) -> any ImageLayer
-}
-
-extension SnapshotKeeping {
-  public func shownSnapshots() throws(EngineError) -> [SnapshotRecord] { try snapshots() }
 }
 
 /// A layer whose snapshots can be made, gone back to and deleted. Each call is done whole or not at all, also

@@ -73,7 +73,7 @@ extension Qcow2Layer: SnapshotChanging {
       throw .unsupported("Operation not supported")
     }
     let fileEnd = try file.byteCount()
-    for snapshot in try snapshotTable() { try snapshot.validate(header, fileEnd: fileEnd) }
+    for snapshot in try snapshotTable(keeping: .record) { try snapshot.validate(header, fileEnd: fileEnd) }
   }
 
   /// What stands in the way of going back to a snapshot, as with qemu-img.
@@ -96,7 +96,7 @@ extension Qcow2Layer: SnapshotChanging {
   ) -> Qcow2Snapshot {
     let id = String(others.map(\.idNumber).max().map { $0.addingReportingOverflow(1).partialValue } ?? 1)
     // As long as qemu-img lets a name be.
-    let nameBytes = Array(name.hostBytes.prefix(255))
+    let nameBytes = Array(name.hostBytes.prefix(Qcow2Snapshot.toldNameLength))
     let record = SnapshotRecord(
       id: id, name: String(hostBytes: nameBytes), dateSeconds: date.seconds,
       dateNanoseconds: date.nanoseconds, vmClock: 0, vmStateSize: 0, virtualSize: header.virtualSize,

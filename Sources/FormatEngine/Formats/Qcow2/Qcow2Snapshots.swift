@@ -9,6 +9,7 @@ import Synchronization
 struct Qcow2Snapshot: Equatable, Sendable {
   var l1Offset: UInt64
   var l1Count: UInt32
+  /// With the first bytes of a long id and name, as with qemu-img.
   var record: SnapshotRecord
   /// Id and name as they are stored: they may be no UTF-8.
   var idBytes: [UInt8]
@@ -20,13 +21,13 @@ struct Qcow2Snapshot: Equatable, Sendable {
   enum Kept {
     /// All bytes, to be written again.
     case everything
-    /// What is asked for: the record, with the whole names.
+    /// The record, and where the disk is.
     case record
-    /// As lists show it: of an id 127 bytes, of a name 255, as with qemu-img.
-    case shown
   }
 
   static let fixedLength = 40
+  /// Bytes of an id and of a name that are told.
+  static let (toldIDLength, toldNameLength) = (127, 255)
   /// qemu-img's own limit; 24 bytes are in use.
   static let maximumExtraLength = 1024
   /// 64 MiB: every snapshot of the largest list can have an id, a name and extra fields of 1 KiB.
@@ -70,8 +71,8 @@ extension Qcow2Snapshot {
     let nameBytes = try bytes.bytes(in: nameStart..<nameStart + nameLength)
     // For qemu-img both end at the first NUL.
     let record = SnapshotRecord(
-      id: String(hostBytes: idBytes.prefix(keeping == .shown ? 127 : .max).prefix { $0 != 0 }),
-      name: String(hostBytes: nameBytes.prefix(keeping == .shown ? 255 : .max).prefix { $0 != 0 }),
+      id: String(hostBytes: idBytes.prefix(toldIDLength).prefix { $0 != 0 }),
+      name: String(hostBytes: nameBytes.prefix(toldNameLength).prefix { $0 != 0 }),
       dateSeconds: Int64(try bytes.bigEndian(UInt32.self, at: 16)),
       dateNanoseconds: try bytes.bigEndian(UInt32.self, at: 20),
       vmClock: try bytes.bigEndian(UInt64.self, at: 24),
@@ -90,10 +91,6 @@ extension Qcow2Snapshot {
 extension Qcow2Layer: SnapshotKeeping {
   func snapshots() throws(EngineError) -> [SnapshotRecord] {
     try snapshotTable(keeping: .record).map(\.record)
-  }
-
-  func shownSnapshots() throws(EngineError) -> [SnapshotRecord] {
-    try snapshotTable(keeping: .shown).map(\.record)
   }
 
   func snapshotTable(keeping: Qcow2Snapshot.Kept = .everything) throws(EngineError) -> [Qcow2Snapshot] {
