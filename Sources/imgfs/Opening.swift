@@ -163,9 +163,7 @@ struct Opening: Sendable {
     guard let keeper = chain.top as? any SnapshotKeeping else {
       throw .unsupported("Images of the format '\(chain.members[0].formatName)' have no internal snapshots")
     }
-    let records = try keeper.snapshots()
-    guard let record = records.first(where: { $0.id == name }) ?? records.first(where: { $0.name == name })
-    else {
+    guard let record = try keeper.snapshots().first(idOrName: name) else {
       throw EngineError(.notFound, "There is no snapshot '\(name)'")
     }
     return chain.replacing(layerAt: 0, with: try keeper.openSnapshot(record))

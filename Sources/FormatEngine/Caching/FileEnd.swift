@@ -24,9 +24,11 @@ struct FileEnd {
   mutating func require(_ hostOffset: UInt64, _ byteCount: UInt64, _ what: @autoclosure () -> String)
     throws(EngineError)
   {
-    guard try reaches(hostOffset + byteCount) else {
-      throw .corrupt("\(what()) at 0x\(hex(hostOffset)) lies past the end of the image file", at: hostOffset)
-    }
+    guard try reaches(hostOffset + byteCount) else { throw Self.pastEnd(what(), hostOffset) }
+  }
+
+  static func pastEnd(_ what: String, _ hostOffset: UInt64) -> EngineError {
+    .corrupt("\(what) at 0x\(hex(hostOffset)) lies past the end of the image file", at: hostOffset)
   }
 
   /// The file will have these bytes before anything is read there.

@@ -36,7 +36,7 @@ public struct ImageInfo: Sendable {
       ImageName.jsonText(of: $0.name) != nil
         ? $0.name : (try? ReferencePolicy.anywhere.place(of: $0, namedBy: member.path))?.path
     }
-    if let keeper = layer as? any SnapshotKeeping { info.snapshots = try keeper.snapshots() }
+    if let keeper = layer as? any SnapshotKeeping { info.snapshots = try keeper.shownSnapshots() }
     // A file that is opened as just that has nothing below it.
     guard FormatCatalog.format(named: member.formatName) != nil else { return info }
     var files = [("file", try plainFile(member.file, path: member.path))]

@@ -12,10 +12,18 @@ enum AnonymousMemory {
   /// The same, where the process may have `spare` more bytes of addresses besides: what can do with less leaves some for what
   /// cannot.
   static func map(byteCount: Int, sparing spare: Int) -> UnsafeMutableRawPointer? {
-    guard let start = unsafe map(byteCount: byteCount + spare) else { return nil }
-    unsafe unmap(start + byteCount, byteCount: spare)
+    guard let start = unsafe map(byteCount: byteCount) else { return nil }
+    guard let rest = unsafe map(byteCount: spare) else {
+      unsafe unmap(start, byteCount: byteCount)
+      return nil
+    }
+    unsafe unmap(rest, byteCount: spare)
     return unsafe start
   }
 
-  static func unmap(_ address: UnsafeMutableRawPointer, byteCount: Int) { unsafe munmap(address, byteCount) }
+  /// All of what was mapped, from its first byte on.
+  static func unmap(_ address: UnsafeMutableRawPointer, byteCount: Int) {
+    let result = unsafe munmap(address, byteCount)
+    assert(result == 0, "not what was mapped")
+  }
 }

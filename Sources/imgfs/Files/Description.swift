@@ -2,7 +2,7 @@ import FormatEngine
 
 /// The texts of `info.json` and `map.json`: what `qemu-img info` and `qemu-img map` print as JSON.
 enum Description {
-  /// Half a million runs, or a hundred thousand snapshots. Whoever asks for the size of such a file, be it a search, makes
+  /// Half a million runs, or the most snapshots that an image can have, with names of 255 letters. Whoever asks for the size of such a file, be it a search, makes
   /// imgfs hold all of its text; qemu-img prints longer ones.
   static let maximumByteCount = 64 * Int(MiB)
 
@@ -21,7 +21,8 @@ enum Description {
   static func text(of info: ImageInfo) throws(EngineError) -> [UInt8] {
     var text: [UInt8] = []
     try JSONText.write(info.json) { (piece) throws(EngineError) in try append(Array(piece.utf8), to: &text) }
-    return text + "\n".utf8
+    try append([UInt8(ascii: "\n")], to: &text)
+    return text
   }
 
   private static func append(_ piece: [UInt8], to text: inout [UInt8]) throws(EngineError) {

@@ -68,6 +68,6 @@ struct DiskView: Sendable {
 }
 
 extension SnapshotRecord {
-  /// By what the tree knows it again, besides its name. The name may be long.
-  var key: String { "\(id) \(dateSeconds).\(dateNanoseconds)" }
+  /// By what the tree knows it again. The name may be long; what is alike in all of this is one disk.
+  var key: String { "\(id) \(dateSeconds).\(dateNanoseconds) \(place)" }
 }

@@ -42,14 +42,17 @@ final class TextFile: Sendable {
     }
   }
 
-  /// What a long text, or one that came to nothing, was made of is free again, but in pieces all over the place: it goes
-  /// back to the system, or each thread's next text would take as much.
+  /// What a long text was made of is free again, but in pieces all over the place: it goes back to the system, or each
+  /// thread's next text would take as much.
   private func writeAndTidy() throws(EngineError) -> [UInt8] {
-    var byteCount = Int.max
-    defer { if byteCount > Self.maximumKeptByteCount { malloc_trim(0) } }
-    let content = try write()
-    byteCount = content.count
-    return content
+    do throws(EngineError) {
+      let content = try write()
+      if content.count > Self.maximumKeptByteCount { malloc_trim(0) }
+      return content
+    } catch {
+      if error.code == .tooLarge { malloc_trim(0) }
+      throw error
+    }
   }
 
   /// Lets go of the text; it is written again where it is wanted again.

@@ -21,7 +21,7 @@ extension ImageTree {
     let session = session
     return try session.withChain { (chain) throws(EngineError) in
       guard let layer = chain.members[depth].layer as? any SnapshotKeeping else { return [] }
-      let records = try layer.snapshots()
+      let records = try layer.shownSnapshots()
       let shared = SharedBySnapshots(
         session: session, depth: depth, extended: attributes(ofLayerAt: depth))
       return zip(records, SafeName.unique(records.map(\.name))).map { record, name in
@@ -79,7 +79,7 @@ extension ImageTree {
   private static func record(of node: Node, in keeper: any SnapshotKeeping) throws(EngineError)
     -> SnapshotRecord?
   {
-    let records = try keeper.snapshots()
+    let records = try keeper.shownSnapshots()
     let names = SafeName.unique(records.map(\.name))
     return zip(records, names).first { record, name in name == node.name && record.key == node.token }?.0
   }

@@ -30,9 +30,8 @@ enum SnapshotChoice {
   /// The first snapshot that fits, nil where none does. An id goes before a name.
   func choose(from records: [SnapshotRecord]) -> SnapshotRecord? {
     switch self {
-    case .idOrName(let text): records.first { $0.id == text } ?? records.first { $0.name == text }
-    case .exactly(let id, let name):
-      records.first { (id == nil || id == $0.id) && (name == nil || name == $0.name) }
+    case .idOrName(let text): records.first(idOrName: text)
+    case .exactly(let id, let name): records.first(id: id, name: name)
     }
   }
 

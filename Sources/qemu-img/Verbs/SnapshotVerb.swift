@@ -68,7 +68,7 @@ enum SnapshotVerb {
     guard let keeper = chain.top as? any SnapshotKeeping else { return }
     // qemu-img reads the list when it opens the image.
     let snapshots = try attempt("Could not open '\(chain.members[0].name)': ") { () throws(EngineError) in
-      try keeper.snapshots()
+      try keeper.shownSnapshots()
     }
     if !snapshots.isEmpty { InfoText.writeSnapshotList(snapshots) { Console.write($0 + "\n") } }
   }

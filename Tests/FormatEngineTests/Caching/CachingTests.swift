@@ -34,6 +34,26 @@ import Testing
     for slice in 0..<400 { #expect(store.snapshot[slice * 512] == model[slice]) }
   }
 
+  /// Also what was taken only to see that it is there.
+  @Test(arguments: [(512, 512), (4096, 100_000), (65536, 1 << 20)])
+  func droppedCachesGiveTheirAddressesBack(_ sliceByteCount: Int, _ capacity: UInt64) throws {
+    func pages() throws -> Int {
+      let text = String(decoding: try Files.read("/proc/self/statm"), as: UTF8.self)
+      return try #require(text.split(separator: " ").first.flatMap { Int($0) })
+    }
+    let store = MemoryStore([])
+    func make() -> TableCache {
+      TableCache(store: store, order: nil, sliceByteCount: sliceByteCount, capacity: capacity)
+    }
+    _ = make()
+    let before = try pages()
+    for _ in 0..<20 { _ = make() }
+    #expect(try (pages() - before) * 4096 < 64 << 20)
+    let kept = (0..<20).map { _ in make() }
+    #expect(try (pages() - before) * 4096 < 128 << 20)
+    #expect(kept.count == 20)
+  }
+
   @Test func warmSliceIsNotReadAgain() throws {
     let store = CountingStore(MemoryStore([UInt8](repeating: 7, count: 8192)))
     let cache = TableCache(

@@ -9,6 +9,9 @@ extension ConformanceRow {
     built("bochs, 64 KiB extents", "bochs", mebibyte + 3 * 512) { random in
       try BochsImage().build(byteCount: mebibyte + 3 * 512, &random)
     },
+    built("bochs, 8 KiB extents", "bochs", 300 * 512) { random in
+      try BochsImage(extentSize: 8192).build(byteCount: 300 * 512, &random)
+    },
     built("bochs, version 1, 1 MiB extents", "bochs", 3 * mebibyte) { random in
       try BochsImage(isVersion1: true, extentSize: mebibyte, bitmapSize: 256).build(
         byteCount: 3 * mebibyte, &random)

@@ -71,7 +71,8 @@ import Testing
         // Refused in words, with the status for that.
         let words = failure.description
         #expect(words.hasPrefix(try BuiltProduct.imgfs.path), "\(image): \(words)")
-        #expect(words.contains("exit status 1 "), "\(image): \(words)")
+        #expect(words.contains("exit status 1 instead of 0\n"), "\(image): \(words)")
+        #expect(words.split(separator: "\n").count > 1, "\(image): \(words)")
         return
       }
       let needed = image.needed["mount"] ?? 0

@@ -208,7 +208,7 @@ extension ExhaustingImage {
 
   // MARK: Lists
 
-  /// A mount shows each of 65536 twice, as a folder: 131,072 nodes of half a KiB.
+  /// A mount shows each of 65536 twice, as a folder: 131,072 nodes of some 400 bytes.
   private static let shownSnapshots = ["mount": 64]
 
   private static let snapshots = [

@@ -103,7 +103,7 @@ struct BochsTables: ~Copyable {
   private func bits(from sector: UInt64, of bitmapOffset: UInt64) throws(EngineError) -> UInt64 {
     let byte = sector / 64 * 8
     let slice = unsafe try bitmaps.slice(at: bitmapOffset + byte.aligned(downTo: BochsGeometry.sectorSize))
-    // SAFETY: loads are checked against the slice's 512 bytes.
+    // SAFETY: a multiple of 8 below the slice's 512 bytes.
     let word = unsafe slice.loadUnaligned(
       fromByteOffset: Int(byte & (BochsGeometry.sectorSize - 1)), as: UInt64.self)
     return UInt64(littleEndian: word) >> (sector & 63)

@@ -143,9 +143,9 @@ struct ParallelsChecker {
       try file.resize(to: used.end)
       fileEnd = used.end
     }
-    // A device has the size that it has.
-    // Nor may it end before where the header says that the data begin, though clusters in use lie before that.
+    // The file is not to end before where the header says that the data begin, though the clusters in use lie before that.
     let end = max(used.end, geometry.dataOffset(header, fileEnd: fileEnd) ?? 0)
+    // A device has the size that it has.
     guard fileEnd > end, !file.isDevice else { return }
     let byteCount = fileEnd - end
     let count = byteCount.dividedRoundingUp(by: geometry.clusterSize)

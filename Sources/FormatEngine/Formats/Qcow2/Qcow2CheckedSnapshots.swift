@@ -157,7 +157,7 @@ extension Qcow2Checker {
   /// Reads the list of snapshots. One that cannot be read ends the check.
   mutating func readSnapshots() throws(EngineError) {
     guard header.snapshotCount > 0 else { return }
-    let keeping: Qcow2Snapshot.Kept = repairing == .all ? .everything : .record
+    let keeping: Qcow2Snapshot.Kept = repairing == .all ? .everything : .shown
     switch try Qcow2CheckedSnapshots.read(
       header, from: file, repairing: repairing == .all, keeping: keeping)
     {

@@ -73,7 +73,7 @@ extension Qcow2Layer: SnapshotChanging {
       throw .unsupported("Operation not supported")
     }
     let fileEnd = try file.byteCount()
-    for snapshot in try snapshotTable(keeping: .record) { try snapshot.validate(header, fileEnd: fileEnd) }
+    for snapshot in try snapshotTable(keeping: .shown) { try snapshot.validate(header, fileEnd: fileEnd) }
   }
 
   /// What stands in the way of going back to a snapshot, as with qemu-img.
@@ -96,11 +96,11 @@ extension Qcow2Layer: SnapshotChanging {
   ) -> Qcow2Snapshot {
     let id = String(others.map(\.idNumber).max().map { $0.addingReportingOverflow(1).partialValue } ?? 1)
     // As long as qemu-img lets a name be.
-    let nameBytes = Array(name.hostBytes.prefix(Qcow2Snapshot.toldNameLength))
+    let nameBytes = Array(name.hostBytes.prefix(SnapshotRecord.shownNameByteCount))
     let record = SnapshotRecord(
       id: id, name: String(hostBytes: nameBytes), dateSeconds: date.seconds,
       dateNanoseconds: date.nanoseconds, vmClock: 0, vmStateSize: 0, virtualSize: header.virtualSize,
-      instructionCount: 0)
+      instructionCount: 0, place: l1Offset)
     return Qcow2Snapshot(
       l1Offset: l1Offset, l1Count: header.l1Count, record: record, idBytes: Array(id.utf8),
       nameBytes: nameBytes, unknownExtra: [])
@@ -132,7 +132,8 @@ extension Qcow2Snapshot {
 
 extension [Qcow2Snapshot] {
   func first(recordedAs record: SnapshotRecord) throws(EngineError) -> Qcow2Snapshot {
-    guard let snapshot = first(where: { $0.record == record }) else {
+    guard let snapshot = first(where: { $0.record == record }) ?? first(where: { $0.record.shown == record })
+    else {
       throw EngineError(.notFound, "Can't find snapshot '\(record.name)'")
     }
     return snapshot

@@ -9,7 +9,6 @@ import Synchronization
 struct Qcow2Snapshot: Equatable, Sendable {
   var l1Offset: UInt64
   var l1Count: UInt32
-  /// With the first bytes of a long id and name, as with qemu-img.
   var record: SnapshotRecord
   /// Id and name as they are stored: they may be no UTF-8.
   var idBytes: [UInt8]
@@ -21,13 +20,13 @@ struct Qcow2Snapshot: Equatable, Sendable {
   enum Kept {
     /// All bytes, to be written again.
     case everything
-    /// The record, and where the disk is.
+    /// What is asked for: the record, with the whole names.
     case record
+    /// The record as lists show it.
+    case shown
   }
 
   static let fixedLength = 40
-  /// Bytes of an id and of a name that are told.
-  static let (toldIDLength, toldNameLength) = (127, 255)
   /// qemu-img's own limit; 24 bytes are in use.
   static let maximumExtraLength = 1024
   /// 64 MiB: every snapshot of the largest list can have an id, a name and extra fields of 1 KiB.
@@ -61,6 +60,8 @@ extension Qcow2Snapshot {
     func extra(_ offset: Int) throws(EngineError) -> UInt64? {
       extraLength >= offset + 8 ? try bytes.bigEndian(UInt64.self, at: fixedLength + offset) : nil
     }
+    func kept(_ shownByteCount: Int) -> Int { keeping == .shown ? shownByteCount : .max }
+    let l1Offset = try bytes.bigEndian(UInt64.self, at: 0)
     let idStart = fixedLength + extraLength
     let nameStart = idStart + idLength
     let shortVMStateSize = try bytes.bigEndian(UInt32.self, at: 32)
@@ -71,16 +72,16 @@ extension Qcow2Snapshot {
     let nameBytes = try bytes.bytes(in: nameStart..<nameStart + nameLength)
     // For qemu-img both end at the first NUL.
     let record = SnapshotRecord(
-      id: String(hostBytes: idBytes.prefix(toldIDLength).prefix { $0 != 0 }),
-      name: String(hostBytes: nameBytes.prefix(toldNameLength).prefix { $0 != 0 }),
+      id: String(hostBytes: idBytes.prefix(kept(SnapshotRecord.shownIDByteCount)).prefix { $0 != 0 }),
+      name: String(hostBytes: nameBytes.prefix(kept(SnapshotRecord.shownNameByteCount)).prefix { $0 != 0 }),
       dateSeconds: Int64(try bytes.bigEndian(UInt32.self, at: 16)),
       dateNanoseconds: try bytes.bigEndian(UInt32.self, at: 20),
       vmClock: try bytes.bigEndian(UInt64.self, at: 24),
       vmStateSize: vmStateSize ?? UInt64(shortVMStateSize),
       virtualSize: recordedSize ?? diskSize,
-      instructionCount: instructions == UInt64.max ? nil : instructions)
+      instructionCount: instructions == UInt64.max ? nil : instructions, place: l1Offset)
     return Qcow2Snapshot(
-      l1Offset: try bytes.bigEndian(UInt64.self, at: 0), l1Count: try bytes.bigEndian(UInt32.self, at: 8),
+      l1Offset: l1Offset, l1Count: try bytes.bigEndian(UInt32.self, at: 8),
       record: record, idBytes: keeping == .everything ? idBytes : [],
       nameBytes: keeping == .everything ? nameBytes : [],
       unknownExtra: keeping == .everything
@@ -93,6 +94,10 @@ extension Qcow2Layer: SnapshotKeeping {
     try snapshotTable(keeping: .record).map(\.record)
   }
 
+  func shownSnapshots() throws(EngineError) -> [SnapshotRecord] {
+    try snapshotTable(keeping: .shown).map(\.record)
+  }
+
   func snapshotTable(keeping: Qcow2Snapshot.Kept = .everything) throws(EngineError) -> [Qcow2Snapshot] {
     // In the lock, as all tables: a snapshot that is taken or deleted meanwhile moves the list and frees its old place.
     try state.withLock { (state) throws(EngineError) in
@@ -102,8 +107,9 @@ extension Qcow2Layer: SnapshotKeeping {
 
   func openSnapshot(_ record: SnapshotRecord) throws(EngineError) -> any ImageLayer {
     try state.withLock { (state) throws(EngineError) in
-      let snapshots = try Qcow2Snapshot.readAll(state.prologue.header, from: file, keeping: .record)
-      guard let snapshot = snapshots.first(where: { $0.record == record }) else {
+      let snapshots = try Qcow2Snapshot.readAll(state.prologue.header, from: file, keeping: .shown)
+      let shown = record.shown
+      guard let snapshot = snapshots.first(where: { $0.record == shown }) else {
         throw EngineError(.notFound, "Can't find snapshot '\(record.name)'", path: path)
       }
       return try Qcow2SnapshotLayer(of: self, snapshot, state.prologue)

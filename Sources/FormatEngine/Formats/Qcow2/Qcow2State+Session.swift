@@ -91,7 +91,7 @@ extension Qcow2State {
       map.add(clusterAt: block, .refcountBlock, geometry)
     }
     if header.snapshotCount > 0 {
-      let table = try Qcow2Snapshot.readTable(header, from: file, keeping: .record)
+      let table = try Qcow2Snapshot.readTable(header, from: file, keeping: .shown)
       map.add(Self.clusters(header.snapshotsOffset, table.byteCount, geometry), .snapshotTable)
       for snapshot in table.snapshots {
         try header.validateTable(

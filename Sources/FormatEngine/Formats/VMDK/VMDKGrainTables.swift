@@ -74,16 +74,12 @@ final class VMDKGrainTables {
     switch try place(ofTable: index, copy: copy) {
     case .none: return nil
     case .at(let place): return place
-    case .unknown:
-      let directory = copies[copy].directory
-      try fileEnd.require(directory.hostOffset, geometry.directoryByteCount, "The grain directory")
-      throw .corrupt("The grain directory could not be read", at: directory.hostOffset)
+    case .unknown: throw FileEnd.pastEnd("The grain directory", copies[copy].directory.hostOffset)
     case .wrong(let place):
       guard place > VMDKExtentLine.sectorByteCount else {
         throw .corrupt("Grain table \(index) lies in the header of the extent", at: place)
       }
-      throw .corrupt(
-        "Grain table \(index) at 0x\(hex(place)) lies past the end of the image file", at: place)
+      throw FileEnd.pastEnd("Grain table \(index)", place)
     }
   }
 
@@ -152,7 +148,7 @@ final class VMDKGrainTables {
 
   /// `index` must be one of the table.
   func entry(_ index: Int) -> VMDKGrainEntry {
-    // SAFETY: the buffer's subscript and its loads are checked against its length.
+    // SAFETY: the buffer has all entries of the table.
     VMDKGrainEntry(
       raw: UInt32(littleEndian: unsafe bytes.loadUnaligned(fromByteOffset: 4 * index, as: UInt32.self)))
   }

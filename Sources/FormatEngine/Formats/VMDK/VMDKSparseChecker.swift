@@ -111,7 +111,7 @@ struct VMDKSparseChecker {
   private func mayChange(_ index: UInt64) -> Bool {
     guard repairing != nil, metadata != nil else { return false }
     return (0..<tables.copyCount).allSatisfy { copy in
-      guard let place = (try? tables.tableOffset(index, copy: copy)) ?? nil else { return false }
+      guard case .at(let place)? = try? tables.place(ofTable: index, copy: copy) else { return false }
       return !doubtfulTables.contains(place)
     }
   }

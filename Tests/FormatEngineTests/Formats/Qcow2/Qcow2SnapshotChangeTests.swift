@@ -1,4 +1,4 @@
-import FormatEngine
+@testable import FormatEngine
 import TestSupport
 import Testing
 
@@ -147,6 +147,63 @@ import Testing
     try layer.deleteSnapshot(new)
     let last = Qcow2Bytes(bytes: store.snapshot)
     #expect(Array(last.bytes[last.snapshotsOffset..<last.snapshotsOffset + entry.count]) == entry)
+  }
+
+  /// Names longer than lists show: of two that are shown alike each is opened, gone back to and deleted as itself, and all bytes
+  /// of the other stay.
+  @Test func longNamesThatAreShownAlikeAreTwoSnapshots() throws {
+    let (shown, letter) = (String(repeating: "n", count: 254) + "é", "é")
+    let chain = try ImageChain.over(
+      MemoryStore(try Qcow2Bytes.judged().bytes), format: Qcow2Format.self, access: .readWrite)
+    let layer = try #require(chain.top as? Qcow2Layer)
+    try layer.deleteSnapshot(try #require(try layer.snapshots().first))
+    let date = SnapshotDate(seconds: 1, nanoseconds: 0)
+    for number in 1...2 as ClosedRange<UInt8> {
+      try chain.writeBytes([number], at: 0)
+      try layer.createSnapshot(named: "\(number)", at: date)
+    }
+    try chain.writeBytes([3], at: 0)
+    try chain.flush()
+    try layer.rewrite { (rewrite) throws(EngineError) in
+      var snapshots = try rewrite.snapshots()
+      // The first is longer; both have the same id.
+      for (index, name) in [shown + "x", shown].enumerated() {
+        snapshots[index].nameBytes = Array(name.utf8)
+        snapshots[index].idBytes = [49]
+      }
+      try rewrite.replaceSnapshots(with: snapshots)
+    }
+    let long = Array((shown + "x").utf8)
+    #expect(try layer.snapshots().map(\.name.hostBytes) == [long, Array(shown.utf8)])
+    // Half of the letter is cut off.
+    #expect(letter.utf8.count == 2)
+    let records = try layer.shownSnapshots()
+    #expect(records.map(\.name.hostBytes) == [Array(long.prefix(255)), Array(long.prefix(255))])
+    for list in [records, try layer.snapshots()] {
+      for (record, byte) in zip(list, [1, 2] as [UInt8]) {
+        let snapshot = chain.replacing(layerAt: 0, with: try layer.openSnapshot(record))
+        #expect(try snapshot.readBytes(at: 0, count: 1) == [byte])
+      }
+    }
+    try layer.applySnapshot(records[1])
+    #expect(try chain.readBytes(at: 0, count: 1) == [2])
+    try layer.deleteSnapshot(try #require(try layer.shownSnapshots().last))
+    #expect(try layer.snapshotTable().map(\.nameBytes) == [long])
+    #expect(try layer.snapshots().first(idOrName: String(hostBytes: long.prefix(255))) == nil)
+  }
+
+  /// One text in two encodings is two names.
+  @Test func namesAreComparedByteByByte() throws {
+    let chain = try ImageChain.over(
+      MemoryStore(try Qcow2Bytes.judged().bytes), format: Qcow2Format.self, access: .readWrite)
+    let layer = try #require(chain.top as? any SnapshotChanging)
+    for name in ["\u{e9}", "e\u{301}"] {
+      try layer.createSnapshot(named: name, at: SnapshotDate(seconds: 1, nanoseconds: 0))
+    }
+    let list = try layer.snapshots()
+    #expect(list.first(idOrName: "e\u{301}")?.id == "3")
+    #expect(list.first(id: "2", name: "\u{e9}")?.id == "2")
+    #expect(list.first(id: "3", name: "\u{e9}") == nil)
   }
 
   /// Any single call of the file fails: an error, and the image is the old or the new one.
