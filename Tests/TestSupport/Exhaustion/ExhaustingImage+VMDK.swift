@@ -64,8 +64,10 @@ extension ExhaustingImage {
       try folder.write(
         VMDKSketch.descriptor([String](repeating: "RW 2048 SPARSE \"e\"", count: 4000)), to: "image")
     },
-    ExhaustingImage("vmdk: 2000 sparse extents of one file, with a directory of 32 MiB", endless: ["check"]) {
-      folder in
+    // 4 PiB of disk, with 16 billion tables.
+    ExhaustingImage(
+      "vmdk: 2000 sparse extents of one file, with a directory of 32 MiB", endless: ["check", "map"]
+    ) { folder in
       let file = try largest.write(to: folder.file("e"), byteCount: 256 * mebibyte)
       try file.write(repeating: [0, 0, 3, 0], count: 1 << 23, at: 128 * mebibyte)
       try folder.write(
