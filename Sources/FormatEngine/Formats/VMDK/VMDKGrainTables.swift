@@ -96,15 +96,19 @@ final class VMDKGrainTables {
 
   /// The same without words for damage: a directory has millions of entries.
   func place(ofTable index: UInt64, copy: Int) throws(EngineError) -> TablePlace {
-    let directory = copies[copy].directory
-    guard try fileEnd.reaches(directory.hostOffset + geometry.directoryByteCount) else { return .unknown }
-    let sector = try directory.entry(at: index)
+    guard try hasDirectory(copy) else { return .unknown }
+    let sector = try copies[copy].directory.entry(at: index)
     guard sector != 0 else { return .none }
     let place = UInt64(sector) * VMDKExtentLine.sectorByteCount
     // The last table may be cut off behind the last grain.
     let end = place + 4 * geometry.entryCount(ofTable: index)
     guard sector > 1, try fileEnd.reaches(end) else { return .wrong(place) }
     return .at(place)
+  }
+
+  /// Whether one of the directories is in the file.
+  func hasDirectory(_ copy: Int) throws(EngineError) -> Bool {
+    try fileEnd.reaches(copies[copy].directory.hostOffset + geometry.directoryByteCount)
   }
 
   // MARK: Changing

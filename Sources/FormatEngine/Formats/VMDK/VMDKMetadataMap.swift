@@ -22,6 +22,7 @@ struct VMDKMetadataMap {
     }
     regions.reserveCapacity(Int(geometry.directoryCount) * directories.count + regions.count)
     for copy in 0..<directories.count {
+      if toleratingDamage, (try? tables.hasDirectory(copy)) != true { continue }
       for index in 0..<geometry.directoryCount {
         if toleratingDamage {
           if case .at(let place)? = try? tables.place(ofTable: index, copy: copy) {

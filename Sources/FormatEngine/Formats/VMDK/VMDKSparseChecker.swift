@@ -56,6 +56,10 @@ struct VMDKSparseChecker {
 
   /// What has to be known of all tables before one is changed.
   private mutating func lookAtTables(_ progress: Progress, _ total: UInt64) throws(EngineError) {
+    // Where a directory is missing, each of its entries is; there may be millions.
+    var hasAny = false
+    for copy in 0..<tables.copyCount where try tables.hasDirectory(copy) { hasAny = true }
+    guard hasAny else { return }
     for index in 0..<geometry.directoryCount {
       try progress.step(0, of: total)
       var copies: [[VMDKGrainEntry]] = []
