@@ -30,9 +30,9 @@
   /// caches.
   private static let spareByteCount = 256 * Int(MiB)
 
-  /// Room for at least `capacity` bytes in slices of `sliceByteCount` (a power of two), or for fewer, but a few, where the system
-  /// does not give as much. Dirty slices leave
-  /// the cache only through `order`, which the caller appends it to; nil for tables that are only read.
+  /// Room for at least `capacity` bytes in slices of `sliceByteCount` (a power of two), or for less, but a few slices, where
+  /// the system does not give as much. Dirty slices leave the cache only through `order`, which the caller appends it
+  /// to; nil for tables that are only read.
   ///
   /// Slices begin where callers say, always at the same places. `end`: a host offset that no slice goes beyond; what
   /// a slice has after it reads as zeros.

@@ -2,8 +2,8 @@ import FormatEngine
 
 /// The texts of `info.json` and `map.json`: what `qemu-img info` and `qemu-img map` print as JSON.
 enum Description {
-  /// Half a million runs, or the most snapshots that an image can have, with names of 255 letters. Whoever asks for the size of such a file, be it a search, makes
-  /// imgfs hold all of its text; qemu-img prints longer ones.
+  /// Half a million runs, or the most snapshots that an image can have, with names of 255 letters. Whoever asks for the
+  /// size of such a file, be it a search, makes imgfs hold all of its text; qemu-img prints longer ones.
   static let maximumByteCount = 64 * Int(MiB)
 
   static func info(of member: ChainMember) throws(EngineError) -> [UInt8] {

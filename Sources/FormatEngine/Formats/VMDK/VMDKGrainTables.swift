@@ -92,6 +92,9 @@ final class VMDKGrainTables {
     case wrong(UInt64)
     /// The directory itself is not in the file.
     case unknown
+
+    /// The first byte of a table that is there.
+    var offset: UInt64? { if case .at(let offset) = self { offset } else { nil } }
   }
 
   /// The same without words for damage: a directory has millions of entries.

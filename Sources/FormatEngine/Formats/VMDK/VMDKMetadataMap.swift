@@ -24,14 +24,11 @@ struct VMDKMetadataMap {
     for copy in 0..<directories.count {
       if toleratingDamage, (try? tables.hasDirectory(copy)) != true { continue }
       for index in 0..<geometry.directoryCount {
-        if toleratingDamage {
-          if case .at(let place)? = try? tables.place(ofTable: index, copy: copy) {
-            regions.append(place..<place + geometry.tableByteCount)
-          }
-          continue
-        }
-        let place = try tables.tableOffset(index, copy: copy)
-        if copy > 0 {
+        let place =
+          toleratingDamage
+          ? (try? tables.place(ofTable: index, copy: copy))?.offset
+          : try tables.tableOffset(index, copy: copy)
+        if copy > 0, !toleratingDamage {
           let primary = try tables.tableOffset(index, copy: 0)
           guard (place == nil) == (primary == nil) else {
             throw .corrupt("Only one of the grain directories has a table \(index)")

@@ -115,7 +115,7 @@ struct VMDKSparseChecker {
   private func mayChange(_ index: UInt64) -> Bool {
     guard repairing != nil, metadata != nil else { return false }
     return (0..<tables.copyCount).allSatisfy { copy in
-      guard case .at(let place)? = try? tables.place(ofTable: index, copy: copy) else { return false }
+      guard let place = (try? tables.place(ofTable: index, copy: copy))?.offset else { return false }
       return !doubtfulTables.contains(place)
     }
   }
