@@ -14,11 +14,23 @@ final class ClusterCache: Sendable {
     var clock: UInt64 = 0
     /// Counts changes of the disk: what was unpacked before a change is not kept after it.
     var generation: UInt64 = 0
+
+    mutating func makeRoom(for byteCount: Int, _ maximum: Int) {
+      while entries.reduce(byteCount, { $0 + $1.byteCount }) > maximum,
+        let oldest = entries.indices.min(by: { entries[$0].lastUse < entries[$1].lastUse })
+      {
+        entries.swapAt(oldest, entries.count - 1)
+        entries.removeLast()
+      }
+    }
   }
 
   /// 2 MiB clusters are the largest: at least four of them fit, or 128 of the usual 64 KiB.
   private static let maximumByteCount = 8 * Int(MiB)
   private let state = Guarded(State())
+  /// Held while a cluster is unpacked that is larger than all that is kept otherwise. After `RangeLock`, before the layers'
+  /// own locks.
+  private let large = Guarded(())
 
   var generation: UInt64 { state.withLock { $0.generation } }
 
@@ -34,17 +46,22 @@ final class ClusterCache: Sendable {
     }
   }
 
+  /// Runs `body`, which finds or inserts a cluster of so many bytes and copies out of it. Of those of 64 MiB that a few
+  /// formats may have one is in memory, however many threads want to read some.
+  func using<T>(clusterOf byteCount: Int, _ body: () throws(EngineError) -> T) throws(EngineError) -> T {
+    guard byteCount > Self.maximumByteCount else { return try body() }
+    return try large.withLock { _ throws(EngineError) in try body() }
+  }
+
+  /// Lets go of clusters until there is room for so many bytes.
+  func makeRoom(for byteCount: Int) { state.withLock { $0.makeRoom(for: byteCount, Self.maximumByteCount) } }
+
   /// Keeps a cluster, unless the disk has changed since `generation` was read.
   func insert(_ content: AlignedBuffer, depth: Int, guestOffset: UInt64, byteCount: Int, generation: UInt64) {
     state.withLock { state in
       guard state.generation == generation else { return }
       state.clock += 1
-      while state.entries.reduce(byteCount, { $0 + $1.byteCount }) > Self.maximumByteCount,
-        let oldest = state.entries.indices.min(by: { state.entries[$0].lastUse < state.entries[$1].lastUse })
-      {
-        state.entries.swapAt(oldest, state.entries.count - 1)
-        state.entries.removeLast()
-      }
+      state.makeRoom(for: byteCount, Self.maximumByteCount)
       state.entries.append(
         Entry(
           depth: depth, guestOffset: guestOffset, byteCount: byteCount, content: content,

@@ -17,7 +17,7 @@ extension ImageChain {
   }
 
   /// As `locate`, and stored bytes are also looked up in their file where that may have holes: the base
-  /// of map, convert, compare and SEEK_HOLE.
+  /// of map, convert, compare and SEEK_HOLE. A long run may come in pieces.
   public func extent(at offset: UInt64, limit: UInt64) throws(EngineError) -> LocatedExtent {
     guard isChanging else { return try extentUnlocked(at: offset, limit: limit) }
     // One byte is enough to hold the disk's size.
@@ -27,7 +27,7 @@ extension ImageChain {
   }
 
   private func extentUnlocked(at offset: UInt64, limit: UInt64) throws(EngineError) -> LocatedExtent {
-    var found = try locate(at: offset, limit: limit)
+    var found = try locate(at: offset, limit: min(limit, longestRun))
     let layer = layers[found.depth]
     // Encrypted zeros are no zeros.
     if found.extent.source == .stored, !found.extent.isEncrypted, layer.storesHoles,
@@ -145,25 +145,30 @@ extension ImageChain {
       return unsafe try layer.readCompressed(found.extent, at: offset, into: buffer)
     }
     let first = Int(offset - start)
-    let cluster = try unpackedCluster(found, layer, at: start, byteCount: unit.count)
-    guard first + buffer.count <= cluster.byteCount else {
-      throw .corrupt("Compressed extent is longer than its cluster", at: offset)
+    try unpacked.using(clusterOf: unit.count) { () throws(EngineError) in
+      let cluster = try unpackedCluster(found, layer, at: start, byteCount: unit.count)
+      guard first + buffer.count <= cluster.byteCount else {
+        throw .corrupt("Compressed extent is longer than its cluster", at: offset)
+      }
+      unsafe buffer.copyMemory(
+        from: UnsafeRawBufferPointer(rebasing: cluster.bytes[first..<first + buffer.count]))
     }
-    unsafe buffer.copyMemory(
-      from: UnsafeRawBufferPointer(rebasing: cluster.bytes[first..<first + buffer.count]))
   }
 
   private func unpackedCluster(
     _ found: LocatedExtent, _ layer: any ImageLayer, at start: UInt64, byteCount: Int
   ) throws(EngineError) -> AlignedBuffer {
-    if let cluster = unpacked.find(depth: found.depth, guestOffset: start) { return cluster }
+    let depth = unpackedDepth + found.depth
+    if let cluster = unpacked.find(depth: depth, guestOffset: start) { return cluster }
     let generation = unpacked.generation
+    // Not beside the one that goes for it.
+    unpacked.makeRoom(for: byteCount)
     let cluster = AlignedBuffer(byteCount: byteCount)
     var whole = found.extent
     whole.length = UInt64(byteCount)
     unsafe try layer.readCompressed(whole, at: start, into: cluster.bytes)
     unpacked.insert(
-      cluster, depth: found.depth, guestOffset: start, byteCount: byteCount, generation: generation)
+      cluster, depth: depth, guestOffset: start, byteCount: byteCount, generation: generation)
     return cluster
   }
 }

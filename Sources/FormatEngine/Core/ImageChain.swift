@@ -101,7 +101,7 @@ public struct LocatedExtent: BitwiseCopyable, Equatable, Sendable {
 /// The disk as a guest or a reader sees it: layers stacked, the top one first. A snapshot, or a single
 /// layer with what lies below it, is again a chain.
 ///
-/// Lock order: `RangeLock` -> the layer's own lock -> `ClusterCache`.
+/// Lock order: `RangeLock` -> `ClusterCache.using` -> the layer's own lock -> `ClusterCache`.
 public final class ImageChain: Sendable {
   public let members: [ChainMember]
   let layers: [any ImageLayer]
@@ -111,7 +111,12 @@ public final class ImageChain: Sendable {
   let isChanging: Bool
   /// Those of the chain that changes the top layer, where it is the same.
   let ranges: RangeLock
+  /// Of the chain that this one is a part of, too.
   let unpacked: ClusterCache
+  /// Where this chain's top layer is in the one that `unpacked` belongs to.
+  let unpackedDepth: Int
+  /// Bytes of the disk in which a run is looked for at a time.
+  let longestRun: UInt64
   let fillBuffers = BufferPool(bufferByteCount: Int(2 * MiB), maximumKept: 4)
 
   /// `members` must not be empty.
@@ -122,7 +127,8 @@ public final class ImageChain: Sendable {
     writer = access == .readWrite ? members[0].layer as? any WritableLayer : nil
     isChanging = writer != nil
     ranges = RangeLock()
-    unpacked = ClusterCache()
+    (unpacked, unpackedDepth) = (ClusterCache(), 0)
+    longestRun = Self.longestRun(in: layers)
   }
 
   /// Members of `chain` as a read-only disk, the top one at `depth`.
@@ -132,7 +138,15 @@ public final class ImageChain: Sendable {
     writer = nil
     isChanging = depth == 0 && chain.isChanging
     ranges = isChanging ? chain.ranges : RangeLock()
-    unpacked = isChanging ? chain.unpacked : ClusterCache()
+    (unpacked, unpackedDepth) = (chain.unpacked, chain.unpackedDepth + depth)
+    longestRun = Self.longestRun(in: layers)
+  }
+
+  /// A million entries of a table, which are looked through in no time: a table may have a hundred times as many, and each
+  /// layer would look through all of a long hole's again for each run of the data below it.
+  private static func longestRun(in layers: [any ImageLayer]) -> UInt64 {
+    let clusterSizes = layers.map(\.clusterSize).filter { $0 > 0 }
+    return clusterSizes.min().map { min($0, TiB) * MiB } ?? .max
   }
 
   public var top: any ImageLayer { layers[0] }

@@ -61,13 +61,17 @@ public struct MapEntry: BitwiseCopyable, Equatable, Sendable {
 public enum Mapper {
   /// Calls `body` with the runs of `range`, in order, neighbours of one kind joined. A range that ends
   /// past the disk ends with the disk; where nothing is left there is one entry of length 0.
+  ///
+  /// `progress` is asked before each look into the tables whether to go on.
   public static func walk(
-    _ chain: ImageChain, in range: Range<UInt64>, _ body: (MapEntry) throws(EngineError) -> Void
+    _ chain: ImageChain, in range: Range<UInt64>, _ progress: Progress = .none,
+    _ body: (MapEntry) throws(EngineError) -> Void
   ) throws(EngineError) {
     let end = min(range.upperBound, chain.virtualSize)
     var current = MapEntry(nothingAt: range.lowerBound)
     var position = range.lowerBound
     while position < end {
+      try progress.proceed()
       let next = try entry(chain, at: position, limit: end - position)
       if current.length > 0 && current.continues(into: next) {
         current.length += next.length
@@ -92,12 +96,13 @@ public enum Mapper {
   /// As `map --output=json` prints it, in pieces of about 64 KiB: a large disk's map is never whole in
   /// memory.
   public static func writeJSON(
-    _ chain: ImageChain, in range: Range<UInt64>, to write: ([UInt8]) throws(EngineError) -> Void
+    _ chain: ImageChain, in range: Range<UInt64>, _ progress: Progress = .none,
+    to write: ([UInt8]) throws(EngineError) -> Void
   ) throws(EngineError) {
     var text = Array("[".utf8)
     text.reserveCapacity(68 << 10)
     var isFirst = true
-    try walk(chain, in: range) { (entry) throws(EngineError) in
+    try walk(chain, in: range, progress) { (entry) throws(EngineError) in
       if !isFirst { text.append(contentsOf: ",\n".utf8) }
       isFirst = false
       append(entry, to: &text)

@@ -10,10 +10,20 @@ enum Description {
     try text(of: try ImageInfo.of(member))
   }
 
-  static func map(of chain: ImageChain) throws(EngineError) -> [UInt8] {
+  static func map(
+    of chain: ImageChain, seconds: Double = Patience.forText
+  ) throws(EngineError) -> [UInt8] {
+    let patience = Patience(seconds: seconds)
+    let progress = Progress(report: { _, _ in }, isCancelled: { patience.isOver })
     var text: [UInt8] = []
-    try Mapper.writeJSON(chain, in: 0..<chain.virtualSize) { (piece) throws(EngineError) in
-      try append(piece, to: &text)
+    do throws(EngineError) {
+      try Mapper.writeJSON(chain, in: 0..<chain.virtualSize, progress) { (piece) throws(EngineError) in
+        try append(piece, to: &text)
+      }
+    } catch {
+      guard error.code == .cancelled else { throw error }
+      throw EngineError(
+        .tooLarge, "The map is not written after \(Int(seconds)) seconds; qemu-img prints it")
     }
     return text
   }

@@ -14,9 +14,6 @@ final class OpenDisk: Sendable {
   /// From this size on it is cheaper to hand pages of the host's file to the kernel than to copy them
   /// (by 15 % at 64 KiB; at 32 KiB there is no difference).
   static let spliceByteCount = 64 * 1024
-  /// More extents than any image has that is not made of crumbs; the rest of the disk is then taken to
-  /// be like what was counted, so that no `stat` takes minutes.
-  static let maximumCountedExtents = 4_000_000
 
   let file: DiskFile
   private let use: ImageUse
@@ -162,13 +159,16 @@ final class OpenDisk: Sendable {
   /// Holes are made of whole blocks, as `stat` tells their size: QEMU stops at an assertion where they are not.
   static let blockByteCount: UInt64 = 4096
 
-  /// The first offset from `offset` on that holds data, or that holds none; nil past the last one.
-  func seek(from offset: UInt64, toData: Bool) -> UInt64? {
+  /// The first offset from `offset` on that holds data, or that holds none; nil past the last one. Where `seconds` are
+  /// not enough, all that was not looked at is data.
+  func seek(from offset: UInt64, toData: Bool, seconds: Double = Patience.forAnswer) -> UInt64? {
     let byteCount = byteCount
     guard offset < byteCount else { return nil }
+    let patience = Patience(seconds: seconds)
     var position = offset
     while position < byteCount {
-      let holeEnd = holeEnd(from: position, byteCount)
+      if patience.isOver { return toData ? position : byteCount }
+      let holeEnd = holeEnd(from: position, byteCount, patience)
       let end = holeEnd < byteCount ? holeEnd - holeEnd % Self.blockByteCount : byteCount
       if end > position {
         if !toData { return position }
@@ -184,10 +184,10 @@ final class OpenDisk: Sendable {
     return toData ? nil : byteCount
   }
 
-  /// Where the hole ends that `start` lies in; `start` itself where there is none.
-  private func holeEnd(from start: UInt64, _ byteCount: UInt64) -> UInt64 {
+  /// Where the hole ends that `start` lies in, as far as there is patience to look; `start` itself where there is none.
+  private func holeEnd(from start: UInt64, _ byteCount: UInt64, _ patience: Patience) -> UInt64 {
     var position = start
-    while position < byteCount {
+    while position < byteCount, !patience.isOver {
       let run = run(at: position, byteCount)
       if run.isData { break }
       position += run.length
@@ -195,17 +195,19 @@ final class OpenDisk: Sendable {
     return position
   }
 
-  /// Bytes that are not known to be zeros.
-  func allocatedByteCount() -> UInt64 {
+  /// Bytes that are not known to be zeros. Where `seconds` are not enough to count them, the rest of the disk is taken to
+  /// be like what was counted.
+  func allocatedByteCount(seconds: Double = Patience.forEstimate) -> UInt64 {
     let byteCount = byteCount
+    guard byteCount > 0 else { return 0 }
+    let patience = Patience(seconds: seconds)
     var position: UInt64 = 0
     var allocated: UInt64 = 0
-    for _ in 0..<Self.maximumCountedExtents {
-      guard position < byteCount else { return allocated }
+    repeat {
       let run = run(at: position, byteCount)
       if run.isData { allocated += run.length }
       position += run.length
-    }
+    } while position < byteCount && !patience.isOver
     guard position < byteCount else { return allocated }
     return UInt64(Double(allocated) / Double(position) * Double(byteCount))
   }

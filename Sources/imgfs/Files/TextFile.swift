@@ -6,6 +6,8 @@ final class TextFile: Sendable {
   private struct State {
     var content: [UInt8]?
     var byteCount: UInt64?
+    /// Why it is too large to be shown: found out once.
+    var refusal: EngineError?
   }
 
   /// Longer texts are written again for everybody who opens them, rather than kept.
@@ -35,7 +37,12 @@ final class TextFile: Sendable {
   func content() throws(EngineError) -> [UInt8] {
     try state.withLock { (state) throws(EngineError) in
       if let content = state.content { return content }
-      let content = try writeAndTidy()
+      if let refusal = state.refusal { throw refusal }
+      let content: [UInt8]
+      do throws(EngineError) { content = try writeAndTidy() } catch {
+        if error.code == .tooLarge { state.refusal = error }
+        throw error
+      }
       if content.count <= Self.maximumKeptByteCount { state.content = content }
       state.byteCount = UInt64(content.count)
       return content
@@ -56,5 +63,5 @@ final class TextFile: Sendable {
   }
 
   /// Lets go of the text; it is written again where it is wanted again.
-  func release() { state.withLock { $0.content = nil } }
+  func release() { state.withLock { ($0.content, $0.refusal) = (nil, nil) } }
 }

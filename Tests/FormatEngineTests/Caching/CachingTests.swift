@@ -224,6 +224,55 @@ import Testing
     #expect(cache.find(depth: 0, guestOffset: 0) == nil)
     #expect(cache.find(depth: 0, guestOffset: 199 << 16) != nil)
   }
+
+  /// A disk of one packed block of 32 MiB, read by eight threads and by two chains: it is unpacked once.
+  @Test func largeClustersAreUnpackedOnceForAllWhoReadThem() throws {
+    let layer = OnePackedBlock(byteCount: 32 << 20)
+    let chain = layer.chain()
+    let chains = [chain, chain.lower(from: 0), chain.delta(at: 0)]
+    let complaints = Threads.run(8) { number in
+      for step in 0..<32 {
+        let bytes = try? chains[number % 3].readBytes(at: UInt64(step << 20), count: 4096)
+        guard bytes == [UInt8](repeating: 7, count: 4096) else { return "thread \(number), step \(step)" }
+      }
+      return nil
+    }
+    #expect(complaints.isEmpty && layer.unpackCount == 1, "\(complaints), \(layer.unpackCount) times")
+  }
+}
+
+/// A disk that is packed as a whole.
+private final class OnePackedBlock: ImageLayer {
+  let virtualSize: UInt64
+  let clusterSize: UInt64 = 0
+  let backing: BackingReference? = nil
+  let storesHoles = false
+  private let count = Guarded(0)
+
+  var unpackCount: Int { count.withLock { $0 } }
+
+  init(byteCount: UInt64) { virtualSize = byteCount }
+
+  func chain() -> ImageChain {
+    ImageChain(members: [
+      ChainMember(layer: self, file: MemoryStore([]), path: "packed", formatName: "packed")
+    ])
+  }
+
+  func store(_ index: UInt16) -> any ByteStore { MemoryStore([]) }
+
+  func extent(at offset: UInt64, limit: UInt64) throws(EngineError) -> Extent {
+    Extent(.compressed, length: limit, hostOffset: 0)
+  }
+
+  func packedUnit(at offset: UInt64) throws(EngineError) -> Range<UInt64> { 0..<virtualSize }
+
+  func readCompressed(_ extent: Extent, at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer)
+    throws(EngineError)
+  {
+    count.withLock { $0 += 1 }
+    unsafe buffer.initializeMemory(as: UInt8.self, repeating: 7)
+  }
 }
 
 @Suite struct LowestFirstTests {

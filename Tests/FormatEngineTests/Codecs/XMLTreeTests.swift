@@ -41,4 +41,15 @@ import Testing
     #expect(throws: EngineError.self) { try parse(wide, XMLLimits(elementCount: 1000)) }
     #expect(throws: EngineError.self) { try parse("<a>1234567890</a>", XMLLimits(byteCount: 16)) }
   }
+
+  /// expat keeps a tag whole; text it hands out.
+  @Test func tagsAndCommentsHaveALengthAndTextHasNone() throws {
+    let limits = XMLLimits(tagByteCount: 100_000)
+    let (short, long) = (String(repeating: "x", count: 90_000), String(repeating: "x", count: 300_000))
+    #expect(try parse("<a b='\(short)'/>", limits).attributes["b"] == short)
+    #expect(throws: EngineError.self) { try parse("<a b='\(long)'/>", limits) }
+    #expect(try parse("<!--\(short)--><a/>", limits).name == "a")
+    #expect(throws: EngineError.self) { try parse("<!--\(long)--><a/>", limits) }
+    #expect(try parse("<a>\(long)</a>", limits).text == long)
+  }
 }

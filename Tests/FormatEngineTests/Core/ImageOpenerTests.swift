@@ -110,18 +110,43 @@ import Testing
     }
   }
 
-  @Test func chainOfAThousandIsRefusedAndOfHundredRead() throws {
+  @Test func chainOfAThousandIsRefusedAndOfTwoHundredRead() throws {
     try TemporaryFolder.with { folder in
       try folder.write([UInt8](repeating: 7, count: 65536), to: "image0")
       for number in 1...1000 {
         try overlay(
           "image\(number)", over: "image\(number - 1)", folder, format: number == 1 ? "raw" : "qcow2")
       }
-      let chain = try ImageOpener.open(folder.file("image100"))
-      #expect(chain.members.count == 101)
+      let chain = try ImageOpener.open(folder.file("image199"))
+      #expect(chain.members.count == ImageOpener.maximumDepth)
       #expect(try chain.readBytes(at: 4095, count: 2) == [7, 7])
-      let error = try #require(failure(opening: folder.file("image1000")))
-      #expect(error.code == .tooLarge && error.message.contains("\(ImageOpener.maximumDepth)"))
+      for name in ["image200", "image1000"] {
+        let error = try #require(failure(opening: folder.file(name)))
+        #expect(error.code == .tooLarge && error.message.contains("\(ImageOpener.maximumDepth)"))
+      }
+    }
+  }
+
+  /// Each image may have an L1 table of 32 MiB; only what is in it counts.
+  @Test func tablesOfAChainHaveALimitTogether() throws {
+    try TemporaryFolder.with { folder in
+      let full = Data(repeating: 1, count: 32 << 20)
+      for number in 0..<6 {
+        let path = folder.file("image\(number)")
+        try ReferenceTool.create(
+          path, format: "qcow2", size: 2 << 50,
+          over: number == 0 ? nil : (folder.file("image\(number - 1)"), "qcow2"))
+        // The L1 table is where the header says.
+        let file = try #require(FileHandle(forUpdatingAtPath: path))
+        try file.seek(toOffset: 40)
+        let place = try #require(try file.read(upToCount: 8)).reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
+        try file.seek(toOffset: place)
+        try file.write(contentsOf: full)
+        try file.close()
+      }
+      #expect(try ImageOpener.open(folder.file("image4")).members.count == 5)
+      let error = try #require(failure(opening: folder.file("image5")))
+      #expect(error.code == .tooLarge && error.message.contains("memory"), "\(error.message)")
     }
   }
 

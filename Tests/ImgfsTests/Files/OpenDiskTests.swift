@@ -131,6 +131,27 @@ extension OpenDisk {
     }
   }
 
+  /// Nobody can end a process that waits for imgfs, so an answer comes after some time, if not the best one.
+  @Test func whatIsNotLookedAtInTimeIsData() throws {
+    try TemporaryFolder.with { folder in
+      // Clusters that no two of make one run: each before the one that was written before it, then zeros and nothing.
+      let cluster: UInt64 = 65536
+      let path = folder.file("disk.qcow2")
+      try ReferenceTool.qemuImg("create", "-f", "qcow2", path, "8M")
+      try ReferenceTool.io(
+        (0..<64).map { "write -P 1 \(64 * (63 - $0))k 64k" }
+          + stride(from: 64, to: 126, by: 2).map { "write -z \(64 * $0)k 64k" } + ["write -P 1 8128k 64k"],
+        on: path, format: "qcow2")
+      let disk = try OpenDisk(try ImageOpener.open(path))
+      #expect(disk.seek(from: 0, toData: false) == 64 * cluster)
+      #expect(disk.seek(from: 0, toData: false, seconds: 0) == 128 * cluster)
+      #expect(disk.seek(from: 64 * cluster, toData: true) == 127 * cluster)
+      #expect(disk.seek(from: 64 * cluster, toData: true, seconds: 0) == 64 * cluster)
+      #expect(disk.allocatedByteCount() == 65 * cluster)
+      #expect(disk.allocatedByteCount(seconds: 0) == 128 * cluster)
+    }
+  }
+
   @Test func isSharedByAllWhoHaveItOpen() throws {
     let session = ImageSession(SnapshotfulLayer([]).chain())
     let file = DiskFile(DiskView(session: session, source: .live, listedByteCount: 8192))

@@ -136,4 +136,20 @@ extension OperationRow.Image {
     default: false
     }
   }
+
+  /// Whether it is a VMDK link whose parent has the id that it announces, and not yet the one that it records: then
+  /// the judge takes the parent for another one, until the commit is done once more.
+  func announcesItsParent(in folder: TemporaryFolder) throws -> Bool {
+    guard format == "vmdk" else { return false }
+    func value(_ key: String, of file: String) throws -> String? {
+      // Descriptors lie at the beginning.
+      let text = String(decoding: try Files.read(folder.file(file)).prefix(20 * 512), as: UTF8.self)
+      let line = text.split(whereSeparator: \.isNewline).last { $0.hasPrefix(key + "=") }
+      return line.map { String($0.dropFirst(key.count + 1).prefix { $0 != "\0" }) }
+    }
+    guard let next = try value("# next parentCID", of: file), try value("parentCID", of: file) != next,
+      let parent = try value("parentFileNameHint", of: file)
+    else { return false }
+    return try value("CID", of: parent.filter { $0 != "\"" }) == next
+  }
 }

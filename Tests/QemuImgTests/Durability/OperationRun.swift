@@ -184,9 +184,9 @@ struct OperationRun {
 
   /// The judge's bytes of the disk are ours. It does not read what says that it is to be mended first.
   private func expectJudgeReads(_ now: ImageContents, _ image: OperationRow.Image, _ story: String) throws {
-    guard image.passphrase == nil, image.isForJudge, row.isForJudge, try !image.isMarked(in: folder) else {
-      return
-    }
+    guard image.passphrase == nil, image.isForJudge, row.isForJudge, try !image.isMarked(in: folder),
+      try !image.announcesItsParent(in: folder)
+    else { return }
     let result = try ReferenceTool.qemuImg.run(
       ["convert", "-U", "-f", image.format, "-O", "raw", image.file, "judged.bytes"], folder: folder.path)
     defer { try? FileManager.default.removeItem(atPath: folder.file("judged.bytes")) }

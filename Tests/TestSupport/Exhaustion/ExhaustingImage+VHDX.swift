@@ -17,7 +17,7 @@ extension ExhaustingImage {
       let bat = try VHDXSketch.region(0, of: file)
       try file.write(repeating: [6, 0, 0x40, 0, 0, 0, 0, 0], count: 1 << 20, at: bat)
     },
-    logOf(changes: 1 << 18, isHeavy: false), logOf(changes: 1 << 20 - 130, isHeavy: true),
+    logOf(changes: 1 << 18, isHeavy: false), logOf(changes: 1 << 19 - 130, isHeavy: true),
     ExhaustingImage("vhdx: 2047 items of metadata") { folder in
       try create("vhdx", "3M", ["block_size=1M"], in: folder)
       let file = try SparseFile(updating: folder.file("image"))

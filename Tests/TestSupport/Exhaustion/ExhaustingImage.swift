@@ -47,12 +47,12 @@ public struct ExhaustingImage: Sendable, CustomStringConvertible {
     }
   }
 
-  /// Our own `create`, in the folder.
+  /// The judge's `create`, in the folder.
   static func create(_ format: String, _ size: String, _ options: [String] = [], in folder: TemporaryFolder)
     throws
   {
     let list = options.isEmpty ? [] : ["-o", options.joined(separator: ",")]
-    try BuiltProduct.qemuImg.run(
+    try ReferenceTool.qemuImg.run(
       ["create", "-q", "-f", format] + list + ["image", size], folder: folder.path
     ).expecting()
   }

@@ -9,6 +9,7 @@ final class BochsLayer: ImageLayer {
   private let geometry: BochsGeometry
   /// Protects the tables, never data I/O. After `RangeLock`.
   private let tables: Guarded<BochsTables>
+  private static let extentsInRun: UInt64 = 1024
 
   init(_ file: any ByteStore, _ header: BochsHeader) throws(EngineError) {
     self.file = file
@@ -21,7 +22,9 @@ final class BochsLayer: ImageLayer {
   func store(_ index: UInt16) -> any ByteStore { guestFile }
 
   func extent(at offset: UInt64, limit: UInt64) throws(EngineError) -> Extent {
-    try tables.withLock { (tables) throws(EngineError) in
+    // There are as many bitmaps as the file has room for: no long hole is worth to look through them all at once.
+    let limit = min(limit, Self.extentsInRun * geometry.extentSize)
+    return try tables.withLock { (tables) throws(EngineError) in
       var run = try tables.run(at: offset, limit: limit)
       // Zeros go on over the borders of extents; stored bytes do not, a bitmap lies between them.
       while run.source == .zeros, run.length < limit, (offset + run.length) % geometry.extentSize == 0 {

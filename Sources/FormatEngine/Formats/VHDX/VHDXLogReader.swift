@@ -41,8 +41,9 @@ struct VHDXLogReader {
 
   private static let sector = UInt64(VHDXLogEntryHeader.sectorByteCount)
   private static let windowSectors: UInt64 = 64
-  /// Some hundred times as many as Hyper-V has in a log; each takes some tens of bytes of memory.
-  private static let maximumChanges = 1 << 20
+  /// Sixteen times as many as a log of 1 MiB has room for, which is what all programs make. Each takes some hundred bytes
+  /// of memory.
+  private static let maximumChanges = 1 << 19
 
   init(_ file: any ByteStore, _ header: VHDXHeader) {
     self.file = file

@@ -100,12 +100,19 @@ final class VMDKGrainTables {
   /// The same without words for damage: a directory has millions of entries.
   func place(ofTable index: UInt64, copy: Int) throws(EngineError) -> TablePlace {
     guard try hasDirectory(copy) else { return .unknown }
+    return try place(ofTable: index, copy: copy) { (end) throws(EngineError) in try fileEnd.reaches(end) }
+  }
+
+  /// What the entry of a directory says that is in the file. `isInFile`: whether the file has all bytes before an offset.
+  func place(
+    ofTable index: UInt64, copy: Int, _ isInFile: (UInt64) throws(EngineError) -> Bool
+  ) throws(EngineError) -> TablePlace {
     let sector = try copies[copy].directory.entry(at: index)
     guard sector != 0 else { return .none }
     let place = UInt64(sector) * VMDKExtentLine.sectorByteCount
     // The last table may be cut off behind the last grain.
     let end = place + 4 * geometry.entryCount(ofTable: index)
-    guard sector > 1, try fileEnd.reaches(end) else { return .wrong(place) }
+    guard sector > 1, try isInFile(end) else { return .wrong(place) }
     return .at(place)
   }
 
@@ -132,7 +139,7 @@ final class VMDKGrainTables {
     }
   }
 
-  /// Lets an entry of one directory point to a table that is written already.
+  /// Lets an entry of one directory point to a table that is written already, or, at 0, to none.
   func setDirectoryEntry(_ index: UInt64, to place: UInt64, copy: Int) throws(EngineError) {
     try copies[copy].directory.setEntry(
       at: index, to: UInt32(truncatingIfNeeded: place / VMDKExtentLine.sectorByteCount))

@@ -1,26 +1,36 @@
 /// Where in a sparse extent's file its header, descriptor, directories and tables are: no grain may be written there,
 /// whatever a damaged entry says.
 struct VMDKMetadataMap {
-  /// Sectors at which regions begin, ascending, and where they end.
-  private var starts: [UInt32] = []
-  private var ends: [UInt32] = []
+  /// Sectors of the file.
+  private struct Region {
+    var start: UInt32
+    var end: UInt32
+
+    init(_ bytes: Range<UInt64>) {
+      let sector = VMDKExtentLine.sectorByteCount
+      start = UInt32(clamping: bytes.lowerBound / sector)
+      end = UInt32(clamping: bytes.upperBound.dividedRoundingUp(by: sector))
+    }
+  }
+
+  /// By their beginnings: there may be eight million.
+  private var regions: [Region] = []
   /// Where two regions overlap, if any do: then nothing is to be written.
   private(set) var overlap: UInt64?
 
   /// The first byte behind all of them, if none overlap. The last table may end past the end of the file.
-  var end: UInt64 { UInt64(ends.last ?? 0) * VMDKExtentLine.sectorByteCount }
+  var end: UInt64 { UInt64(regions.last?.end ?? 0) * VMDKExtentLine.sectorByteCount }
 
   /// Reads the directories. `toleratingDamage`: tables that lie nowhere, or of which only one copy is there, are for a check to
   /// tell.
   init(_ tables: VMDKGrainTables, toleratingDamage: Bool = false) throws(EngineError) {
     let geometry = tables.geometry
-    var regions: [Range<UInt64>] = [0..<geometry.headerByteCount]
-    if !geometry.descriptor.isEmpty { regions.append(geometry.descriptor) }
+    regions.append(Region(0..<geometry.headerByteCount))
+    if !geometry.descriptor.isEmpty { regions.append(Region(geometry.descriptor)) }
     let directories = [geometry.directoryOffset] + (geometry.redundantDirectoryOffset.map { [$0] } ?? [])
     for directory in directories where geometry.directoryCount > 0 {
-      regions.append(directory..<directory + geometry.directoryByteCount)
+      regions.append(Region(directory..<directory + geometry.directoryByteCount))
     }
-    regions.reserveCapacity(Int(geometry.directoryCount) * directories.count + regions.count)
     for copy in 0..<directories.count {
       if toleratingDamage, (try? tables.hasDirectory(copy)) != true { continue }
       for index in 0..<geometry.directoryCount {
@@ -35,26 +45,20 @@ struct VMDKMetadataMap {
           }
         }
         guard let place else { continue }
-        regions.append(place..<place + geometry.tableByteCount)
+        regions.append(Region(place..<place + geometry.tableByteCount))
       }
     }
-    regions.sort { $0.lowerBound < $1.lowerBound }
-    starts.reserveCapacity(regions.count)
-    ends.reserveCapacity(regions.count)
-    for region in regions {
-      let (start, end) = Self.sectors(region)
-      if let last = ends.last, last > start { overlap = overlap ?? region.lowerBound }
-      starts.append(start)
-      ends.append(end)
+    regions.sort { $0.start < $1.start }
+    let pairs = zip(regions, regions.dropFirst())
+    if let (_, second) = pairs.first(where: { $0.end > $1.start }) {
+      overlap = UInt64(second.start) * VMDKExtentLine.sectorByteCount
     }
   }
 
   /// A table that is new, behind all that was there.
-  mutating func insert(_ region: Range<UInt64>) {
-    let (start, end) = Self.sectors(region)
-    let index = firstEnding(after: start)
-    starts.insert(start, at: index)
-    ends.insert(end, at: index)
+  mutating func insert(_ bytes: Range<UInt64>) {
+    let region = Region(bytes)
+    regions.insert(region, at: firstEnding(after: region.start))
   }
 
   func requireNone(at hostOffset: UInt64, byteCount: UInt64) throws(EngineError) {
@@ -63,29 +67,21 @@ struct VMDKMetadataMap {
     }
   }
 
-  /// Where the first region begins of which something lies in `range`.
-  func firstRegion(in range: Range<UInt64>) -> UInt64? {
-    let (start, end) = Self.sectors(range)
-    let index = firstEnding(after: start)
-    guard index < starts.count, starts[index] < end else { return nil }
-    return UInt64(starts[index]) * VMDKExtentLine.sectorByteCount
+  /// Where the first region begins of which something lies in `bytes`.
+  func firstRegion(in bytes: Range<UInt64>) -> UInt64? {
+    let range = Region(bytes)
+    let index = firstEnding(after: range.start)
+    guard index < regions.count, regions[index].start < range.end else { return nil }
+    return UInt64(regions[index].start) * VMDKExtentLine.sectorByteCount
   }
 
   /// The first region that ends after a sector.
   private func firstEnding(after sector: UInt32) -> Int {
-    var (low, high) = (0, ends.count)
+    var (low, high) = (0, regions.count)
     while low < high {
       let middle = (low + high) / 2
-      if ends[middle] <= sector { low = middle + 1 } else { high = middle }
+      if regions[middle].end <= sector { low = middle + 1 } else { high = middle }
     }
     return low
-  }
-
-  private static func sectors(_ region: Range<UInt64>) -> (UInt32, UInt32) {
-    let sector = VMDKExtentLine.sectorByteCount
-    return (
-      UInt32(clamping: region.lowerBound / sector),
-      UInt32(clamping: region.upperBound.dividedRoundingUp(by: sector))
-    )
   }
 }

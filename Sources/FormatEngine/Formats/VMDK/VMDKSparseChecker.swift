@@ -10,7 +10,12 @@ struct VMDKSparseChecker {
   /// Of the extent's first byte on the disk.
   private let guestStart: UInt64
   private let repairing: RepairMode?
+  /// As it is before anything is mended: what pointed past it does so when the file has become longer.
   private let fileEnd: UInt64
+  /// Which of the directories are in the file.
+  private var hasDirectory: [Bool] = []
+  /// Of each directory the entries that lead to tables that were made here; others may name the same places.
+  private var newTables: [Set<UInt64>] = []
   private var grains: VMDKGrainPlaces
   /// First byte behind all grains that begin in the file: found beforehand, where something may be mended.
   private var grainsEnd: UInt64 = 0
@@ -35,6 +40,8 @@ struct VMDKSparseChecker {
     tables = try VMDKGrainTables(geometry, file: file, cacheByteCount: MiB)
     fileEnd = try file.byteCount()
     grains = VMDKGrainPlaces(geometry, fileEnd: fileEnd)
+    for copy in 0..<tables.copyCount { hasDirectory.append(try tables.hasDirectory(copy)) }
+    newTables = Array(repeating: [], count: tables.copyCount)
   }
 
   mutating func run(_ progress: Progress, total: UInt64) throws(EngineError) {
@@ -57,9 +64,7 @@ struct VMDKSparseChecker {
   /// What has to be known of all tables before one is changed.
   private mutating func lookAtTables(_ progress: Progress, _ total: UInt64) throws(EngineError) {
     // Where a directory is missing, each of its entries is; there may be millions.
-    var hasAny = false
-    for copy in 0..<tables.copyCount where try tables.hasDirectory(copy) { hasAny = true }
-    guard hasAny else { return }
+    guard hasDirectory.contains(true) else { return }
     for index in 0..<geometry.directoryCount {
       try progress.step(0, of: total)
       var copies: [[VMDKGrainEntry]] = []
@@ -115,7 +120,7 @@ struct VMDKSparseChecker {
   private func mayChange(_ index: UInt64) -> Bool {
     guard repairing != nil, metadata != nil else { return false }
     return (0..<tables.copyCount).allSatisfy { copy in
-      guard let place = (try? tables.place(ofTable: index, copy: copy))?.offset else { return false }
+      guard let place = (try? place(ofTable: index, copy: copy))?.offset else { return false }
       return !doubtfulTables.contains(place)
     }
   }
@@ -133,13 +138,13 @@ struct VMDKSparseChecker {
     switch (primary, redundant) {
     case (nil, nil): lost(guest)
     case (nil, let redundant?):
-      let isMended = repairing == .all && mayAdd && !redundant.isEmpty
+      let isMended = repairing == .all && mayAdd
       if isMended { try addTable(index, redundant, copy: 0) }
       lost(guest, isFixed: isMended)
       if isMended { try checkGrains(redundant, redundant, index) }
     case (let primary?, let redundant)
     where redundant == nil || redundant?.isEmpty == true && !primary.isEmpty:
-      let isMended = repairing != nil && mayAdd && !primary.isEmpty
+      let isMended = repairing != nil && mayAdd
       if isMended { try addTable(index, primary, copy: 1) }
       differs(guest, isFixed: isMended)
       try checkGrains(primary, isMended ? primary : nil, index)
@@ -158,12 +163,19 @@ struct VMDKSparseChecker {
     }
   }
 
+  private func place(ofTable index: UInt64, copy: Int) throws(EngineError) -> VMDKGrainTables.TablePlace {
+    guard hasDirectory[copy] else { return .unknown }
+    let place = try tables.place(ofTable: index, copy: copy) { $0 <= fileEnd }
+    if case .wrong(let offset) = place, newTables[copy].contains(index) { return .at(offset) }
+    return place
+  }
+
   /// The entries of a table, empty where there is none; nil where it cannot be read. A repair ends where the file cannot be
   /// read: what fails today may be right tomorrow.
   private func entries(_ index: UInt64, copy: Int) throws(EngineError) -> [VMDKGrainEntry]? {
     do throws(EngineError) {
       let place: UInt64
-      switch try tables.place(ofTable: index, copy: copy) {
+      switch try self.place(ofTable: index, copy: copy) {
       case .none: return []
       case .wrong, .unknown: return nil
       case .at(let found): place = found
@@ -183,12 +195,17 @@ struct VMDKSparseChecker {
     }
   }
 
-  private func addTable(_ index: UInt64, _ entries: [VMDKGrainEntry], copy: Int) throws(EngineError) {
+  /// A table with these entries, none where there are none.
+  private mutating func addTable(_ index: UInt64, _ entries: [VMDKGrainEntry], copy: Int) throws(EngineError)
+  {
+    hasDirectory[copy] = true
+    guard !entries.isEmpty else { return try tables.setDirectoryEntry(index, to: 0, copy: copy) }
     let place = max(try file.byteCount(), metadata?.end ?? 0, grainsEnd).aligned(upTo: geometry.grainSize)
     var bytes: [UInt8] = []
     for entry in entries { bytes.append(littleEndian: entry.raw) }
     bytes.pad(toMultipleOf: Int(VMDKExtentLine.sectorByteCount))
     try file.write(bytes: bytes, at: place)
+    newTables[copy].insert(index)
     try tables.setDirectoryEntry(index, to: place, copy: copy)
   }
 
