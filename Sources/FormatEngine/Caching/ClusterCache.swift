@@ -25,11 +25,12 @@ final class ClusterCache: Sendable {
     }
   }
 
-  /// 2 MiB clusters are the largest: at least four of them fit, or 128 of the usual 64 KiB.
+  /// Four of the largest clusters of qcow2, or 128 of the usual 64 KiB. A single one may be larger: cloop and DMG have up
+  /// to 64 MiB.
   private static let maximumByteCount = 8 * Int(MiB)
   private let state = Guarded(State())
-  /// Held while a cluster is unpacked that is larger than all that is kept otherwise. After `RangeLock`, before the layers'
-  /// own locks.
+  /// Held while somebody looks for, unpacks or reads a cluster of more than `maximumByteCount`. After `RangeLock`, before
+  /// the layers' own locks.
   private let large = Guarded(())
 
   var generation: UInt64 { state.withLock { $0.generation } }
@@ -46,8 +47,8 @@ final class ClusterCache: Sendable {
     }
   }
 
-  /// Runs `body`, which finds or inserts a cluster of so many bytes and copies out of it. Of those of 64 MiB that a few
-  /// formats may have one is in memory, however many threads want to read some.
+  /// Runs `body`, which finds or inserts a cluster of so many bytes and copies out of it. Of very large ones one is in
+  /// memory at a time, however many threads want to read some.
   func using<T>(clusterOf byteCount: Int, _ body: () throws(EngineError) -> T) throws(EngineError) -> T {
     guard byteCount > Self.maximumByteCount else { return try body() }
     return try large.withLock { _ throws(EngineError) in try body() }
@@ -59,7 +60,8 @@ final class ClusterCache: Sendable {
   /// Keeps a cluster, unless the disk has changed since `generation` was read.
   func insert(_ content: AlignedBuffer, depth: Int, guestOffset: UInt64, byteCount: Int, generation: UInt64) {
     state.withLock { state in
-      guard state.generation == generation else { return }
+      // Only the top layer changes.
+      guard depth > 0 || state.generation == generation else { return }
       state.clock += 1
       state.makeRoom(for: byteCount, Self.maximumByteCount)
       state.entries.append(

@@ -1,11 +1,11 @@
 extension ImageChain {
   /// Which layer answers for the bytes from `offset` on, and how, as the tables have it: the base of
-  /// every read. `limit` must end inside the disk and not be 0.
+  /// every read. `limit` must end inside the disk and not be 0. A long run may come in pieces.
   public func locate(at offset: UInt64, limit: UInt64) throws(EngineError) -> LocatedExtent {
     var limit = limit
     var depth = 0
     while true {
-      let extent = try layers[depth].extent(at: offset, limit: limit)
+      let extent = try layers[depth].extent(at: offset, limit: min(limit, longestRuns[depth]))
       if extent.source != .below { return LocatedExtent(depth: depth, extent: extent) }
       limit = extent.length
       // A layer below that is shorter than this one reads as zeros past its end.
@@ -17,7 +17,7 @@ extension ImageChain {
   }
 
   /// As `locate`, and stored bytes are also looked up in their file where that may have holes: the base
-  /// of map, convert, compare and SEEK_HOLE. A long run may come in pieces.
+  /// of map, convert, compare and SEEK_HOLE.
   public func extent(at offset: UInt64, limit: UInt64) throws(EngineError) -> LocatedExtent {
     guard isChanging else { return try extentUnlocked(at: offset, limit: limit) }
     // One byte is enough to hold the disk's size.
@@ -27,7 +27,7 @@ extension ImageChain {
   }
 
   private func extentUnlocked(at offset: UInt64, limit: UInt64) throws(EngineError) -> LocatedExtent {
-    var found = try locate(at: offset, limit: min(limit, longestRun))
+    var found = try locate(at: offset, limit: limit)
     let layer = layers[found.depth]
     // Encrypted zeros are no zeros.
     if found.extent.source == .stored, !found.extent.isEncrypted, layer.storesHoles,

@@ -115,8 +115,8 @@ public final class ImageChain: Sendable {
   let unpacked: ClusterCache
   /// Where this chain's top layer is in the one that `unpacked` belongs to.
   let unpackedDepth: Int
-  /// Bytes of the disk in which a run is looked for at a time.
-  let longestRun: UInt64
+  /// Bytes of the disk in which each layer looks for a run at a time.
+  let longestRuns: [UInt64]
   let fillBuffers = BufferPool(bufferByteCount: Int(2 * MiB), maximumKept: 4)
 
   /// `members` must not be empty.
@@ -128,7 +128,7 @@ public final class ImageChain: Sendable {
     isChanging = writer != nil
     ranges = RangeLock()
     (unpacked, unpackedDepth) = (ClusterCache(), 0)
-    longestRun = Self.longestRun(in: layers)
+    longestRuns = layers.map(Self.longestRun)
   }
 
   /// Members of `chain` as a read-only disk, the top one at `depth`.
@@ -139,14 +139,13 @@ public final class ImageChain: Sendable {
     isChanging = depth == 0 && chain.isChanging
     ranges = isChanging ? chain.ranges : RangeLock()
     (unpacked, unpackedDepth) = (chain.unpacked, chain.unpackedDepth + depth)
-    longestRun = Self.longestRun(in: layers)
+    longestRuns = layers.map(Self.longestRun)
   }
 
-  /// A million entries of a table, which are looked through in no time: a table may have a hundred times as many, and each
+  /// A million entries of a table, which are looked through in no time: a table may have a hundred times as many, and a
   /// layer would look through all of a long hole's again for each run of the data below it.
-  private static func longestRun(in layers: [any ImageLayer]) -> UInt64 {
-    let clusterSizes = layers.map(\.clusterSize).filter { $0 > 0 }
-    return clusterSizes.min().map { min($0, TiB) * MiB } ?? .max
+  private static func longestRun(in layer: any ImageLayer) -> UInt64 {
+    layer.clusterSize > 0 ? min(layer.clusterSize, TiB) * MiB : .max
   }
 
   public var top: any ImageLayer { layers[0] }

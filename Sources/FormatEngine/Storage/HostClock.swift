@@ -24,6 +24,12 @@ public enum HostClock {
   /// The same in seconds.
   public static var steadySeconds: Double { Double(steadyNanoseconds) / 1e9 }
 
+  /// Processor time that the calling thread has used, in seconds.
+  public static var threadSeconds: Double {
+    let used = time(of: CLOCK_THREAD_CPUTIME_ID)
+    return Double(used.tv_sec) + Double(used.tv_nsec) / 1e9
+  }
+
   private static func time(of clock: clockid_t) -> timespec {
     var time = timespec()
     _ = unsafe clock_gettime(clock, &time)

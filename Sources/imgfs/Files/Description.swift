@@ -11,10 +11,10 @@ enum Description {
   }
 
   static func map(
-    of chain: ImageChain, seconds: Double = Patience.forText
+    of chain: ImageChain, seconds: Double = Patience.forAnswer
   ) throws(EngineError) -> [UInt8] {
-    let patience = Patience(seconds: seconds)
-    let progress = Progress(report: { _, _ in }, isCancelled: { patience.isOver })
+    let patience = Guarded(Patience(seconds: seconds))
+    let progress = Progress(report: { _, _ in }, isCancelled: { patience.withLock { $0.isOver() } })
     var text: [UInt8] = []
     do throws(EngineError) {
       try Mapper.writeJSON(chain, in: 0..<chain.virtualSize, progress) { (piece) throws(EngineError) in
@@ -23,7 +23,7 @@ enum Description {
     } catch {
       guard error.code == .cancelled else { throw error }
       throw EngineError(
-        .tooLarge, "The map is not written after \(Int(seconds)) seconds; qemu-img prints it")
+        .tooLarge, "The map is not written after \(Int(seconds)) seconds of work; qemu-img prints it")
     }
     return text
   }

@@ -6,7 +6,7 @@ final class DiskFile: Sendable {
   private struct State {
     weak var opened: OpenDisk?
     /// Bytes that are not known to be zeros, and how the disk was when they were counted.
-    var allocated: (count: UInt64, changes: UInt64, until: Double)?
+    var allocated: (count: UInt64, changes: UInt64?, until: Double)?
     var isCounting = false
     /// As somebody set it, and how many changes of others there were then.
     var time: (time: FileTime, others: UInt64)?
@@ -55,10 +55,10 @@ final class DiskFile: Sendable {
     guard mustCount else { return known }
     let changes = view.changes
     let start = HostClock.steadySeconds
-    let count = disk.allocatedByteCount()
+    let (count, isExact) = disk.allocatedByteCount()
     let end = HostClock.steadySeconds
     state.withLock { state in
-      state.allocated = (count, changes, end + 20 * (end - start))
+      state.allocated = (count, isExact ? changes : nil, end + 20 * (end - start))
       state.isCounting = false
     }
     return count

@@ -164,11 +164,11 @@ final class OpenDisk: Sendable {
   func seek(from offset: UInt64, toData: Bool, seconds: Double = Patience.forAnswer) -> UInt64? {
     let byteCount = byteCount
     guard offset < byteCount else { return nil }
-    let patience = Patience(seconds: seconds)
+    var patience = Patience(seconds: seconds)
     var position = offset
     while position < byteCount {
-      if patience.isOver { return toData ? position : byteCount }
-      let holeEnd = holeEnd(from: position, byteCount, patience)
+      if patience.isOver() { return toData ? position : byteCount }
+      let holeEnd = holeEnd(from: position, byteCount, &patience)
       let end = holeEnd < byteCount ? holeEnd - holeEnd % Self.blockByteCount : byteCount
       if end > position {
         if !toData { return position }
@@ -185,9 +185,9 @@ final class OpenDisk: Sendable {
   }
 
   /// Where the hole ends that `start` lies in, as far as there is patience to look; `start` itself where there is none.
-  private func holeEnd(from start: UInt64, _ byteCount: UInt64, _ patience: Patience) -> UInt64 {
+  private func holeEnd(from start: UInt64, _ byteCount: UInt64, _ patience: inout Patience) -> UInt64 {
     var position = start
-    while position < byteCount, !patience.isOver {
+    while position < byteCount, !patience.isOver() {
       let run = run(at: position, byteCount)
       if run.isData { break }
       position += run.length
@@ -195,21 +195,22 @@ final class OpenDisk: Sendable {
     return position
   }
 
-  /// Bytes that are not known to be zeros. Where `seconds` are not enough to count them, the rest of the disk is taken to
-  /// be like what was counted.
-  func allocatedByteCount(seconds: Double = Patience.forEstimate) -> UInt64 {
+  /// Bytes that are not known to be zeros. Where `seconds` are not enough to count them it is not exact: the rest of the
+  /// disk is taken to be like what was counted, and never to be nothing, which would mean that no reader has to look.
+  func allocatedByteCount(seconds: Double = Patience.forEstimate) -> (count: UInt64, isExact: Bool) {
     let byteCount = byteCount
-    guard byteCount > 0 else { return 0 }
-    let patience = Patience(seconds: seconds)
+    guard byteCount > 0 else { return (0, true) }
+    var patience = Patience(seconds: seconds)
     var position: UInt64 = 0
     var allocated: UInt64 = 0
     repeat {
       let run = run(at: position, byteCount)
       if run.isData { allocated += run.length }
       position += run.length
-    } while position < byteCount && !patience.isOver
-    guard position < byteCount else { return allocated }
-    return UInt64(Double(allocated) / Double(position) * Double(byteCount))
+    } while position < byteCount && !patience.isOver()
+    guard position < byteCount else { return (allocated, true) }
+    let guess = UInt64(Double(allocated) / Double(position) * Double(byteCount))
+    return (max(guess, Self.blockByteCount), false)
   }
 
   /// The run of data or of zeros that starts at `position`, which lies inside the disk. Where the

@@ -6,12 +6,13 @@ final class TextFile: Sendable {
   private struct State {
     var content: [UInt8]?
     var byteCount: UInt64?
-    /// Why it is too large to be shown: found out once.
-    var refusal: EngineError?
+    /// Why it is too large to be shown, and how long nobody needs to find that out again.
+    var refusal: (error: EngineError, until: Double)?
   }
 
   /// Longer texts are written again for everybody who opens them, rather than kept.
   private static let maximumKeptByteCount = Int(MiB)
+  private static let secondsOfRefusal = 60.0
 
   private let write: @Sendable () throws(EngineError) -> [UInt8]
   /// Held while the text is written, so that it is written once. Before every lock of the engine.
@@ -37,10 +38,12 @@ final class TextFile: Sendable {
   func content() throws(EngineError) -> [UInt8] {
     try state.withLock { (state) throws(EngineError) in
       if let content = state.content { return content }
-      if let refusal = state.refusal { throw refusal }
+      if let refusal = state.refusal, HostClock.steadySeconds < refusal.until { throw refusal.error }
       let content: [UInt8]
       do throws(EngineError) { content = try writeAndTidy() } catch {
-        if error.code == .tooLarge { state.refusal = error }
+        if error.code == .tooLarge {
+          state.refusal = (error, until: HostClock.steadySeconds + Self.secondsOfRefusal)
+        }
         throw error
       }
       if content.count <= Self.maximumKeptByteCount { state.content = content }

@@ -38,8 +38,8 @@ enum ManualChapters {
           + " missing, the place of its layer says which file it wants."),
       .entry(
         "info.json, map.json",
-        "What qemu-img info and qemu-img map print as JSON. A text of more than 64 MiB, or a map that is"
-          + " not written after 20 seconds, is not given: opening it fails with EFBIG."),
+        "What qemu-img info and qemu-img map print as JSON. A text of more than 64 MiB, or a map that"
+          + " takes more than 20 seconds of work, is not given: opening it fails with EFBIG."),
       .paragraph(
         "Names that come from images are made safe: what cannot stand in a file name is written as %XX, and a second one of"
           + " the same name gets ~2 after it."),

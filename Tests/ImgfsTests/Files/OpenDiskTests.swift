@@ -96,7 +96,7 @@ extension OpenDisk {
       #expect(disk.seek(from: 256 * KiB, toData: false) == 384 * KiB)
       #expect(disk.seek(from: 384 * KiB, toData: true) == nil)
       #expect(disk.seek(from: 1024 * KiB, toData: false) == nil)
-      #expect(disk.allocatedByteCount() == 192 * KiB)
+      #expect(disk.allocatedByteCount() == (192 * KiB, true))
     }
   }
 
@@ -127,7 +127,7 @@ extension OpenDisk {
     try TemporaryFolder.with { folder in
       let disk = try qcow2(folder, "write -P 1 0 1M")
       #expect(disk.seek(from: 0, toData: false) == 1 << 20)
-      #expect(disk.allocatedByteCount() == 1 << 20)
+      #expect(disk.allocatedByteCount() == (1 << 20, true))
     }
   }
 
@@ -147,8 +147,17 @@ extension OpenDisk {
       #expect(disk.seek(from: 0, toData: false, seconds: 0) == 128 * cluster)
       #expect(disk.seek(from: 64 * cluster, toData: true) == 127 * cluster)
       #expect(disk.seek(from: 64 * cluster, toData: true, seconds: 0) == 64 * cluster)
-      #expect(disk.allocatedByteCount() == 65 * cluster)
-      #expect(disk.allocatedByteCount(seconds: 0) == 128 * cluster)
+      #expect(disk.allocatedByteCount() == (65 * cluster, true))
+      #expect(disk.allocatedByteCount(seconds: 0) == (128 * cluster, false))
+    }
+  }
+
+  /// A file of no blocks is one that tar does not read.
+  @Test func guessIsNeverThatThereIsNothing() throws {
+    try TemporaryFolder.with { folder in
+      let disk = try qcow2(folder, "write -P 1 960k 64k")
+      #expect(disk.allocatedByteCount(seconds: 0) == (4096, false))
+      #expect(disk.allocatedByteCount() == (65536, true))
     }
   }
 

@@ -22,7 +22,7 @@ final class BochsLayer: ImageLayer {
   func store(_ index: UInt16) -> any ByteStore { guestFile }
 
   func extent(at offset: UInt64, limit: UInt64) throws(EngineError) -> Extent {
-    // There are as many bitmaps as the file has room for: no long hole is worth to look through them all at once.
+    // A long hole comes in pieces: its bitmaps may be as large as the file.
     let limit = min(limit, Self.extentsInRun * geometry.extentSize)
     return try tables.withLock { (tables) throws(EngineError) in
       var run = try tables.run(at: offset, limit: limit)

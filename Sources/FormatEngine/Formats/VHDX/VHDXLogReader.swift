@@ -41,7 +41,7 @@ struct VHDXLogReader {
 
   private static let sector = UInt64(VHDXLogEntryHeader.sectorByteCount)
   private static let windowSectors: UInt64 = 64
-  /// Sixteen times as many as a log of 1 MiB has room for, which is what all programs make. Each takes some hundred bytes
+  /// Sixteen times as many as a log of 1 MiB has room for, which is what programs make unless told otherwise. Each takes some hundred bytes
   /// of memory.
   private static let maximumChanges = 1 << 19
 

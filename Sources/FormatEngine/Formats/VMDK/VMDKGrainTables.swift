@@ -116,10 +116,13 @@ final class VMDKGrainTables {
     return .at(place)
   }
 
-  /// Whether one of the directories is in the file.
+  /// Whether one of the directories is in the file, all of it.
   func hasDirectory(_ copy: Int) throws(EngineError) -> Bool {
-    try fileEnd.reaches(copies[copy].directory.hostOffset + geometry.directoryByteCount)
+    try fileEnd.reaches(directoryEnd(copy))
   }
+
+  /// First byte behind one of the directories.
+  func directoryEnd(_ copy: Int) -> UInt64 { copies[copy].directory.hostOffset + geometry.directoryByteCount }
 
   // MARK: Changing
 
@@ -149,8 +152,7 @@ final class VMDKGrainTables {
   func addTable(_ index: UInt64, at places: [UInt64]) throws(EngineError) {
     for (copy, place) in places.enumerated() {
       _ = unsafe try copies[copy].tables.freshSlice(at: place)
-      try copies[copy].directory.setEntry(
-        at: index, to: UInt32(truncatingIfNeeded: place / VMDKExtentLine.sectorByteCount))
+      try setDirectoryEntry(index, to: place, copy: copy)
     }
     if let last = places.max() { fileEnd.expect(last + geometry.tableByteCount) }
   }

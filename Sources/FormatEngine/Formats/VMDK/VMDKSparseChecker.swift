@@ -12,10 +12,12 @@ struct VMDKSparseChecker {
   private let repairing: RepairMode?
   /// As it is before anything is mended: what pointed past it does so when the file has become longer.
   private let fileEnd: UInt64
-  /// Which of the directories are in the file.
+  /// Which of the directories are in the file. Of the others nothing is believed, whatever lies there.
   private var hasDirectory: [Bool] = []
-  /// Of each directory the entries that lead to tables that were made here; others may name the same places.
-  private var newTables: [Set<UInt64>] = []
+  /// Of each directory the entries that were written here. Others may name the same places.
+  private var newEntries: [[Bool]] = []
+  /// Whether something stays that points past the end of the file: a longer file would make it point to something.
+  private var keepsPastEnd = false
   private var grains: VMDKGrainPlaces
   /// First byte behind all grains that begin in the file: found beforehand, where something may be mended.
   private var grainsEnd: UInt64 = 0
@@ -41,7 +43,8 @@ struct VMDKSparseChecker {
     fileEnd = try file.byteCount()
     grains = VMDKGrainPlaces(geometry, fileEnd: fileEnd)
     for copy in 0..<tables.copyCount { hasDirectory.append(try tables.hasDirectory(copy)) }
-    newTables = Array(repeating: [], count: tables.copyCount)
+    let entryCount = repairing == nil ? 0 : Int(geometry.directoryCount)
+    newEntries = Array(repeating: Array(repeating: false, count: entryCount), count: tables.copyCount)
   }
 
   mutating func run(_ progress: Progress, total: UInt64) throws(EngineError) {
@@ -69,11 +72,27 @@ struct VMDKSparseChecker {
       try progress.step(0, of: total)
       var copies: [[VMDKGrainEntry]] = []
       for copy in 0..<tables.copyCount { copies.append(try entries(index, copy: copy) ?? []) }
+      if try keepsPastEnd(index, copies[0]) { keepsPastEnd = true }
       findDoubtfulTables(copies)
       for entry in copies.joined() where lies(entry) {
         grainsEnd = max(grainsEnd, entry.hostOffset + geometry.grainSize)
       }
     }
+  }
+
+  /// Whether a table, or a grain, lies past the end of the file, and is not what this repair mends.
+  private func keepsPastEnd(_ index: UInt64, _ primary: [VMDKGrainEntry]) throws(EngineError) -> Bool {
+    if repairing == .all {
+      for copy in 0..<tables.copyCount {
+        switch try place(ofTable: index, copy: copy) {
+        case .none, .at: return false
+        case .wrong, .unknown: break
+        }
+      }
+      return true
+    }
+    if case .wrong = try place(ofTable: index, copy: 0) { return true }
+    return primary.contains { $0.isStored && $0.hostOffset >= fileEnd }
   }
 
   private mutating func checkDirectories() {
@@ -134,7 +153,8 @@ struct VMDKSparseChecker {
     }
     let redundant = try entries(index, copy: 1)
     if repairing == nil { findDoubtfulTables([primary ?? [], redundant ?? []]) }
-    let mayAdd = metadata != nil && doubtfulTables.isEmpty
+    // A primary directory is not made again: until all of it is there it would be in the way of the redundant one.
+    let mayAdd = metadata != nil && doubtfulTables.isEmpty && !keepsPastEnd && hasDirectory[0]
     switch (primary, redundant) {
     case (nil, nil): lost(guest)
     case (nil, let redundant?):
@@ -164,10 +184,9 @@ struct VMDKSparseChecker {
   }
 
   private func place(ofTable index: UInt64, copy: Int) throws(EngineError) -> VMDKGrainTables.TablePlace {
-    guard hasDirectory[copy] else { return .unknown }
-    let place = try tables.place(ofTable: index, copy: copy) { $0 <= fileEnd }
-    if case .wrong(let offset) = place, newTables[copy].contains(index) { return .at(offset) }
-    return place
+    let isNew = repairing != nil && newEntries[copy][Int(index)]
+    guard hasDirectory[copy] || isNew else { return .unknown }
+    return try tables.place(ofTable: index, copy: copy) { isNew || $0 <= fileEnd }
   }
 
   /// The entries of a table, empty where there is none; nil where it cannot be read. A repair ends where the file cannot be
@@ -198,14 +217,20 @@ struct VMDKSparseChecker {
   /// A table with these entries, none where there are none.
   private mutating func addTable(_ index: UInt64, _ entries: [VMDKGrainEntry], copy: Int) throws(EngineError)
   {
-    hasDirectory[copy] = true
-    guard !entries.isEmpty else { return try tables.setDirectoryEntry(index, to: 0, copy: copy) }
-    let place = max(try file.byteCount(), metadata?.end ?? 0, grainsEnd).aligned(upTo: geometry.grainSize)
-    var bytes: [UInt8] = []
-    for entry in entries { bytes.append(littleEndian: entry.raw) }
-    bytes.pad(toMultipleOf: Int(VMDKExtentLine.sectorByteCount))
-    try file.write(bytes: bytes, at: place)
-    newTables[copy].insert(index)
+    let directoryEnd = tables.directoryEnd(copy)
+    if try file.byteCount() < directoryEnd { try file.resize(to: directoryEnd) }
+    var place: UInt64 = 0
+    if !entries.isEmpty {
+      place = max(try file.byteCount(), metadata?.end ?? 0, grainsEnd).aligned(upTo: geometry.grainSize)
+      guard place + geometry.tableByteCount <= VMDKGrainGeometry.maximumFileByteCount else {
+        throw .unsupported("The VMDK extent has no room for another grain table")
+      }
+      var bytes: [UInt8] = []
+      for entry in entries { bytes.append(littleEndian: entry.raw) }
+      bytes.pad(toMultipleOf: Int(VMDKExtentLine.sectorByteCount))
+      try file.write(bytes: bytes, at: place)
+    }
+    newEntries[copy][Int(index)] = true
     try tables.setDirectoryEntry(index, to: place, copy: copy)
   }
 
