@@ -72,12 +72,14 @@ import Testing
     #expect(failures > 0)
   }
 
-  @Test func hugeEmptyDiskIsOneExtent() throws {
+  /// In pieces of 1024 extents, since a hole may have bitmaps.
+  @Test func hugeEmptyDiskIsWalkedInLargePieces() throws {
     let maker = BochsImage(extentSize: 1 << 23, bitmapSize: 2048)
     var file = maker.header(byteCount: 1 << 43, catalogCount: 1 << 20)
     file += [UInt8](repeating: 0xff, count: 4 << 20)
     let chain = try ImageChain.over(MemoryStore(file), format: BochsFormat.self)
-    #expect(try chain.allExtents().map(\.located.extent) == [Extent(.zeros, length: 1 << 43)])
+    let pieces = [Extent](repeating: Extent(.zeros, length: 1 << 33), count: 1024)
+    #expect(try chain.allExtents().map(\.located.extent) == pieces)
   }
 
   @Test func headsOfOtherKindsAreNotClaimed() throws {

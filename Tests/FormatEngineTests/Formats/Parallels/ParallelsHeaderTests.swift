@@ -105,7 +105,13 @@ import Testing
     }
     try Deadline.within(seconds: 5, "a BAT of 2 GiB that the file does not have") {
       let chain = try ImageChain.over(MemoryStore(bytes), format: ParallelsFormat.self)
-      #expect(try chain.extent(at: 1 << 40, limit: 1 << 40).extent == Extent(.below, length: 1 << 40))
+      // A million clusters of 64 KiB at a time.
+      var position: UInt64 = 1 << 40
+      while position < 2 << 40 {
+        let found = try chain.extent(at: position, limit: 2 << 40 - position).extent
+        #expect(found == Extent(.below, length: 1 << 36))
+        position += found.length
+      }
       _ = try #require(chain.top as? any Checkable).check(progress: .none)
     }
   }
