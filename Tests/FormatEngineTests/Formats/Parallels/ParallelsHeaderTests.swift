@@ -98,7 +98,7 @@ import Testing
     #expect(try ImageChain.over(MemoryStore(bytes), format: ParallelsFormat.self).virtualSize == 4096 * 512)
   }
 
-  @Test func hugeEmptyDiskIsWalkedAtOnce() throws {
+  @Test func hugeEmptyDiskIsWalkedInLargePieces() throws {
     let bytes = image {
       $0.put(littleEndian: UInt32(0x1fff_ffff), at: 32)
       $0.put(littleEndian: UInt64(0x1fff_ffff) * 128, at: 36)

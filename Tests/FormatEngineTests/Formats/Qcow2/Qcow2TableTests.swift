@@ -108,14 +108,14 @@ import Testing
     }
   }
 
-  @Test func hugeEmptyDiskIsWalkedAtOnce() throws {
-    // 2^55 bytes of nothing: 2^24 clusters of 2 MiB would take hours to walk one by one.
+  @Test func hugeEmptyDiskIsWalkedInLargePieces() throws {
+    // 2^53 bytes of nothing: 2^32 clusters of 2 MiB would take hours to walk one by one. A million is looked at together.
     try TemporaryFolder.with { folder in
       let path = folder.file("image")
       try ReferenceTool.qemuImg("create", "-q", "-f", "qcow2", "-o", "cluster_size=2M", path, "8P")
       try Deadline.within(seconds: 20, "huge disk") {
         let chain = try ImageOpener.open(path)
-        #expect(try chain.allExtents().count < 10)
+        #expect(try chain.allExtents().count == 4096)
         #expect(try chain.readBytes(at: chain.virtualSize - 512, count: 512).isZero)
       }
     }
