@@ -78,11 +78,8 @@ final class FuseContext: Sendable {
   /// Lets the kernel read further ahead than the 128 KiB that FUSE may ask for itself, before the first
   /// file is read. It works for root only, and nothing depends on it.
   func setReadAhead() {
-    guard !hasSetReadAhead.exchange(true, ordering: .relaxed), let entry = MountEntry.find(at: mountPoint)
-    else {
-      return
-    }
-    let setting = unsafe open("/sys/class/bdi/\(entry.device)/read_ahead_kb", O_WRONLY | O_CLOEXEC)
+    guard !hasSetReadAhead.exchange(true, ordering: .relaxed), let device = mount.device else { return }
+    let setting = unsafe open("/sys/class/bdi/\(device)/read_ahead_kb", O_WRONLY | O_CLOEXEC)
     guard setting >= 0 else { return }
     Terminal.write("\(Self.readAheadByteCount / KiB)\n", to: setting)
     close(setting)

@@ -47,7 +47,7 @@ import Glibc
         "Could not mount at '\(mountPoint)': \(reason.isEmpty ? "fusermount3 failed" : reason)")
     }
     _ = FuseLog.finish()
-    context.mount.start()
+    context.mount.start(device: unsafe fuse_session_fd(made))
     context.mount.setDropping { id in
       _ = unsafe fuse_lowlevel_notify_inval_inode(self.session, id, 0, 0)
     }

@@ -8,6 +8,8 @@ final class OwnMount: Sendable {
   private let mountPoint: String
   /// The mount, when it is there.
   private let entry = Guarded<MountEntry?>(nil)
+  /// The session's /dev/fuse, from `start` until the session goes.
+  private let connection = Guarded<CInt?>(nil)
   /// Files of which writes out of the kernel's cache have failed, and why the last one did. Whether anybody has heard of
   /// that the kernel knows, of files that can be opened.
   private let lost = Guarded<[UInt64: EngineError]>([:])
@@ -22,8 +24,15 @@ final class OwnMount: Sendable {
   /// To be called when the tree is mounted; with nil before its session goes.
   func setDropping(_ body: (@Sendable (UInt64) -> Void)?) { dropping.withLock { $0 = body } }
 
-  /// To be called when the tree has just been mounted: nothing else is mounted over it yet.
-  func start() { entry.withLock { $0 = MountEntry.find(at: mountPoint) } }
+  /// To be called when the tree has just been mounted: nothing else is mounted over it yet. `descriptor` is the session's
+  /// /dev/fuse, and stays open as long as others call.
+  func start(device descriptor: CInt) {
+    connection.withLock { $0 = descriptor }
+    entry.withLock { $0 = MountEntry.find(at: mountPoint) }
+  }
+
+  /// "major:minor" of the mounted tree.
+  var device: String? { entry.withLock { $0?.device } }
 
   /// To be called when a write to a file fails that comes out of the kernel's cache.
   func noteLostWrite(to id: UInt64, _ error: EngineError) {
@@ -41,20 +50,29 @@ final class OwnMount: Sendable {
     case unmounted
   }
 
+  /// The kernel gives the numbers of a mount that is gone to the next one, which may be anybody's: they are ours only if the
+  /// connection still stands after they were read. One that was cut off through fusectl counts as unmounted, too, as
+  /// libfuse has it: whoever did that unmounts it.
   var place: Place {
     guard let entry = entry.withLock({ $0 }) else { return .at(mountPoint) }
     let entries = MountEntry.all()
-    guard let own = entries.first(where: { $0.id == entry.id && $0.device == entry.device }) else {
-      return .unmounted
-    }
+    guard let own = entries.first(where: { $0.id == entry.id && $0.device == entry.device }), isConnected
+    else { return .unmounted }
     let isOnTop = entries.last { $0.mountPoint == own.mountPoint }?.id == own.id
     return isOnTop ? .at(own.mountPoint) : .covered(own.mountPoint)
+  }
+
+  /// Whether the kernel may still have requests for us: it has none any more when nobody can get at the tree.
+  private var isConnected: Bool {
+    guard let descriptor = connection.withLock({ $0 }) else { return false }
+    var state = pollfd(fd: descriptor, events: 0, revents: 0)
+    return unsafe poll(&state, 1, 0) == 0
   }
 
   /// Opens a file that the kernel knows, runs `body` with its descriptor, and closes it. Nil where the file cannot be
   /// opened: its name may be another's, or something else mounted there by now.
   func withFile<T>(_ id: UInt64, _ flags: CInt, _ body: (CInt) -> T) -> T? {
-    guard let names = fileSystem.path(of: id), let device = entry.withLock({ $0?.device }),
+    guard let names = fileSystem.path(of: id), let device,
       case .at(let root) = place
     else { return nil }
     let path = ([root] + names.map { String(hostBytes: $0) }).joined(separator: "/")

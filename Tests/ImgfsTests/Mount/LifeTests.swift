@@ -72,6 +72,28 @@ struct LifeTests {
     }
   }
 
+  /// The kernel gives the numbers of a mount that is gone to the next one.
+  @Test(.enabled(if: geteuid() == 0)) func endingServerLeavesAMountWithItsNumbers() throws {
+    try TemporaryFolder.with { folder in
+      let image = try image(in: folder)
+      let mountPoint = try folder.makeFolder("mnt")
+      let server = try startInFront([], image, mountPoint)
+      let numbers = "findmnt --noheadings --output ID,MAJ:MIN"
+      let first = try Shell.run("\(numbers) mnt", in: folder)
+      server.signal(SIGSTOP)
+      defer { server.signal(SIGCONT) }
+      try Shell.run("umount --lazy mnt", in: folder)
+      try MountedImage.with(image, in: folder) { second in
+        let numbersOfSecond = try Shell.run("\(numbers) \(second.path)", in: folder)
+        #expect(numbersOfSecond == first)
+        server.signal(SIGCONT)
+        #expect(server.wait(timeout: 10).status == 0)
+        #expect(MountedImage.isMounted(second.path))
+        #expect(Files.exists(second.file("disk.raw")))
+      }
+    }
+  }
+
   @Test func endsOnASignalWhileAFileIsOpen() throws {
     try TemporaryFolder.with { folder in
       let mountPoint = try folder.makeFolder("mnt")

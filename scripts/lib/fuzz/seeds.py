@@ -11,6 +11,7 @@ import itertools
 import lzma
 import pathlib
 import re
+import struct
 import subprocess
 import sys
 import tempfile
@@ -176,8 +177,12 @@ TABLES = [
 ]
 FILE_SYSTEMS = [
     "mkfs.vfat -n LABEL", "mkfs.vfat -F 32 -n LABEL", "mkfs.exfat -L label", "mkfs.ntfs -q -F -L label", "mkfs.ext4 -q -L label",
-    "mkswap -L label", "mkfs.btrfs -q -L label", "mkfs.xfs -q -f -L label", "mkfs.f2fs -q -l label", "pvcreate -q --devices",
+    "mkswap -L label", "mkfs.btrfs -q -L label", "mkfs.xfs -q -f -L label", "mkfs.f2fs -q -l label",
 ]
+# LVM's own program wants a block device.
+PHYSICAL_VOLUME = b"".join([
+    bytes(512), b"LABELONE", struct.pack("<QII", 1, 0, 32), b"LVM2 001", b"0123456789abcdef0123456789abcdef", bytes(512),
+])
 
 
 def add_disks(seeds, place):
@@ -191,8 +196,9 @@ def add_disks(seeds, place):
         large = any(name in line for name in ("btrfs", "xfs", "f2fs", "-F 32"))
         with open(disk, "wb") as file:
             file.truncate((320 if large else 4) << 20)
-        if subprocess.run([*line.split(), disk], capture_output=True).returncode == 0:
-            seeds.add_image("partitions", disk.read_bytes()[:8 << 20], [0])
+        run(*line.split(), disk)
+        seeds.add_image("partitions", disk.read_bytes()[:8 << 20], [0])
+    seeds.add_image("partitions", PHYSICAL_VOLUME, [0])
 
 
 def add_texts(seeds):
