@@ -124,4 +124,33 @@ import Testing
       #expect(try ReferenceTool.check(image).isClean)
     }
   }
+
+  /// An image may have many of one name; each has a folder of its own.
+  @Test func deleteTheSnapshotThatTheFolderShows() throws {
+    try TemporaryFolder.with { folder in
+      let image = folder.file("disk.qcow2")
+      try ReferenceTool.create(image, format: "qcow2", size: 1 << 20)
+      for number in 1...3 {
+        try ReferenceTool.io(["write -P \(number) 0 64k"], on: image, format: "qcow2")
+        try ReferenceTool.qemuImg("snapshot", "-c", "same", image)
+      }
+      func expect(_ wanted: [String: UInt8], _ mount: MountedImage) throws {
+        let names = try FileManager.default.contentsOfDirectory(atPath: mount.file("snapshots"))
+        let shown: [String: UInt8] = try names.reduce(into: [:]) {
+          $0[$1] = try Files.read(mount.file("snapshots/\($1)/disk.raw")).first
+        }
+        #expect(shown == wanted)
+      }
+      try MountedImage.with(image, options: ["-o", "rw"], in: folder) { mount in
+        try expect(["same": 1, "same~2": 2, "same~3": 3], mount)
+        #expect(unsafe rmdir(mount.file("snapshots/same~2")) == 0)
+        try expect(["same": 1, "same~2": 3], mount)
+        #expect(unsafe rmdir(mount.file("snapshots/same")) == 0)
+        try expect(["same": 3], mount)
+      }
+      #expect(try ReferenceTool.check(image).isClean)
+      try ReferenceTool.qemuImg("convert", "-l", "snapshot.id=3", "-O", "raw", image, folder.file("3.raw"))
+      #expect(try Files.read(folder.file("3.raw")).first == 3)
+    }
+  }
 }
