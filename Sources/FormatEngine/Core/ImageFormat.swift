@@ -134,6 +134,8 @@ public protocol CreatableFormat: ImageFormat {
   static var keepsOldBytes: Bool { get }
   /// Refuses a format that is given for the file below, before anything is made. `isKnown`: there is such a format.
   static func checkBackingFormat(_ name: String, isKnown: Bool, hasBacking: Bool) throws(EngineError)
+  /// Refuses what no image can have, before the file is touched, where a failure of `create` would cost its old content.
+  static func checkOptions(_ request: CreateRequest) throws(EngineError)
   /// Writes an empty image over `file`, whose old content is gone.
   static func create(on file: any ByteStore, _ request: CreateRequest) throws(EngineError)
 }
@@ -144,6 +146,7 @@ extension CreatableFormat {
   public static var canGrow: Bool { true }
   public static var recordsIdentity: Bool { false }
   public static func makesKeys(_ options: OptionValues) -> Bool { false }
+  public static func checkOptions(_ request: CreateRequest) throws(EngineError) {}
   public static func checkBackingFormat(_ name: String, isKnown: Bool, hasBacking: Bool) throws(EngineError) {
     guard isKnown else { throw .invalid("Parameter 'backing-fmt' does not accept value '\(name)'") }
     guard hasBacking else { throw .invalid("Backing format cannot be used without backing file") }

@@ -86,6 +86,15 @@ public struct ReferencePolicy: Sendable {
   }
 }
 
+/// Files that were made for an image, to be taken away again where that comes to nothing.
+final class NewFiles: Sendable {
+  private let paths = Guarded<[String]>([])
+
+  func note(_ path: String) { paths.withLock { $0.append(path) } }
+
+  func remove() { for path in paths.withLock({ $0 }) { HostFiles.remove(path) } }
+}
+
 /// Opens the files that an image names, for the format that found the names.
 public struct ReferenceOpener: Sendable {
   public var policy: ReferencePolicy
@@ -98,6 +107,8 @@ public struct ReferenceOpener: Sendable {
   public var maySearch: Bool
   /// Files that are being read, by their paths: a new file must not take the place of one of them.
   public var filesInUse: [HostFiles.Identity: String] = [:]
+  /// Hears of each file that is made and was not there before.
+  var newFiles: NewFiles?
   /// Opened all the same: parts of the image itself, which a check has to read.
   public var checkedRoles: Set<ReferencePolicy.Role> = []
 
@@ -135,8 +146,11 @@ public struct ReferenceOpener: Sendable {
     throws(EngineError) -> FileStore
   {
     let target = ImageName.join(try ImageName.plainPath(name, allowingFilePrefix: false), toFolderOf: path)
-    if let identity = HostFiles.identity(of: target), let used = filesInUse[identity] { throw .inUse(used) }
-    return try FileStore.create(target, cache: cache)
+    let identity = HostFiles.identity(of: target)
+    if let identity, let used = filesInUse[identity] { throw .inUse(used) }
+    let file = try FileStore.create(target, cache: cache)
+    if identity == nil { newFiles?.note(target) }
+    return file
   }
 
   /// Names of a folder that are looked at when a file is searched for in it; the largest folders of images have

@@ -21,18 +21,18 @@ public enum Committer {
     progress: Progress = .none
   ) throws(EngineError) {
     if try changes(base, chain, at: depth) { try recordChange(of: base, at: depth, of: chain) }
-    if base.virtualSize < chain.virtualSize { try base.resize(to: chain.virtualSize) }
     let source = ImageChain(members: Array(chain.members[..<depth]))
     var options = ConvertOptions()
-    options.scope = .above(depth: depth)
+    options.scope = .upperLayers(count: depth)
     options.looksForZeros = false
     options.rateLimit = rateLimit
     do throws(EngineError) {
+      if base.virtualSize < chain.virtualSize { try base.resize(to: chain.virtualSize) }
       try Converter.convert(from: [source], to: base, options, progress: progress)
       try base.close()
     } catch {
       // What was written reads the same in the layer above, too: that goes on.
-      if error.code == .cancelled { try? base.close() }
+      try? base.close()
       try? recordState(of: base, at: depth, of: chain)
       throw error
     }

@@ -28,9 +28,21 @@ public enum Comparer {
     threadCount: Int = WorkerPool.processorCount(), progress: Progress = .none
   ) throws(EngineError) -> Difference? {
     let work = CompareWork(a, b, range, comparingStatus, progress)
-    try WorkerPool.run(threadCount: threadCount) { (stop) throws(EngineError) in
-      let worker = CompareWorker(work)
-      while !stop.isSet, let segment = try work.nextSegment() { try worker.compare(segment) }
+    do throws(EngineError) {
+      try WorkerPool.run(threadCount: threadCount) { (stop) throws(EngineError) in
+        let worker = CompareWorker(work)
+        do throws(EngineError) {
+          while !stop.isSet, let segment = try work.nextSegment() { try worker.compare(segment) }
+        } catch {
+          work.report(error)
+          throw error
+        }
+      }
+    } catch {
+      // All that lies before has been compared: who goes through both disks alone meets the same first.
+      let failure = work.firstFailure ?? error
+      guard let found = work.firstDifference, found.offset <= failure.offset ?? 0 else { throw failure }
+      return found
     }
     return work.firstDifference
   }
@@ -46,6 +58,7 @@ private final class CompareWork: Sendable {
   private let cursor: Guarded<Cursor>
   private let done = Atomic<UInt64>(0)
   private let found = Guarded<Difference?>(nil)
+  private let failed = Guarded<EngineError?>(nil)
   /// Nothing from here on matters any more.
   private let end: Atomic<UInt64>
 
@@ -77,6 +90,8 @@ private final class CompareWork: Sendable {
   }
 
   var firstDifference: Difference? { found.withLock { $0 } }
+  /// The one of the lowest offset; what has none, such as the end that was asked for, comes first.
+  var firstFailure: EngineError? { failed.withLock { $0 } }
   var currentEnd: UInt64 { end.load(ordering: .acquiring) }
 
   func report(_ difference: Difference) {
@@ -87,16 +102,26 @@ private final class CompareWork: Sendable {
     }
   }
 
+  func report(_ failure: EngineError) {
+    failed.withLock { failed in
+      if let failed, failed.offset ?? 0 <= failure.offset ?? 0 { return }
+      failed = failure
+    }
+  }
+
   /// The next piece to look at. Long runs of zeros in both are passed over here.
   func nextSegment() throws(EngineError) -> Segment? {
     let (segment, skipped) = try cursor.withLock { (cursor) throws(EngineError) in
       let start = cursor.offset
-      while cursor.offset < currentEnd {
-        let limit = currentEnd - cursor.offset
+      while true {
+        // Asked for once: a difference that another worker finds brings it down.
+        let end = currentEnd
+        guard cursor.offset < end else { break }
+        let limit = end - cursor.offset
         let pair = try known(cursor.ahead, at: cursor.offset, limit: limit)
         let skipped = cursor.offset - start
         guard pair.bothZero, !pair.differ, pair.length >= Self.segmentByteCount || pair.length >= limit else {
-          return (Optional(Self.take(pair, &cursor, currentEnd)), skipped)
+          return (Optional(Self.take(pair, &cursor, end)), skipped)
         }
         cursor = Cursor(offset: cursor.offset + pair.length)
       }

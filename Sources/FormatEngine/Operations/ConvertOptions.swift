@@ -3,9 +3,12 @@ public struct ConvertOptions: Sendable {
   /// What of the sources is copied.
   public enum Scope: Sendable {
     case everything
-    /// The target lies over the layers from `depth` of the source on, or is the one at `depth` itself: only what the layers above
-    /// it hold is copied.
-    case above(depth: Int)
+    /// The target lies over what the source's top layer lies over: only what that holds is copied, and what reads as zeros
+    /// because nothing lies below it.
+    case topLayer
+    /// The source is the upper layers of a chain, `count` of them, and the target the layer below these: what none of them
+    /// holds is there already.
+    case upperLayers(count: Int)
     /// The target is the source, soon to lie over `backing` or over nothing: only what its top layer does
     /// not store, and what reads otherwise there, is copied into it.
     case differences(from: NewBacking)

@@ -107,6 +107,13 @@ final class ConvertWork: Sendable {
     return isFit ? max(clusterSize, segment) : segment
   }
 
+  /// What may have buffers: an image that is changed in whole clusters of 64 MiB is not to take them eight times.
+  var largestThreadCount: Int {
+    let byteCount = longestSegmentByteCount * (newBacking == nil ? 1 : 2)
+    return max(1, Int(Self.maximumBufferByteCount / byteCount))
+  }
+
+  private static let maximumBufferByteCount = 256 * MiB
   private static let sharedSegmentByteCount = 4 * MiB
   /// Smaller ones would show steps of progress that qemu-img does not.
   private static let usualSegmentByteCount = MiB
@@ -207,9 +214,10 @@ final class ConvertWork: Sendable {
   func needsNothing(_ found: LocatedExtent) -> Bool {
     switch options.scope {
     case .everything: found.readsAsZeros && options.targetReadsAsZeros && options.sparseByteCount > 0
-    case .above(let depth):
+    case .topLayer: found.depth > 0
+    case .upperLayers(let count):
       // Nothing at a lesser depth: a layer in between is too short, and what it has not reads as zeros.
-      found.depth >= depth || (found.depth == depth - 1 && found.extent.source == .below)
+      found.depth == count - 1 && found.extent.source == .below
     case .differences(let backing): found.isStoredAtTop || backing.isSame(found)
     }
   }

@@ -161,13 +161,19 @@ final class ConvertWorker {
       }
       let room = unsafe UnsafeMutableRawBufferPointer(
         rebasing: packed.bytes[packedCount..<packedCount + packedRoom])
-      if let count = unsafe try packer.pack(whole, into: room) {
+      if mayBeWhole(range, of: segment, unit), let count = unsafe try packer.pack(whole, into: room) {
         actions.append(.packed(PackedPiece(guestOffset: segment.offset + UInt64(start), byteCount: count)))
         packedCount += count
       } else {
         actions.append(.write(range, nil))
       }
     }
+  }
+
+  /// Whether the target may get a unit as a whole: what it has behind the end of the source stays.
+  private func mayBeWhole(_ range: Range<Int>, of segment: ConvertSegment, _ unit: UInt64) -> Bool {
+    range.count == Int(unit) || segment.offset + UInt64(range.upperBound) >= work.target.virtualSize
+      || work.packing?.unitPacking == .always
   }
 
   /// Reads a segment into the buffer, its last unit filled up with zeros, and notes which units hold

@@ -22,7 +22,8 @@ public enum Converter {
     let options = work.options
     try work.survey()
     // One reader alone finds what cannot be read in the order of the disk.
-    try WorkerPool.run(threadCount: work.salvaged == nil ? options.threadCount : 1) {
+    let threadCount = work.salvaged == nil ? min(options.threadCount, work.largestThreadCount) : 1
+    try WorkerPool.run(threadCount: threadCount) {
       (stop) throws(EngineError) in
       do throws(EngineError) {
         let worker = try ConvertWorker(work)

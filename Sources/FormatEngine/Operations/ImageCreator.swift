@@ -120,7 +120,12 @@ public enum ImageCreator {
     request.secrets = secrets
     request.identities = self.identities(identities, format, plain, options)
     request.references.filesInUse = filesInUse(by: sources)
+    let newFiles = NewFiles()
+    request.references.newFiles = newFiles
+    var isTouched = false
     do throws(EngineError) {
+      try format.checkOptions(request)
+      isTouched = true
       var warnings = try apply(options, to: file)
       try format.create(on: file.kind.isDevice && !format.keepsOldBytes ? EmptiedDevice(file) : file, request)
       if identities.isDerived && format.makesKeys(options) {
@@ -128,7 +133,10 @@ public enum ImageCreator {
       }
       return warnings
     } catch {
-      if !existed || (format.removesFailedFiles && file.kind == .regular) { HostFiles.remove(plain) }
+      newFiles.remove()
+      if !existed || (isTouched && format.removesFailedFiles && file.kind == .regular) {
+        HostFiles.remove(plain)
+      }
       // The host's own limit on a file.
       guard error.code == .tooLarge, error.path == plain else { throw error }
       throw EngineError(

@@ -23,7 +23,7 @@ public struct NewBacking: Sendable {
 
   private static func isSame(_ a: ChainMember, _ b: ChainMember) -> Bool {
     guard let first = a.file as? FileStore, let second = b.file as? FileStore else { return false }
-    return first.identity == second.identity && a.formatName == b.formatName
+    return first.identity == second.identity && a.formatName == b.formatName && a.choices == b.choices
   }
 
   /// What it says of the bytes from `offset` on. Past its end it reads as zeros.
@@ -45,6 +45,18 @@ public struct NewBacking: Sendable {
   func isSame(_ old: LocatedExtent) -> Bool {
     guard disk != nil else { return old.readsAsZeros }
     return sharedDepths.new == 0 && old.depth >= sharedDepths.old
+  }
+}
+
+extension ChainMember {
+  /// What says which disk it is, besides its file and its format: a piece of it, a snapshot, other files to it.
+  fileprivate var choices: [String: NodeOptions.Value] {
+    guard let node, let format = FormatCatalog.format(named: formatName) else { return [:] }
+    let names = format.layerOptions.options.filter(\.changesContent).map(\.name)
+    let roles = format.fileRoles + format.numberedFileRoles
+    return node.values.filter { (name, _) in
+      names.contains(name) || roles.contains { name == $0 || name.hasPrefix($0 + ".") }
+    }
   }
 }
 

@@ -13,7 +13,7 @@ private func noteSignal(_ number: CInt) {
 }
 
 /// Ctrl-C and its like, for commands that change an image in place: the work ends between two of its steps, the image is
-/// closed as after any other error, and the process ends as by the signal. New images have nothing to be closed for:
+/// closed as after any other error, and the process ends as by the signal. New images have nothing to be closed for then:
 /// there the signal ends the process, as it does with qemu-img.
 enum Interruption {
   /// From here on signals end the work, but for those that whoever started the process has it ignore.
@@ -31,12 +31,12 @@ enum Interruption {
 
   static var isAsked: Bool { askingSignal.load(ordering: .relaxed) != 0 }
 
-  /// Runs work on an image. Where a signal ended it, all that was done is on disk and the image is closed.
+  /// Runs work on an image. Where it fails, or a signal ends it, all that was done is on disk and the image is closed.
   static func closing<T>(_ image: ImageChain, _ body: () throws(VerbFailure) -> T) throws(VerbFailure) -> T {
     do throws(VerbFailure) {
       return try body()
     } catch {
-      if isAsked { try? image.close() }
+      try? image.close()
       throw error
     }
   }

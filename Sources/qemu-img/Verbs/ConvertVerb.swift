@@ -47,10 +47,10 @@ enum ConvertVerb {
     if !arguments.createsTarget { Interruption.endsWork() }
     try Interruption.closing(target) { () throws(VerbFailure) in
       try copy(source, to: target, arguments, line.progress())
-    }
-    if let bitmaps {
-      for name in bitmaps.skipped { Console.error("warning: Skipping inconsistent bitmap '\(name)'") }
-      try attempt { () throws(EngineError) in try bitmaps.copy(to: target) }
+      if let bitmaps {
+        for name in bitmaps.skipped { Console.error("warning: Skipping inconsistent bitmap '\(name)'") }
+        try attempt { () throws(EngineError) in try bitmaps.copy(to: target) }
+      }
     }
     try attempt("Could not flush '\(arguments.target)': ") { () throws(EngineError) in try target.close() }
     line.show(100)
@@ -208,8 +208,12 @@ enum ConvertVerb {
       let isQuiet = arguments.isQuiet
       options.salvage = { warning in if !isQuiet { Console.warning(warning) } }
     }
+    if arguments.isTargetZero && arguments.backing.file != nil {
+      throw VerbFailure(
+        "Cannot use --target-is-zero when the destination image has a backing file")
+    }
     let hasBacking = arguments.createsTarget ? target.top.backing != nil : arguments.backing.file != nil
-    options.scope = hasBacking ? .above(depth: 1) : .everything
+    options.scope = hasBacking ? .topLayer : .everything
     options.targetReadsAsZeros = arguments.createsTarget ? !target.hasOldBytes : arguments.isTargetZero
     options.fitsTarget = arguments.createsTarget && source.hasUnknownSize
     try attempt { () throws(EngineError) in try source.copy(to: target, options, progress) }

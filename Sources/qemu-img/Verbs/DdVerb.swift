@@ -87,16 +87,18 @@ enum DdVerb {
     if part == nil { Console.error("\(input): cannot skip to specified offset") }
     let target = try create(output, formatName, part ?? 0..<0, source, image)
     if let part {
-      try attempt { () throws(EngineError) in
-        var options = ConvertOptions()
-        options.failureWords = .given(
-          reading: "error while reading from input image file",
-          writing: "error while writing to output image file")
-        options.part = part
-        options.fitsTarget = source.hasUnknownSize
-        options.sharesBlocks = true
-        options.targetReadsAsZeros = !target.hasOldBytes
-        try source.copy(to: target, options, ProgressLine(isShown: false, step: 1).progress())
+      var options = ConvertOptions()
+      options.failureWords = .given(
+        reading: "error while reading from input image file",
+        writing: "error while writing to output image file")
+      options.part = part
+      options.fitsTarget = source.hasUnknownSize
+      options.sharesBlocks = true
+      options.targetReadsAsZeros = !target.hasOldBytes
+      try Interruption.closing(target) { () throws(VerbFailure) in
+        try attempt { () throws(EngineError) in
+          try source.copy(to: target, options, ProgressLine(isShown: false, step: 1).progress())
+        }
       }
     }
     try attempt("Could not flush '\(output)': ") { () throws(EngineError) in try target.close() }

@@ -93,16 +93,16 @@ enum RebaseVerb {
         throw .invalid("backing format must be specified")
       }
     }
-    if !request.isUnsafe {
-      try Interruption.closing(overlay) { () throws(VerbFailure) in
+    try Interruption.closing(overlay) { () throws(VerbFailure) in
+      if !request.isUnsafe {
         try attempt { () throws(EngineError) in
           try Rebaser.copyDifferences(
             into: overlay, from: backing, compress: request.compresses, progress: line.progress())
         }
       }
-    }
-    try change(request) { () throws(EngineError) in
-      try Rebaser.setBacking(of: overlay, to: request.reference)
+      try change(request) { () throws(EngineError) in
+        try Rebaser.setBacking(of: overlay, to: request.reference)
+      }
     }
   }
 

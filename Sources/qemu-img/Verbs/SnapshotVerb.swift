@@ -50,7 +50,9 @@ enum SnapshotVerb {
     let chain = try image.open(name, options)
     // What began is done as a whole; a signal in its middle waits for that.
     if chain.isWritable { Interruption.endsWork() }
-    if let action = actions.first { try perform(action, on: chain) }
+    if let action = actions.first {
+      try Interruption.closing(chain) { () throws(VerbFailure) in try perform(action, on: chain) }
+    }
     return 0
   }
 

@@ -16,17 +16,27 @@ extension LUKSFormat: CreatableFormat {
         "preallocation", .text, "Preallocation mode (allowed values: off, falloc, full)", isHidden: true),
     ])
 
+  public static func checkOptions(_ request: CreateRequest) throws(EngineError) {
+    _ = try LUKSNewImage(request.options, virtualSize: request.virtualSize)
+    _ = try preallocation(request)
+  }
+
   public static func create(on file: any ByteStore, _ request: CreateRequest) throws(EngineError) {
-    let image = try LUKSNewImage(request.options, virtualSize: request.virtualSize, request.secrets)
+    let image = try LUKSNewImage(request.options, virtualSize: request.virtualSize)
+    let passphrase = try image.passphrase(request.secrets)
+    try file.resize(to: 0)
+    try file.setByteCount(image.byteCount, from: 0, preallocation(request))
+    let area = try LUKSArea(store: file, offset: 0, byteCount: image.headerByteCount)
+    _ = try LUKSHeader.create(image.luks, for: passphrase, isDetached: image.isDetached, in: area)
+    try file.flush()
+  }
+
+  private static func preallocation(_ request: CreateRequest) throws(EngineError) -> Preallocation {
     let mode = request.options.text("preallocation") ?? "off"
     guard let preallocation = Preallocation(rawValue: mode) else {
       throw .invalid("invalid parameter value: \(mode)")
     }
-    try file.resize(to: 0)
-    try file.setByteCount(image.byteCount, from: 0, preallocation)
-    let area = try LUKSArea(store: file, offset: 0, byteCount: image.headerByteCount)
-    _ = try LUKSHeader.create(image.luks, for: image.passphrase, isDetached: image.isDetached, in: area)
-    try file.flush()
+    return preallocation
   }
 }
 
@@ -35,7 +45,8 @@ extension LUKSFormat: Measurable {
     var options = request.options
     // It changes nothing of how many bytes there are in all.
     options.remove("detached-header")
-    let image = try LUKSNewImage(options, virtualSize: request.virtualSize, request.secrets)
+    let image = try LUKSNewImage(options, virtualSize: request.virtualSize)
+    _ = try image.passphrase(request.secrets)
     return Measurement(required: image.byteCount, fullyAllocated: image.byteCount)
   }
 }
@@ -43,22 +54,26 @@ extension LUKSFormat: Measurable {
 /// What the options ask for.
 private struct LUKSNewImage {
   let luks: LUKSOptions
-  let passphrase: Secret
+  private let keySecret: String?
   /// The header alone: the disk lies in a file that others make.
   let isDetached: Bool
   /// With the key material.
   let headerByteCount: UInt64
   let byteCount: UInt64
 
-  init(_ options: OptionValues, virtualSize: UInt64, _ secrets: SecretStore) throws(EngineError) {
+  init(_ options: OptionValues, virtualSize: UInt64) throws(EngineError) {
     luks = try LUKSOptions(options, prefix: "")
-    guard let id = options.text("key-secret") else { throw .missingKey(option: "key-secret") }
-    passphrase = try secrets.passphrase(id)
+    keySecret = options.text("key-secret")
     isDetached = options.flag("detached-header") ?? false
     headerByteCount = LUKSHeader.wholeByteCount(for: luks.suite)
     guard virtualSize <= maximumFileOffset - headerByteCount else {
       throw EngineError(.tooLarge, "The image size is too large for file format 'luks'")
     }
     byteCount = headerByteCount + (isDetached ? 0 : virtualSize)
+  }
+
+  func passphrase(_ secrets: SecretStore) throws(EngineError) -> Secret {
+    guard let keySecret else { throw .missingKey(option: "key-secret") }
+    return try secrets.passphrase(keySecret)
   }
 }
