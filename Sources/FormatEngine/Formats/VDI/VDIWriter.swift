@@ -67,6 +67,7 @@ extension VDILayer: WritableLayer {
 extension VDIState {
   /// The first change since the image was opened or closed.
   mutating func prepareToWrite() throws(EngineError) {
+    if let failure { throw failure }
     guard session == nil else { return }
     session = try VDISession(file, header, geometry)
     // Images made over this one see that it is no longer what it was.
@@ -151,7 +152,7 @@ extension VDIState {
   }
 
   /// The header counts rooms before entries on disk lead to them (`WriteOrder`).
-  private func raiseCount(to end: UInt32) {
+  func raiseCount(to end: UInt32) {
     header.allocatedBlockCount = max(header.allocatedBlockCount, end)
   }
 

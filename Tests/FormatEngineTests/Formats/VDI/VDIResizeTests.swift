@@ -117,4 +117,64 @@ import Testing
     }
     #expect(sizes.count == 2)
   }
+
+  // MARK: Failures
+
+  /// Blocks in the first ten rooms of a map that has room for no other entry.
+  private static let full = VDIBytes(entries: (0..<128).map { $0 < 10 ? $0 : VDIBytes.free })
+
+  private static func expectSound(_ store: MemoryStore, _ content: [UInt8], _ moment: String) throws {
+    let chain = try VDIBytes(store.snapshot).open()
+    let now = try chain.readBytes(at: 0, count: content.count)
+    #expect(ModelDisk.firstDifference(now, content) == nil, "\(moment)")
+    let report = try #require(chain.top as? any Checkable).check(progress: .none)
+    try VDICount.expectNotTooLow(store.snapshot, report, moment)
+  }
+
+  /// Writes blocks that have no room yet, as far as the image still takes any.
+  private static func writeNewBlocks(_ chain: ImageChain, _ content: inout [UInt8], _ moment: String) {
+    for block in [20, 21, 40] {
+      let bytes = [UInt8](repeating: UInt8(100 + block), count: 4096)
+      do throws(EngineError) {
+        try chain.writeBytes(bytes, at: UInt64(block * 4096))
+        content.replaceSubrange(block * 4096..<(block + 1) * 4096, with: bytes)
+      } catch {
+        // Every change may be refused where nobody knows what is on disk.
+        #expect(error.message.hasPrefix("Injected failure"), "\(moment)")
+      }
+    }
+  }
+
+  /// Any call of a growth fails for which the first blocks move: new blocks get room that is nobody else's, and the moved ones
+  /// are still there.
+  @Test(arguments: [false, true]) func failedMoveOfTheMapLosesNothing(_ isForEver: Bool) throws {
+    let before = try Self.full.open().readAll()
+    func grow(failing number: Int?) throws -> Int {
+      let moment = "call \(number ?? -1)"
+      let memory = MemoryStore(Self.full.bytes)
+      let store = FaultStore(memory)
+      let chain = try ImageChain.over(store, format: VDIFormat.self, access: .readWrite)
+      store.arm(failing: number, forEver: isForEver)
+      var failed = false
+      do throws(EngineError) { try chain.resize(to: 300 * 4096) } catch { failed = true }
+      let calls = store.callCount
+      store.arm(failing: nil)
+      #expect(failed == (number != nil) && chain.virtualSize == (failed ? 128 : 300) * 4096, "\(moment)")
+      var content = before
+      Self.writeNewBlocks(chain, &content, moment)
+      let now = try chain.readBytes(at: 0, count: content.count)
+      #expect(ModelDisk.firstDifference(now, content) == nil, "open, \(moment)")
+      try chain.close()
+      try Self.expectSound(memory, content, moment)
+      // Once more, from what is there now.
+      let again = try ImageChain.over(memory, format: VDIFormat.self, access: .readWrite)
+      try again.resize(to: 300 * 4096)
+      try again.close()
+      try Self.expectSound(memory, content, "again, \(moment)")
+      return calls
+    }
+    let calls = try grow(failing: nil)
+    #expect(calls > 20)
+    for number in 0..<calls { _ = try grow(failing: number) }
+  }
 }
