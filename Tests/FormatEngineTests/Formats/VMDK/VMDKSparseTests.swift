@@ -259,4 +259,27 @@ import Testing
     let report = try VMDKImages.report(bytes)
     #expect(report.findings == ["ERROR: the grain for sector 256 is that of another sector, too"])
   }
+
+  // MARK: Failures and damage while writing
+
+  /// Two entries lead to one grain: what one of them lets go of is still the other's.
+  @Test func sharedGrainIsNotLetGoOf() throws {
+    var bytes = try VMDKImages.sparse()
+    for copy in 0..<2 {
+      let table = VMDKImages.table(bytes, copy: copy)
+      VMDKImages.put(VMDKImages.number(bytes, at: table + 4, width: 4), into: &bytes, at: table + 8, width: 4)
+    }
+    let (chain, store) = try VMDKImages.open(bytes, .readWrite)
+    try chain.discard(at: 65536, count: 65536)
+    try chain.writeZeros(at: 5 * 65536, count: 65536)
+    try chain.flush()
+    for number in 8..<12 {
+      try chain.writeBytes([UInt8](repeating: 0xee, count: 65536), at: UInt64(number * 65536))
+    }
+    try chain.close()
+    let content = try VMDKImages.open(store.snapshot).0.readAll()
+    #expect(content[65536..<131_072].isZero && content[5 * 65536..<6 * 65536].isZero)
+    #expect(content[131_072..<196_608].holdsOnly(11))
+    #expect(try VMDKImages.report(store.snapshot).corruptions == 0)
+  }
 }
