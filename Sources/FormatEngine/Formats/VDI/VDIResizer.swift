@@ -11,8 +11,10 @@ extension VDILayer: Resizable {
     if newSize > old {
       try grow(from: old, to: newSize, preallocation, progress, clearing: clearing)
     } else {
-      try change { (state) throws(EngineError) in try state.shrink(to: newSize) }
+      try change { (state) throws(EngineError) in try state.recordSize(newSize) }
+      // Whatever fails from here on: a guest has the disk that the header tells of.
       size.store(newSize, ordering: .relaxed)
+      try change { (state) throws(EngineError) in try state.shrink(to: newSize) }
     }
   }
 
@@ -194,14 +196,11 @@ extension VDIState {
 
   // MARK: Shrinking
 
-  /// The new size is recorded first. What lies past it is no longer read, so it can go step by step.
+  /// The new size is on disk. What lies past it is no longer read, so it can go step by step.
   mutating func shrink(to newSize: UInt64) throws(EngineError) {
-    header.diskSize = newSize
-    try order.flush()
     let count = newSize.dividedRoundingUp(by: geometry.blockSize)
     for block in count..<max(geometry.blockCount, count) {
-      if let room = VDIEntry(try map.entry(at: block)).room { session?.release(room) }
-      try map.setEntry(at: block, to: VDIEntry.free.raw)
+      try free(block: block)
       if session?.wantsFlush == true { try flush() }
     }
     try flush()
@@ -211,6 +210,13 @@ extension VDIState {
     shorter.blockCount = UInt32(count)
     try useMap(of: shorter)
   }
+
+  /// Takes a block out of the map, then lets go of its room: an entry that stays, since it could not be changed, keeps it.
+  mutating func free(block: UInt64) throws(EngineError) {
+    let room = VDIEntry(try map.entry(at: block)).room
+    try map.setEntry(at: block, to: VDIEntry.free.raw)
+    if let room { session?.release(room) }
+  }
 }
 
 extension VDILayer: Emptyable {
@@ -219,8 +225,7 @@ extension VDILayer: Emptyable {
       guard state.geometry.type != .fixed else { throw .unsupported("Operation not supported") }
       for block in 0..<state.geometry.blockCount {
         guard VDIEntry(try state.map.entry(at: block)) != .free else { continue }
-        if let room = VDIEntry(try state.map.entry(at: block)).room { state.session?.release(room) }
-        try state.map.setEntry(at: block, to: VDIEntry.free.raw)
+        try state.free(block: block)
         if state.session?.wantsFlush == true { try state.flush() }
       }
       try state.flush()

@@ -177,4 +177,49 @@ import Testing
     #expect(calls > 20)
     for number in 0..<calls { _ = try grow(failing: number) }
   }
+
+  /// The session goes on with the size that the header has, whichever call of a shrink fails; what was cut off is not
+  /// lost half.
+  @Test(arguments: [false, true]) func failedShrinkLeavesOneSize(_ isForEver: Bool) throws {
+    let image = VDIBytes(entries: (0..<40).map { $0 % 2 == 0 ? $0 / 2 : VDIBytes.free })
+    let (old, new) = (UInt64(40 * 4096), UInt64(16 * 4096 + 512))
+    let before = try image.open().readAll()
+    func shrink(failing number: Int?) throws -> Int {
+      let moment = "call \(number ?? -1)"
+      let memory = MemoryStore(image.bytes)
+      let store = FaultStore(memory)
+      let chain = try ImageChain.over(store, format: VDIFormat.self, access: .readWrite)
+      store.arm(failing: number, forEver: isForEver)
+      try? chain.resize(to: new)
+      let calls = store.callCount
+      store.arm(failing: nil)
+      try chain.flush()
+      let recorded = UInt64(VDIBytes(memory.snapshot).field(368))
+      #expect(chain.virtualSize == recorded, "\(moment)")
+      // What the disk gets back is zeros, and in rooms of its own.
+      var content = before
+      if recorded == new {
+        content.replaceSubrange(Int(new)..., with: [UInt8](repeating: 0, count: Int(old - new)))
+      }
+      let part = Int(min(recorded, new))
+      for block in [1, 3, 5, 7, 9] {
+        let bytes = [UInt8](repeating: UInt8(200 + block), count: 4096)
+        do throws(EngineError) {
+          try chain.writeBytes(bytes, at: UInt64(block * 4096))
+          content.replaceSubrange(block * 4096..<(block + 1) * 4096, with: bytes)
+        } catch { #expect(error.message.hasPrefix("Injected failure"), "\(moment)") }
+      }
+      try chain.close()
+      try Self.expectSound(memory, Array(content.prefix(part)), moment)
+      let again = try ImageChain.over(memory, format: VDIFormat.self, access: .readWrite)
+      try again.resize(to: old)
+      try again.writeBytes([7], at: old - 1)
+      content[Int(old) - 1] = 7
+      try again.close()
+      try Self.expectSound(memory, content, "grown again, \(moment)")
+      return calls
+    }
+    let calls = try shrink(failing: nil)
+    for number in 0..<calls { _ = try shrink(failing: number) }
+  }
 }
