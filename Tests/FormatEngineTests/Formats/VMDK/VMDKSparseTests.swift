@@ -282,4 +282,33 @@ import Testing
     #expect(content[131_072..<196_608].holdsOnly(11))
     #expect(try VMDKImages.report(store.snapshot).corruptions == 0)
   }
+
+  /// Any call fails while a table is added, of an image whose directories are larger than the cache: it is in both of them, or
+  /// in neither.
+  @Test func failedNewTableIsInNoDirectory() throws {
+    let small = MemoryStore(try VMDKImages.sparse())
+    var geometry = try VMDKGrainGeometry(try VMDKSparseHeader.read(from: small), byteCount: 1 << 40)
+    (geometry.directoryOffset, geometry.redundantDirectoryOffset) = (MiB, 2 * MiB)
+    func add(failing number: Int?) throws -> Int {
+      let store = FaultStore(MemoryStore([UInt8](repeating: 0, count: 4 << 20)))
+      let tables = try VMDKGrainTables(geometry, file: store, cacheByteCount: 64 * KiB)
+      // Only the primary directory is read by those who look for a table.
+      #expect(try tables.tableOffset(7000, copy: 0) == nil)
+      store.arm(failing: number)
+      var failed = false
+      do throws(EngineError) {
+        try tables.addTable(7000, at: [3 * MiB, 3 * MiB + 2048])
+      } catch { failed = true }
+      let calls = store.callCount
+      store.arm(failing: nil)
+      #expect(failed == (number != nil))
+      for copy in 0..<2 {
+        #expect((try tables.tableOffset(7000, copy: copy) == nil) == failed, "call \(number ?? -1), \(copy)")
+      }
+      return calls
+    }
+    let calls = try add(failing: nil)
+    #expect(calls > 0)
+    for number in 0..<calls { _ = try add(failing: number) }
+  }
 }
