@@ -131,7 +131,6 @@ extension VDIState {
     let index = geometry.blockIndex(allocation.guestOffset)
     let count = allocation.length >> geometry.blockBits
     var linked: UInt64 = 0
-    defer { if linked > 0 { raiseCount(to: first + UInt32(linked)) } }
     do throws(EngineError) {
       // Zeros at the end were not written; blocks are whole all the same. The last byte is this block's own:
       // another size of the file could cut off what others write behind it at this moment.
@@ -140,6 +139,8 @@ extension VDIState {
         if try file.byteCount() < end { try file.write(bytes: [0], at: end - 1) }
         fileEnd = end
       }
+      // Entries may go to disk while others are set: a full cache is written out.
+      raiseCount(to: first + UInt32(count))
       while linked < count {
         try map.setEntry(at: index + linked, to: first + UInt32(linked))
         linked += 1

@@ -222,4 +222,19 @@ import Testing
     let calls = try shrink(failing: nil)
     for number in 0..<calls { _ = try shrink(failing: number) }
   }
+
+  /// More entries than the cache has room for go to disk while they are set: the header has counted their rooms by then.
+  @Test func roomsAreCountedBeforeEntriesLeadToThem() throws {
+    let sparse = SparseStore()
+    try sparse.write(bytes: VDIBytes(entries: [0], mapRoom: 3 << 20).bytes, at: 0)
+    let store = FaultStore(sparse)
+    let chain = try ImageChain.over(store, format: VDIFormat.self, access: .readWrite)
+    // In the middle of 512 slices that are written together.
+    store.arm(failing: 300, forEver: true, of: [.write])
+    #expect(throws: EngineError.self) { try chain.resize(to: 600_000 * 4096, preallocation: .metadata) }
+    let now = VDIBytes(try sparse.bytes(at: 0, count: 512 + 600_000 * 4))
+    let end = now.entries.filter { $0 < VDIBytes.zeros }.map { $0 + 1 }.max() ?? 0
+    #expect(end > 100_000)
+    #expect(now.field(388) >= end, "\(now.field(388)) counted, \(end) in use")
+  }
 }
