@@ -104,6 +104,15 @@
     markAllDirty()
   }
 
+  /// Undoes `relocate`: the table is where it was on disk, as long as it was, and none of it waits to be written. Only entries
+  /// past `count` have changed since.
+  func putBack(to hostOffset: UInt64, count: Int) {
+    for index in count..<max(count, self.count) where self[UInt64(index)] != 0 { put(0, at: index) }
+    self.hostOffset = hostOffset
+    self.count = count
+    dirtyBlocks = []
+  }
+
   private func markAllDirty() {
     dirtyBlocks = Set(0..<(count + Self.entriesInBlock - 1) / Self.entriesInBlock)
   }

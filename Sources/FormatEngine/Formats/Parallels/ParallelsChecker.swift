@@ -17,6 +17,8 @@ struct ParallelsChecker {
   var changes: [(index: UInt64, entry: UInt32)] = []
   /// Entries whose clusters an earlier entry, or more than one, has already.
   var duplicates: [(index: UInt64, hostOffset: UInt64)] = []
+  /// Entries whose clusters lie before the data area, where they can be read, but at no place that it could begin with.
+  var strays: [(index: UInt64, hostOffset: UInt64)] = []
   var isHeaderChanged = false
 
   /// Findings that are listed by words; more are only counted.
@@ -95,7 +97,7 @@ struct ParallelsChecker {
       if isOutside(host) {
         error("cluster \(index) is outside image")
         if isMendingErrors {
-          changes.append((index, 0))
+          if try !noteStray(index, host) { changes.append((index, 0)) }
           continue
         }
         if host < used.dataOffset || host >= fileEnd { continue }
@@ -114,6 +116,16 @@ struct ParallelsChecker {
   }
 
   private func isOutside(_ host: UInt64) -> Bool { host < used.dataOffset || host >= fileEnd }
+
+  /// A cluster behind the BAT, whose bytes a guest has read until now: it is moved. False where it is none.
+  private mutating func noteStray(_ index: UInt64, _ host: UInt64) throws(EngineError) -> Bool {
+    guard host >= geometry.firstDataOffset, host < fileEnd else { return false }
+    strays.append((index, host))
+    // What of it reaches into the data area is not written to before it was copied.
+    let end = host + geometry.clusterSize
+    if end > used.dataOffset { _ = try used.use(used.clusters(used.dataOffset, end - used.dataOffset)) }
+    return true
+  }
 
   /// What the format extension takes is in use, too.
   private mutating func useExtension() throws(EngineError) {
@@ -163,16 +175,13 @@ struct ParallelsChecker {
   private mutating func checkDuplicates() throws(EngineError) {
     // Each gets a copy of a whole cluster; a small file must not become one of terabytes by that.
     let placeCount = (fileEnd - min(used.dataOffset, fileEnd)) / geometry.clusterSize
-    guard !isMendingErrors || duplicates.count <= max(placeCount, 16) else {
+    guard !isMendingErrors || duplicates.count + strays.count <= max(placeCount, 16) else {
       throw .corrupt("More clusters share a place than the file has places: the BAT as a whole is lost")
     }
+    for (index, host) in strays { try moveCluster(of: index, from: host) }
     for (index, host) in duplicates {
       error("duplicate offset in BAT entry \(index)")
-      guard isMendingErrors else { continue }
-      let cluster = try used.take(atMost: 1)
-      let target = used.hostOffset(of: cluster.lowerBound)
-      try copyCluster(from: host, to: target)
-      changes.append((index, geometry.entry(for: target)))
+      if isMendingErrors { try moveCluster(of: index, from: host) }
     }
     if isMendingErrors, !duplicates.isEmpty, header.dataSector == 0 {
       // The copies lie a whole number of clusters from here; without the number the next one would count from a cluster that is
@@ -181,6 +190,13 @@ struct ParallelsChecker {
       isHeaderChanged = true
     }
     report.imageEndOffset = used.end
+  }
+
+  private mutating func moveCluster(of index: UInt64, from host: UInt64) throws(EngineError) {
+    let cluster = try used.take(atMost: 1)
+    let target = used.hostOffset(of: cluster.lowerBound)
+    try copyCluster(from: host, to: target)
+    changes.append((index, geometry.entry(for: target)))
   }
 
   /// Zeros take no room in the copy: a cluster may have 2 GiB, of which a small file holds next to nothing.

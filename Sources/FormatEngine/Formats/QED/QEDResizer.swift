@@ -19,11 +19,11 @@ extension QEDLayer: Resizable {
     do throws(EngineError) {
       try clearing()
       try flush()
+      try changeHeader { (prologue) throws(EngineError) in prologue.header.virtualSize = newSize }
     } catch {
       setSizeInMemory(old)
       throw error
     }
-    try changeHeader { (prologue) throws(EngineError) in prologue.header.virtualSize = newSize }
   }
 
   /// The new size as all but the image knows it.
@@ -38,7 +38,13 @@ extension QEDLayer: Resizable {
       var prologue = state.prologue
       prologue.header.autoclearFeatures = 0
       try body(&prologue)
-      try prologue.header.write(to: file)
+      do throws(EngineError) {
+        try prologue.header.write(to: file)
+      } catch {
+        // It may be there all the same, and the one that is known here is to be.
+        try? state.prologue.header.write(to: file)
+        throw error
+      }
       state.prologue = prologue
     }
   }

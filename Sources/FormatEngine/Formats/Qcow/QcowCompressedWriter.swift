@@ -38,8 +38,6 @@ extension QcowState {
       throw EngineError(.tooLarge, "The image file is larger than entries of compressed clusters can address")
     }
     let table = try writableTable(for: piece.guestOffset)
-    let old = try entry(at: piece.guestOffset, in: table)
-    try setEntry(at: piece.guestOffset, in: table, toRaw: raw)
-    if case .cluster(let host) = old { release(host) }
+    try replaceEntry(at: piece.guestOffset, in: table, withRaw: raw)
   }
 }

@@ -17,6 +17,9 @@ struct QcowState {
   let isOverlay: Bool
   /// Room was set aside at the end of the file.
   var hasAllocated = false
+  /// Whether no two entries lead to the same bytes, so that the room of a cluster is nobody else's; nil until the first
+  /// one goes.
+  private var hasClustersApart: Bool?
 
   /// L2 tables that are held at once: 4 MiB of them describe 2 GiB at 4 KiB clusters.
   private static let maximumCacheBytes: UInt64 = 4 * MiB
@@ -155,11 +158,32 @@ struct QcowState {
 
   /// A cluster that no entry in memory points to any more can be used again, if new ones could lie there: at a
   /// multiple of their size, and not where a damaged entry led.
-  mutating func release(_ hostOffset: UInt64) {
+  private mutating func release(_ hostOffset: UInt64) {
     guard hostOffset.isAligned(to: geometry.clusterSize),
       !touchesMetadata(at: hostOffset, byteCount: geometry.clusterSize)
     else { return }
     allocator.release(hostOffset)
+  }
+
+  /// Changes an entry whose cluster, if it has one, is then nobody's. Where clusters overlap, which is damage, it may be
+  /// another one's, and stays as it is.
+  mutating func replaceEntry(at offset: UInt64, in table: UInt64, withRaw raw: UInt64) throws(EngineError) {
+    guard case .cluster(let host) = try entry(at: offset, in: table) else {
+      return try setEntry(at: offset, in: table, toRaw: raw)
+    }
+    let isAlone = hasClustersApart ?? areClustersApart()
+    hasClustersApart = isAlone
+    try setEntry(at: offset, in: table, toRaw: raw)
+    if isAlone { release(host) }
+  }
+
+  /// As the tables in the file have it: what is new in memory lies apart from all that was there. False where that cannot be
+  /// said.
+  private func areClustersApart() -> Bool {
+    guard var checker = try? QcowChecker(prologue, file: file, repairing: nil, progress: .none),
+      let report = try? checker.run()
+    else { return false }
+    return report.corruptions == 0 && report.checkErrors == 0
   }
 
   func setEntry(at offset: UInt64, in table: UInt64, toRaw raw: UInt64) throws(EngineError) {

@@ -99,9 +99,7 @@ extension QcowState {
     guard hasNothingBelow, offset.isAligned(to: size), wholeEnd > offset else { return .done(0) }
     let table = try writableTable(for: offset)
     for position in stride(from: offset, to: wholeEnd, by: Int(size)) {
-      let old = try entry(at: position, in: table)
-      try setEntry(at: position, in: table, toRaw: 0)
-      if case .cluster(let host) = old { release(host) }
+      try replaceEntry(at: position, in: table, withRaw: 0)
     }
     return .done(min(wholeEnd, end) - offset)
   }

@@ -14,6 +14,8 @@ final class Qcow2Allocator {
   private var released: [Range<UInt64>] = []
   /// Where packed bytes can go on: right behind the last ones.
   private var packedEnd: UInt64?
+  /// Nobody knows which refcount table the header names: why no cluster is handed out any more.
+  private(set) var failure: EngineError?
 
   /// Entries hold host offsets of 56 bits.
   private static let maximumHostOffset: UInt64 = 1 << 56
@@ -32,6 +34,7 @@ final class Qcow2Allocator {
 
   /// A run of neighbouring free clusters, at most `maximum`, now counted once each.
   func allocate(atMost maximum: UInt64) throws(EngineError) -> Range<UInt64> {
+    if let failure { throw failure }
     let reused = try reuse(atMost: maximum)
     let run = if let reused { reused } else { try extend(atMost: maximum) }
     guard run.upperBound <= Self.maximumHostOffset >> geometry.clusterBits else {
@@ -228,26 +231,53 @@ final class Qcow2Allocator {
   private func moveTable(
     to tableCluster: UInt64, clusters: UInt64, blocks: Range<UInt64>, from firstIndex: UInt64
   ) throws(EngineError) {
-    let oldStart = refcounts.table.hostOffset >> geometry.clusterBits
-    let oldClusters = UInt64(refcounts.table.count) * 8 / geometry.clusterSize
+    let old = (hostOffset: refcounts.table.hostOffset, count: refcounts.table.count)
+    let oldStart = old.hostOffset >> geometry.clusterBits
+    let oldClusters = UInt64(old.count) * 8 / geometry.clusterSize
     // All that the old table says is on disk before anything of the new one is.
     try order.flush()
-    for block in blocks { try makeBlock(at: block) }
-    let entries = Int(clusters * geometry.clusterSize / 8)
-    refcounts.table.relocate(to: tableCluster << geometry.clusterBits, count: entries)
-    for (index, block) in blocks.enumerated() {
-      refcounts.table.set(firstIndex + UInt64(index), to: block << geometry.clusterBits)
+    do throws(EngineError) {
+      for block in blocks { try makeBlock(at: block) }
+      let entries = Int(clusters * geometry.clusterSize / 8)
+      refcounts.table.relocate(to: tableCluster << geometry.clusterBits, count: entries)
+      for (index, block) in blocks.enumerated() {
+        refcounts.table.set(firstIndex + UInt64(index), to: block << geometry.clusterBits)
+      }
+      try refcounts.set(blocks.lowerBound..<tableCluster + clusters, to: 1)
+      try order.flush()
+      try nameTable(
+        at: refcounts.table.hostOffset, clusters: clusters, insteadOf: (old.hostOffset, oldClusters))
+    } catch {
+      // The header names the old table, which is on disk as it was: what only the new one counts is nobody's.
+      refcounts.table.putBack(to: old.hostOffset, count: old.count)
+      let byteCount = UInt64(blocks.count) * geometry.clusterSize
+      refcounts.blocks.drop(at: blocks.lowerBound << geometry.clusterBits, count: byteCount)
+      throw error
     }
-    try refcounts.set(blocks.lowerBound..<tableCluster + clusters, to: 1)
-    try order.flush()
-    // Offset and length stand side by side (bytes 48 to 59), so one write switches to the new table.
-    var field: [UInt8] = []
-    field.append(bigEndian: refcounts.table.hostOffset)
-    field.append(bigEndian: UInt32(clusters))
-    try file.write(bytes: field, at: 48)
-    try file.flush()
     metadata.move(.refcountTable, to: tableCluster..<tableCluster + clusters)
     frontier = max(frontier, tableCluster + clusters)
     release(oldStart..<oldStart + oldClusters)
+    try file.flush()
+  }
+
+  /// Lets the header name another table. Where that fails it names the old one, or no cluster is handed out any more.
+  private func nameTable(
+    at hostOffset: UInt64, clusters: UInt64, insteadOf old: (hostOffset: UInt64, clusters: UInt64)
+  ) throws(EngineError) {
+    // Offset and length stand side by side (bytes 48 to 59), so one write switches to the new table.
+    func field(_ hostOffset: UInt64, _ clusters: UInt64) -> [UInt8] {
+      var field: [UInt8] = []
+      field.append(bigEndian: hostOffset)
+      field.append(bigEndian: UInt32(clusters))
+      return field
+    }
+    do throws(EngineError) {
+      try file.write(bytes: field(hostOffset, clusters), at: 48)
+    } catch {
+      do throws(EngineError) { try file.write(bytes: field(old.hostOffset, old.clusters), at: 48) } catch _ {
+        failure = error
+      }
+      throw error
+    }
   }
 }

@@ -42,6 +42,7 @@ extension Qcow2Layer: Resizable {
     // What the disk gains is not dirty by what is done to it here; the size is switched by a rewrite, after
     // which recording begins anew.
     state.withLock { $0.hasBegunRecording = true }
+    var isSwitching = false
     do throws(EngineError) {
       try clearing()
       try extendDataFile(from: header.virtualSize, to: newSize)
@@ -52,14 +53,18 @@ extension Qcow2Layer: Resizable {
           from: start, progress)
       }
       try flush()
+      try rewrite { (rewrite) throws(EngineError) in
+        try rewrite.resizeBitmaps(from: header.virtualSize, to: newSize)
+        rewrite.prologue.header.virtualSize = newSize
+        isSwitching = true
+      }
     } catch {
-      setSizeInMemory(header.virtualSize)
-      state.withLock { $0.hasBegunRecording = false }
+      // A rewrite that fails while it switches has taken all from the file again, whichever size that has.
+      if !isSwitching {
+        setSizeInMemory(header.virtualSize)
+        state.withLock { $0.hasBegunRecording = false }
+      }
       throw error
-    }
-    try rewrite { (rewrite) throws(EngineError) in
-      try rewrite.resizeBitmaps(from: header.virtualSize, to: newSize)
-      rewrite.prologue.header.virtualSize = newSize
     }
   }
 

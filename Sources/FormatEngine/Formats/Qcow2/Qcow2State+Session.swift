@@ -10,7 +10,7 @@ extension Qcow2State {
   /// The first change of an image: its tables must not overlap, bits that promise what this writer does not keep
   /// are taken off, and with lazy refcounts the image is marked as being in use.
   mutating func prepareToWrite() throws(EngineError) {
-    if let failure { throw failure }
+    if let failure = failure ?? allocator.failure { throw failure }
     guard !isPreparedToWrite else { return }
     do throws(EngineError) {
       allocator.metadata = try metadataMap()

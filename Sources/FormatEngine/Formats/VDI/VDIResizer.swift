@@ -11,8 +11,10 @@ extension VDILayer: Resizable {
     if newSize > old {
       try grow(from: old, to: newSize, preallocation, progress, clearing: clearing)
     } else {
-      try change { (state) throws(EngineError) in try state.shrink(to: newSize) }
+      try change { (state) throws(EngineError) in try state.recordSize(newSize) }
+      // Whatever fails from here on: a guest has the disk that the header tells of.
       size.store(newSize, ordering: .relaxed)
+      try change { (state) throws(EngineError) in try state.shrink(to: newSize) }
     }
   }
 
@@ -32,13 +34,10 @@ extension VDILayer: Resizable {
         try setAside(from: old.aligned(upTo: clusterSize), to: newSize, preallocation, progress)
       }
       try flush()
+      try change { (state) throws(EngineError) in try state.recordSize(newSize) }
     } catch {
       size.store(old, ordering: .relaxed)
       throw error
-    }
-    try state.withLock { (state) throws(EngineError) in
-      state.header.diskSize = newSize
-      try state.order.flush()
     }
   }
 
@@ -74,6 +73,18 @@ extension VDILayer: Resizable {
 }
 
 extension VDIState {
+  /// Writes the size of the disk. Where that fails the header has the old one again, and the next flush writes that.
+  mutating func recordSize(_ byteCount: UInt64) throws(EngineError) {
+    let old = header.diskSize
+    header.diskSize = byteCount
+    do throws(EngineError) {
+      try order.flush()
+    } catch {
+      header.diskSize = old
+      throw error
+    }
+  }
+
   // MARK: Growing
 
   /// Makes the block map long enough for a larger disk. The new entries hold nothing.
@@ -84,18 +95,20 @@ extension VDIState {
     }
     guard count > geometry.blockCount else { return }
     try flush()
+    var longer = header
     if UInt64(header.mapOffset) + count * 4 <= geometry.dataOffset {
       try writeFreeEntries(from: geometry.blockCount, to: count, ofMapAt: UInt64(header.mapOffset))
       try file.flush()
     } else {
-      try moveMap(toCountOf: count)
+      longer = try moveMap(toCountOf: count)
     }
-    try useMap(of: count)
+    longer.blockCount = UInt32(count)
+    try useMap(of: longer)
   }
 
-  /// Puts the map where the first blocks are now, and those at the end of the file. The old map stays in use until
-  /// one write of the header's sector names the new place.
-  private mutating func moveMap(toCountOf count: UInt64) throws(EngineError) {
+  /// Puts a copy of the map where the first blocks are now, and those at the end of the file. The old map stays in use until
+  /// one write of the header's sector names the new place: the header that it gives.
+  private mutating func moveMap(toCountOf count: UInt64) throws(EngineError) -> VDIHeader {
     let shift = (count * 4).dividedRoundingUp(by: geometry.unit)
     let place = geometry.dataOffset
     let newDataOffset = place + shift * geometry.unit
@@ -105,41 +118,55 @@ extension VDIState {
       throw EngineError(.tooLarge, "There is no room for a longer block map before the first block")
     }
     try evacuate(roomsBelow: UInt32(shift), to: end)
-    // Numbers of rooms count from the first block on, so that all become lower.
+    try copyMap(to: place, shift: UInt32(shift))
+    try writeFreeEntries(from: geometry.blockCount, to: count, ofMapAt: place)
+    if try file.byteCount() < newDataOffset { try file.resize(to: newDataOffset) }
+    try file.flush()
+    var moved = header
+    moved.mapOffset = UInt32(place)
+    moved.dataOffset = UInt32(newDataOffset)
+    moved.allocatedBlockCount = UInt32(max(session?.end ?? 0, shift) - shift)
+    return moved
+  }
+
+  /// Writes the entries to another place. Numbers of rooms count from the first block on, so that all become lower by
+  /// `shift`.
+  private func copyMap(to place: UInt64, shift: UInt32) throws(EngineError) {
     var pieces: [UInt8] = []
     let pieceCount = 65536
     var written: UInt64 = 0
     for block in 0..<geometry.blockCount {
       let entry = VDIEntry(try map.entry(at: block))
-      pieces.append(littleEndian: entry.room.map { $0 - UInt32(shift) } ?? entry.raw)
+      pieces.append(littleEndian: entry.room.map { $0 - shift } ?? entry.raw)
       if pieces.count == pieceCount * 4 || block + 1 == geometry.blockCount {
         try file.write(bytes: pieces, at: place + written * 4)
         written += UInt64(pieces.count / 4)
         pieces.removeAll(keepingCapacity: true)
       }
     }
-    try writeFreeEntries(from: geometry.blockCount, to: count, ofMapAt: place)
-    if try file.byteCount() < newDataOffset { try file.resize(to: newDataOffset) }
-    try file.flush()
-    header.mapOffset = UInt32(place)
-    header.dataOffset = UInt32(newDataOffset)
-    header.allocatedBlockCount = UInt32(max(session?.end ?? 0, shift) - shift)
   }
 
   /// Moves the blocks of the first rooms behind all others. They are on disk there when it returns; for as long as
-  /// the old map is in use, their rooms may have higher numbers than other programs like.
+  /// the old map is in use, their rooms may have higher numbers than other programs like. Whatever fails on the way, and after
+  /// it, the map on disk and what is known of its rooms go together.
   private mutating func evacuate(roomsBelow limit: UInt32, to end: UInt64) throws(EngineError) {
     var target = UInt32(end)
     for block in 0..<geometry.blockCount {
       guard let room = VDIEntry(try map.entry(at: block)).room, room < limit else { continue }
-      try copyRoom(room, to: target)
-      try map.setEntry(at: block, to: target)
+      session?.take(target)
+      raiseCount(to: target + 1)
+      do throws(EngineError) {
+        try copyRoom(room, to: target)
+        fileEnd = max(fileEnd, geometry.roomOffset(target) + geometry.unit)
+        try map.setEntry(at: block, to: target)
+      } catch {
+        session?.takeBack(target..<target + 1)
+        throw error
+      }
+      session?.release(room)
       target += 1
-      header.allocatedBlockCount = max(header.allocatedBlockCount, target)
     }
-    fileEnd = try file.byteCount()
-    try order.flush()
-    session?.reserve(upTo: target)
+    try flush()
   }
 
   private func writeFreeEntries(from first: UInt64, to end: UInt64, ofMapAt mapOffset: UInt64)
@@ -154,33 +181,41 @@ extension VDIState {
     }
   }
 
-  /// From now on the map has `count` entries, where the header says.
-  private mutating func useMap(of count: UInt64) throws(EngineError) {
-    header.blockCount = UInt32(count)
-    try headerSector.writeBack()
-    try file.flush()
-    geometry = try header.validated()
-    (map, order) = Self.tables(headerSector, geometry, file)
-    fileEnd = try file.byteCount()
-    session = try VDISession(file, header, geometry)
+  /// Writes another header: from now on the map is where it says, and as long. All else is on disk already.
+  private mutating func useMap(of newHeader: VDIHeader) throws(EngineError) {
+    do throws(EngineError) {
+      header = newHeader
+      try headerSector.writeBack()
+      try file.flush()
+    } catch {
+      try? reload()
+      throw error
+    }
+    try reload()
   }
 
   // MARK: Shrinking
 
-  /// The new size is recorded first. What lies past it is no longer read, so it can go step by step.
+  /// The new size is on disk. What lies past it is no longer read, so it can go step by step.
   mutating func shrink(to newSize: UInt64) throws(EngineError) {
-    header.diskSize = newSize
-    try order.flush()
     let count = newSize.dividedRoundingUp(by: geometry.blockSize)
     for block in count..<max(geometry.blockCount, count) {
-      if let room = VDIEntry(try map.entry(at: block)).room { session?.release(room) }
-      try map.setEntry(at: block, to: VDIEntry.free.raw)
+      try free(block: block)
       if session?.wantsFlush == true { try flush() }
     }
     try flush()
     // Rooms are numbered below the count of blocks, so this comes before that gets lower.
     try compact()
-    try useMap(of: count)
+    var shorter = header
+    shorter.blockCount = UInt32(count)
+    try useMap(of: shorter)
+  }
+
+  /// Takes a block out of the map, then lets go of its room: an entry that stays, since it could not be changed, keeps it.
+  mutating func free(block: UInt64) throws(EngineError) {
+    let room = VDIEntry(try map.entry(at: block)).room
+    try map.setEntry(at: block, to: VDIEntry.free.raw)
+    if let room { session?.release(room) }
   }
 }
 
@@ -190,8 +225,7 @@ extension VDILayer: Emptyable {
       guard state.geometry.type != .fixed else { throw .unsupported("Operation not supported") }
       for block in 0..<state.geometry.blockCount {
         guard VDIEntry(try state.map.entry(at: block)) != .free else { continue }
-        if let room = VDIEntry(try state.map.entry(at: block)).room { state.session?.release(room) }
-        try state.map.setEntry(at: block, to: VDIEntry.free.raw)
+        try state.free(block: block)
         if state.session?.wantsFlush == true { try state.flush() }
       }
       try state.flush()

@@ -55,11 +55,11 @@ struct VDISession {
     return (first, taken)
   }
 
-  /// Rooms below `end` that are not in use are not to be handed out any more.
-  mutating func reserve(upTo end: UInt32) { self.end = max(self.end, UInt64(end)) }
-
-  /// A certain room, which is free.
-  mutating func take(_ room: UInt32) { _ = used.insert(room) }
+  /// A certain room, which is free; it may lie behind all that are in use.
+  mutating func take(_ room: UInt32) {
+    _ = used.insert(room)
+    end = max(end, UInt64(room) + 1)
+  }
 
   /// Rooms that were handed out and that no entry leads to.
   mutating func takeBack(_ rooms: Range<UInt32>) {

@@ -9,6 +9,8 @@ struct VDIState {
   var fileEnd: UInt64
   /// From the first change on.
   var session: VDISession?
+  /// Why nothing may be written any more.
+  var failure: EngineError?
   let identities: IdentitySource
 
   /// Memory for slices of the map: 2 MiB of it are those of 512 GiB of disk.
@@ -33,6 +35,20 @@ struct VDIState {
       in: file, at: UInt64(headerSector.header.mapOffset), count: geometry.blockCount, .littleEndian,
       cacheByteCount: mapCacheByteCount, writeOrder: order)
     return (map, order)
+  }
+
+  /// Takes header and map from the file again: after a failure it may have the old ones or the new ones, and what counts is
+  /// what is there. Nothing may wait to be written. Where even that fails nothing is written any more.
+  mutating func reload() throws(EngineError) {
+    do throws(EngineError) {
+      var fresh = try VDIState(file, identities)
+      fresh.session = try VDISession(file, fresh.header, fresh.geometry)
+      self = fresh
+    } catch {
+      session = nil
+      failure = error
+      throw error
+    }
   }
 
   var header: VDIHeader {

@@ -67,6 +67,7 @@ extension VDILayer: WritableLayer {
 extension VDIState {
   /// The first change since the image was opened or closed.
   mutating func prepareToWrite() throws(EngineError) {
+    if let failure { throw failure }
     guard session == nil else { return }
     session = try VDISession(file, header, geometry)
     // Images made over this one see that it is no longer what it was.
@@ -130,7 +131,6 @@ extension VDIState {
     let index = geometry.blockIndex(allocation.guestOffset)
     let count = allocation.length >> geometry.blockBits
     var linked: UInt64 = 0
-    defer { if linked > 0 { raiseCount(to: first + UInt32(linked)) } }
     do throws(EngineError) {
       // Zeros at the end were not written; blocks are whole all the same. The last byte is this block's own:
       // another size of the file could cut off what others write behind it at this moment.
@@ -139,6 +139,8 @@ extension VDIState {
         if try file.byteCount() < end { try file.write(bytes: [0], at: end - 1) }
         fileEnd = end
       }
+      // Entries may go to disk while others are set: a full cache is written out.
+      raiseCount(to: first + UInt32(count))
       while linked < count {
         try map.setEntry(at: index + linked, to: first + UInt32(linked))
         linked += 1
@@ -151,7 +153,7 @@ extension VDIState {
   }
 
   /// The header counts rooms before entries on disk lead to them (`WriteOrder`).
-  private func raiseCount(to end: UInt32) {
+  func raiseCount(to end: UInt32) {
     header.allocatedBlockCount = max(header.allocatedBlockCount, end)
   }
 

@@ -104,12 +104,14 @@ extension VHDXState {
   /// A BAT that has empty entries for all that a disk of `size` needs beyond what there is: the old one where it has room,
   /// else a copy at the end of the file, which the next log entry switches to.
   mutating func makeRoomInBAT(forSize size: UInt64) throws(EngineError) {
+    try emptyEntriesPastEnd()
     let old = geometry
     var new = image.metadata
     new.virtualSize = size
     let (used, needed) = (old.entryCount * 8, new.geometry.entryCount * 8)
     if needed <= UInt64(image.bat.count) {
-      // What stands there meant nothing until now.
+      // What stands there meant nothing until now. The log's entries speak of it as it was.
+      try log.close()
       try file.writeZeros(
         at: image.bat.lowerBound + used, count: needed - used, freeing: false)
       pages.forget(
@@ -139,6 +141,19 @@ extension VHDXState {
     // The rest of the tables stays as it is: zeros.
     let table = Array(image.regions.serialised().prefix(16 + 32 * image.regions.entries.count))
     for hostOffset in VHDXRegions.hostOffsets { try pages.write(table, at: hostOffset) }
+  }
+
+  /// A differencing disk has entries for whole chunks. Those past its end mean nothing, and what a shrink that was
+  /// interrupted left there may lead to room that is another block's by now: so it goes, and the room stays. On disk
+  /// when it returns.
+  private mutating func emptyEntriesPastEnd() throws(EngineError) {
+    guard geometry.hasParent else { return }
+    for block in geometry.blockCount..<geometry.chunkCount << geometry.chunkBits
+    where try entry(ofBlock: block) != VHDXEntry(.notPresent) {
+      try makeRoomForChange()
+      try setEntry(ofBlock: block, to: VHDXEntry(.notPresent))
+    }
+    try flush()
   }
 
   /// Gives blocks of a fixed image their room.

@@ -10,6 +10,8 @@ struct VMDKGrainPlaces {
   private var start: UInt64?
   /// Of grains at other places: host offsets and guest offsets.
   private var odd: [(host: UInt64, guest: UInt64)] = []
+  /// Whether every grain was noted.
+  private var isComplete = true
   /// First byte behind all of them.
   private(set) var end: UInt64 = 0
 
@@ -30,11 +32,14 @@ struct VMDKGrainPlaces {
     let start = start ?? hostOffset & (grainSize - 1)
     self.start = start
     guard hostOffset & (grainSize - 1) == start else {
-      if odd.count < Self.maximumOdd { odd.append((hostOffset, guestOffset)) }
+      if odd.count < Self.maximumOdd { odd.append((hostOffset, guestOffset)) } else { isComplete = false }
       return true
     }
     let piece = hostOffset >> grainBits
-    guard piece / 64 < UInt64(taken.count) else { return true }
+    guard piece / 64 < UInt64(taken.count) else {
+      isComplete = false
+      return true
+    }
     defer { taken[Int(piece / 64)] |= 1 << (piece % 64) }
     return !isTaken(piece)
   }
@@ -57,5 +62,28 @@ struct VMDKGrainPlaces {
       if isOverGrid || isOverOdd { result.append(grain.guest) }
     }
     return result
+  }
+}
+
+extension VMDKGrainPlaces {
+  /// Whether no two grains lie over one another, as the primary tables in the file have it. False where that cannot be said.
+  static func areApart(_ tables: VMDKGrainTables) throws(EngineError) -> Bool {
+    let geometry = tables.geometry
+    var places = VMDKGrainPlaces(geometry, fileEnd: try tables.file.byteCount())
+    for index in 0..<geometry.directoryCount {
+      guard let table = try tables.tableOffset(index, copy: 0) else { continue }
+      let count = Int(geometry.entryCount(ofTable: index))
+      guard let bytes = try? tables.file.bytes(at: table, count: 4 * count) else { return false }
+      let areApart = try bytes.parsed { (span) throws(EngineError) in
+        for number in 0..<count {
+          let entry = VMDKGrainEntry(raw: try span.littleEndian(UInt32.self, at: 4 * number))
+          let guest = index << geometry.coverageBits + UInt64(number) << geometry.grainBits
+          guard !entry.isStored || places.insert(entry.hostOffset, guestOffset: guest) else { return false }
+        }
+        return true
+      }
+      guard areApart, places.isComplete else { return false }
+    }
+    return places.findOverlaps().isEmpty
   }
 }

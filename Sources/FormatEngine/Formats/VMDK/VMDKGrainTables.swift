@@ -148,12 +148,12 @@ final class VMDKGrainTables {
       at: index, to: UInt32(truncatingIfNeeded: place / VMDKExtentLine.sectorByteCount))
   }
 
-  /// Puts an empty table for an entry of the directory at `places`, one for each copy.
+  /// Puts an empty table for an entry of the directory at `places`, one for each copy: in all directories, or in none where
+  /// it fails. All that may fail comes first: once an entry was read, its slice is there to be changed.
   func addTable(_ index: UInt64, at places: [UInt64]) throws(EngineError) {
-    for (copy, place) in places.enumerated() {
-      _ = unsafe try copies[copy].tables.freshSlice(at: place)
-      try setDirectoryEntry(index, to: place, copy: copy)
-    }
+    for (copy, place) in places.enumerated() { _ = unsafe try copies[copy].tables.freshSlice(at: place) }
+    for copy in places.indices { _ = try copies[copy].directory.entry(at: index) }
+    for (copy, place) in places.enumerated() { try setDirectoryEntry(index, to: place, copy: copy) }
     if let last = places.max() { fileEnd.expect(last + geometry.tableByteCount) }
   }
 }

@@ -110,12 +110,22 @@ extension VMDKSparseExtent {
         if entry.isStored {
           try requireOwnRoom(entry.hostOffset, byteCount: geometry.grainSize, grain: entry.hostOffset)
         }
+        let isAlone = entry.isStored ? try hasGrainsApart() : false
         try tables.setEntries(at: start, count: 1) { _ in new }
-        if entry.isStored { release(entry.hostOffset) }
+        if isAlone { release(entry.hostOffset) }
       }
       position = min(grainEnd, end)
     }
     return position - offset
+  }
+
+  /// Where grains overlap, which is damage, the room of one may be another one's: then none is let go of. Looked at when the first
+  /// is to go; what is new until then lies apart from all that was there.
+  private func hasGrainsApart() throws(EngineError) -> Bool {
+    if let known = room?.hasGrainsApart { return known }
+    let found = try VMDKGrainPlaces.areApart(tables)
+    room?.hasGrainsApart = found
+    return found
   }
 
   private func release(_ hostOffset: UInt64) {

@@ -19,6 +19,8 @@ final class VMDKSparseExtent: VMDKExtentMap {
     var metadata: VMDKMetadataMap
     /// What the header has recorded, where it does.
     var freeSector: UInt32
+    /// Whether no two grains overlap, so that the room of one is nobody else's; nil until the first one goes.
+    var hasGrainsApart: Bool?
   }
 
   init(

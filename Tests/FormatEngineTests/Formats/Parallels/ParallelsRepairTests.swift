@@ -44,7 +44,7 @@ import Testing
       bytes, image in bytes.put(littleEndian: entry(image.storedCount, image), at: 64)
     },
     Damage(
-      name: "far outside, and in the header",
+      name: "far outside, and right behind the BAT",
       findings: ["cluster 1 is outside image", "cluster 2 is outside image"],
       corruptions: 2, lost: [1]
     ) { bytes, image in
@@ -78,6 +78,10 @@ import Testing
     }
     for index in damage.lost {
       expected.replaceSubrange(index * 65536..<(index + 1) * 65536, with: [UInt8](repeating: 0, count: 65536))
+    }
+    if damage.name.hasSuffix("behind the BAT"), !isExtended {
+      // It can be read, and so it is moved.
+      expected.replaceSubrange(2 * 65536..<3 * 65536, with: bytes[512..<512 + 65536])
     }
     damage.change(&bytes, image)
     let leaks: UInt64 = damage.name == "room at the end" ? 2 : 0
@@ -221,5 +225,40 @@ import Testing
     let disk = try ImageChain.over(store, format: ParallelsFormat.self).readAll()
     let cluster = data + [UInt8](repeating: 0, count: image.clusterSize - data.count)
     #expect(disk == cluster + cluster + cluster)
+  }
+
+  /// In the plain dialect a cluster may begin at any sector. One between the BAT and the data area that lies at no place of
+  /// the area is mended by a copy: a guest reads of it what it read before.
+  @Test func readableClusterBeforeTheDataIsNotLost() throws {
+    var random = SeededRandom(seed: 9)
+    var image = ParallelsImage.small
+    image.isExtended = false
+    // Room for more than a cluster between the BAT and the data.
+    image.dataSector = 300
+    var bytes = image.build(&random)
+    let stray = [2: 10, 3: 180]
+    for (index, sector) in stray {
+      bytes.replaceSubrange(sector * 512..<sector * 512 + 65536, with: random.bytes(65536))
+      bytes.put(littleEndian: UInt32(sector), at: 64 + 4 * index)
+    }
+    var expected = image.disk(bytes)
+    for (index, sector) in stray {
+      expected.replaceSubrange(
+        index * 65536..<(index + 1) * 65536, with: bytes[sector * 512..<sector * 512 + 65536])
+    }
+    let before = try ImageChain.over(MemoryStore(bytes), format: ParallelsFormat.self).readAll()
+    #expect(ModelDisk.firstDifference(before, expected) == nil)
+    let store = MemoryStore(bytes)
+    let writer = try ImageChain.over(store, format: ParallelsFormat.self, access: .readWrite)
+    try writer.writeBytes([UInt8](repeating: 7, count: 65536), at: 10 * 65536)
+    expected.replaceSubrange(10 * 65536..<11 * 65536, with: [UInt8](repeating: 7, count: 65536))
+    #expect(ModelDisk.firstDifference(try writer.readAll(), expected) == nil)
+    try writer.close()
+    try TemporaryFolder.with { folder in
+      let path = try folder.write(store.snapshot, to: "image")
+      let verdict = try ReferenceTool.check(path, format: "parallels", folder: folder.path)
+      #expect(verdict.corruptions == 0 && verdict.leaks == 0, "\(verdict.text)")
+      #expect(try ReferenceTool.content(of: path, format: "parallels", in: folder) == expected)
+    }
   }
 }

@@ -235,4 +235,27 @@ import Testing
       #expect(report.corruptions == 0 && report.leaks == 0, "\(report)")
     }
   }
+
+  /// The session goes on with the size that the header has, whichever call of a growth fails.
+  @Test func failedGrowthLeavesTheOldSize() throws {
+    let good = try QEDHeaderTests.good().bytes
+    func grow(failing number: Int?) throws -> Int {
+      let memory = MemoryStore(good)
+      let store = FaultStore(memory)
+      let chain = try ImageChain.over(store, format: QEDFormat.self, access: .readWrite)
+      let old = chain.virtualSize
+      store.arm(failing: number)
+      var failed = false
+      do throws(EngineError) { try chain.resize(to: 3 * old) } catch { failed = true }
+      let calls = store.callCount
+      store.arm(failing: nil)
+      #expect(chain.virtualSize == (failed ? old : 3 * old), "call \(number ?? -1)")
+      try chain.close()
+      let reopened = try ImageChain.over(MemoryStore(memory.snapshot), format: QEDFormat.self)
+      #expect(reopened.virtualSize == chain.virtualSize, "call \(number ?? -1)")
+      return calls
+    }
+    let calls = try grow(failing: nil)
+    for number in 0..<calls { _ = try grow(failing: number) }
+  }
 }

@@ -277,4 +277,41 @@ import Testing
       #expect(try ReferenceTool.content(of: path, format: "qcow", in: folder).holdsOnly(5))
     }
   }
+
+  /// Two entries lead to one cluster: what one of them leaves is still the other's.
+  @Test func sharedClusterIsNotReused() throws {
+    var image = try QcowHeaderTests.good()
+    let table = Self.table2(image)
+    image.put(image.number(at: table + 16 * 8, width: 8), at: table + 200 * 8, width: 8)
+    let store = MemoryStore(image.bytes)
+    let chain = try ImageChain.over(store, format: QcowFormat.self, access: .readWrite)
+    let layer = try #require(chain.top as? any CompressedWriting)
+    var packed = [UInt8](repeating: 0, count: 4095)
+    let count = try #require(
+      try pack([UInt8](repeating: 3, count: 4096), into: &packed, try layer.makePacker()))
+    try self.store(Array(packed.prefix(count)), at: 65536, layer)
+    try chain.flush()
+    try chain.writeBytes([UInt8](repeating: 9, count: 8192), at: 500 * 1024)
+    try chain.close()
+    #expect(try chain.readBytes(at: 65536, count: 4096).holdsOnly(3))
+    #expect(try chain.readBytes(at: 200 * 4096, count: 4096).holdsOnly(11))
+    #expect(try chain.readBytes(at: 500 * 1024, count: 8192).holdsOnly(9))
+  }
+
+  /// In a sound image the room of what was written again, packed, is used for the next cluster.
+  @Test func leftClusterIsReused() throws {
+    let image = try QcowHeaderTests.good()
+    let host = image.number(at: Self.table2(image) + 16 * 8, width: 8)
+    let store = MemoryStore(image.bytes)
+    let chain = try ImageChain.over(store, format: QcowFormat.self, access: .readWrite)
+    let layer = try #require(chain.top as? any CompressedWriting)
+    var packed = [UInt8](repeating: 0, count: 4095)
+    let count = try #require(
+      try pack([UInt8](repeating: 3, count: 4096), into: &packed, try layer.makePacker()))
+    try self.store(Array(packed.prefix(count)), at: 65536, layer)
+    try chain.flush()
+    try chain.writeBytes([UInt8](repeating: 9, count: 4096), at: 500 * 1024)
+    #expect(try chain.locate(at: 500 * 1024, limit: 1).extent.hostOffset == host)
+    try chain.close()
+  }
 }

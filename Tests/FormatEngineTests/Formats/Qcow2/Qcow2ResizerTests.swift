@@ -239,6 +239,48 @@ import Testing
       }
     }
   }
+
+  /// Any call of a growth fails while a bitmap is enabled: the session has the size that the file has, and what is
+  /// written afterwards is recorded, or the bitmap says that it does not know.
+  @Test func failedGrowthGoesOnRecording() throws {
+    let good = try TemporaryFolder.with { folder in
+      try make([], 4 << 20, in: folder)
+      try ReferenceTool.qemuImg("bitmap", "--add", "-g", "65536", "image", "b", folder: folder.path)
+      return try Files.read(folder.file("image"))
+    }
+    func grow(failing number: Int?, isForEver: Bool) throws -> Int {
+      let moment = "call \(number ?? -1), \(isForEver)"
+      let memory = MemoryStore(good)
+      let store = FaultStore(memory)
+      let chain = try ImageChain.over(store, format: Qcow2Format.self, access: .readWrite)
+      try chain.writeBytes([1], at: 65536)
+      store.arm(failing: number, forEver: isForEver, of: [.read, .write, .resize, .flush])
+      try? chain.resize(to: 600 << 20)
+      let calls = store.callCount
+      store.arm(failing: nil)
+      var isRefused = false
+      do throws(EngineError) {
+        try chain.writeBytes([2], at: 3 << 20)
+        try chain.close()
+      } catch { isRefused = true }
+      let reopened = try ImageChain.over(MemoryStore(memory.snapshot), format: Qcow2Format.self)
+      if !isRefused { #expect(reopened.virtualSize == chain.virtualSize, "\(moment)") }
+      let record = try #require(try reopened.bitmapLayer.bitmaps().first)
+      if !record.isInconsistent {
+        let runs = try reopened.dirtyRuns("b")
+        #expect(runs.contains(65536..<131_072), "\(moment)")
+        #expect(isRefused || runs.contains(3 << 20..<(3 << 20) + 65536), "\(moment)")
+      }
+      let report = try #require(reopened.top as? any Checkable).check(progress: .none)
+      #expect(report.corruptions == 0, "\(moment): \(report.findings.prefix(3))")
+      return calls
+    }
+    let calls = try grow(failing: nil, isForEver: false)
+    for number in stride(from: 0, to: calls, by: max(1, calls / Effort.rounds(12))) {
+      _ = try grow(failing: number, isForEver: false)
+      _ = try grow(failing: number, isForEver: true)
+    }
+  }
 }
 
 extension Qcow2Header {

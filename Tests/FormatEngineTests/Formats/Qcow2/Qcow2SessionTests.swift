@@ -119,4 +119,71 @@ import Testing
     }
     #expect(sizes.count == 1, "\(sizes.sorted())")
   }
+
+  /// An image with clusters of 512 bytes whose refcount table is full at 8 MiB of file, and which is nearly there.
+  private static func beforeItsTableMoves() throws -> [UInt8] {
+    let store = MemoryStore()
+    var options = OptionValues(Qcow2Format.createOptions)
+    try options.set("cluster_size", to: "512")
+    try Qcow2Format.create(
+      on: store,
+      CreateRequest(
+        path: "image", virtualSize: 16 * MiB, options: options, references: ReferenceOpener()))
+    let chain = try ImageChain.over(store, format: Qcow2Format.self, access: .readWrite)
+    var offset: UInt64 = 0
+    while try store.byteCount() < 8 * MiB - 40 * KiB {
+      try chain.writeBytes([UInt8](repeating: UInt8(offset >> 14 & 127 | 1), count: 16384), at: offset)
+      offset += 16384
+    }
+    try chain.close()
+    return store.snapshot
+  }
+
+  /// Any call fails while the refcount table moves: what is written afterwards is counted where the header leads to.
+  @Test(arguments: [false, true]) func failedMoveOfTheRefcountTableLosesNothing(_ isForEver: Bool) throws {
+    let good = try Self.beforeItsTableMoves()
+    let before = try ImageChain.over(MemoryStore(good), format: Qcow2Format.self).readAll()
+    func write(failing number: Int?) throws -> Int {
+      let moment = "call \(number ?? -1)"
+      let memory = MemoryStore(good)
+      let store = FaultStore(memory)
+      let chain = try ImageChain.over(store, format: Qcow2Format.self, access: .readWrite)
+      var content = before
+      func change(_ offset: Int, _ value: UInt8) {
+        let bytes = [UInt8](repeating: value, count: 64 << 10)
+        do throws(EngineError) {
+          try chain.writeBytes(bytes, at: UInt64(offset))
+          content.replaceSubrange(offset..<offset + bytes.count, with: bytes)
+        } catch {
+          // Parts of it may be there.
+          let end = offset + bytes.count
+          if let now = try? chain.readBytes(at: UInt64(offset), count: bytes.count) {
+            content.replaceSubrange(offset..<end, with: now)
+          }
+        }
+      }
+      store.arm(failing: number, forEver: isForEver, of: [.write, .flush])
+      change(9 << 20, 0xa1)
+      let calls = store.callCount
+      store.arm(failing: nil)
+      for place in 10..<14 { change(place << 20, UInt8(0xa0 + place)) }
+      try chain.close()
+      // Somebody else goes on.
+      let next = try ImageChain.over(memory, format: Qcow2Format.self, access: .readWrite)
+      let bytes = [UInt8](repeating: 0xbb, count: 256 << 10)
+      try next.writeBytes(bytes, at: 15 << 20)
+      content.replaceSubrange(15 << 20..<15 << 20 + bytes.count, with: bytes)
+      try next.close()
+      let report = try #require(next.top as? any Checkable).check(progress: .none)
+      #expect(report.corruptions == 0, "\(moment): \(report.findings.prefix(3))")
+      let now = try ImageChain.over(MemoryStore(memory.snapshot), format: Qcow2Format.self).readAll()
+      #expect(ModelDisk.firstDifference(now, content) == nil, "\(moment)")
+      return calls
+    }
+    let calls = try write(failing: nil)
+    #expect(calls > 5)
+    for number in stride(from: 0, to: calls, by: max(1, calls / Effort.rounds(24))) {
+      _ = try write(failing: number)
+    }
+  }
 }

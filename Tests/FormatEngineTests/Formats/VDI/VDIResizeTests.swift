@@ -117,4 +117,124 @@ import Testing
     }
     #expect(sizes.count == 2)
   }
+
+  // MARK: Failures
+
+  /// Blocks in the first ten rooms of a map that has room for no other entry.
+  private static let full = VDIBytes(entries: (0..<128).map { $0 < 10 ? $0 : VDIBytes.free })
+
+  private static func expectSound(_ store: MemoryStore, _ content: [UInt8], _ moment: String) throws {
+    let chain = try VDIBytes(store.snapshot).open()
+    let now = try chain.readBytes(at: 0, count: content.count)
+    #expect(ModelDisk.firstDifference(now, content) == nil, "\(moment)")
+    let report = try #require(chain.top as? any Checkable).check(progress: .none)
+    try VDICount.expectNotTooLow(store.snapshot, report, moment)
+  }
+
+  /// Writes blocks that have no room yet, as far as the image still takes any.
+  private static func writeNewBlocks(_ chain: ImageChain, _ content: inout [UInt8], _ moment: String) {
+    for block in [20, 21, 40] {
+      let bytes = [UInt8](repeating: UInt8(100 + block), count: 4096)
+      do throws(EngineError) {
+        try chain.writeBytes(bytes, at: UInt64(block * 4096))
+        content.replaceSubrange(block * 4096..<(block + 1) * 4096, with: bytes)
+      } catch {
+        // Every change may be refused where nobody knows what is on disk.
+        #expect(error.message.hasPrefix("Injected failure"), "\(moment)")
+      }
+    }
+  }
+
+  /// Any call of a growth fails for which the first blocks move: new blocks get room that is nobody else's, and the moved ones
+  /// are still there.
+  @Test(arguments: [false, true]) func failedMoveOfTheMapLosesNothing(_ isForEver: Bool) throws {
+    let before = try Self.full.open().readAll()
+    func grow(failing number: Int?) throws -> Int {
+      let moment = "call \(number ?? -1)"
+      let memory = MemoryStore(Self.full.bytes)
+      let store = FaultStore(memory)
+      let chain = try ImageChain.over(store, format: VDIFormat.self, access: .readWrite)
+      store.arm(failing: number, forEver: isForEver)
+      var failed = false
+      do throws(EngineError) { try chain.resize(to: 300 * 4096) } catch { failed = true }
+      let calls = store.callCount
+      store.arm(failing: nil)
+      #expect(failed == (number != nil) && chain.virtualSize == (failed ? 128 : 300) * 4096, "\(moment)")
+      var content = before
+      Self.writeNewBlocks(chain, &content, moment)
+      let now = try chain.readBytes(at: 0, count: content.count)
+      #expect(ModelDisk.firstDifference(now, content) == nil, "open, \(moment)")
+      try chain.close()
+      try Self.expectSound(memory, content, moment)
+      // Once more, from what is there now.
+      let again = try ImageChain.over(memory, format: VDIFormat.self, access: .readWrite)
+      try again.resize(to: 300 * 4096)
+      try again.close()
+      try Self.expectSound(memory, content, "again, \(moment)")
+      return calls
+    }
+    let calls = try grow(failing: nil)
+    #expect(calls > 20)
+    for number in 0..<calls { _ = try grow(failing: number) }
+  }
+
+  /// The session goes on with the size that the header has, whichever call of a shrink fails; what was cut off is not
+  /// lost half.
+  @Test(arguments: [false, true]) func failedShrinkLeavesOneSize(_ isForEver: Bool) throws {
+    let image = VDIBytes(entries: (0..<40).map { $0 % 2 == 0 ? $0 / 2 : VDIBytes.free })
+    let (old, new) = (UInt64(40 * 4096), UInt64(16 * 4096 + 512))
+    let before = try image.open().readAll()
+    func shrink(failing number: Int?) throws -> Int {
+      let moment = "call \(number ?? -1)"
+      let memory = MemoryStore(image.bytes)
+      let store = FaultStore(memory)
+      let chain = try ImageChain.over(store, format: VDIFormat.self, access: .readWrite)
+      store.arm(failing: number, forEver: isForEver)
+      try? chain.resize(to: new)
+      let calls = store.callCount
+      store.arm(failing: nil)
+      try chain.flush()
+      let recorded = UInt64(VDIBytes(memory.snapshot).field(368))
+      #expect(chain.virtualSize == recorded, "\(moment)")
+      // What the disk gets back is zeros, and in rooms of its own.
+      var content = before
+      if recorded == new {
+        content.replaceSubrange(Int(new)..., with: [UInt8](repeating: 0, count: Int(old - new)))
+      }
+      let part = Int(min(recorded, new))
+      for block in [1, 3, 5, 7, 9] {
+        let bytes = [UInt8](repeating: UInt8(200 + block), count: 4096)
+        do throws(EngineError) {
+          try chain.writeBytes(bytes, at: UInt64(block * 4096))
+          content.replaceSubrange(block * 4096..<(block + 1) * 4096, with: bytes)
+        } catch { #expect(error.message.hasPrefix("Injected failure"), "\(moment)") }
+      }
+      try chain.close()
+      try Self.expectSound(memory, Array(content.prefix(part)), moment)
+      let again = try ImageChain.over(memory, format: VDIFormat.self, access: .readWrite)
+      try again.resize(to: old)
+      try again.writeBytes([7], at: old - 1)
+      content[Int(old) - 1] = 7
+      try again.close()
+      try Self.expectSound(memory, content, "grown again, \(moment)")
+      return calls
+    }
+    let calls = try shrink(failing: nil)
+    for number in 0..<calls { _ = try shrink(failing: number) }
+  }
+
+  /// More entries than the cache has room for go to disk while they are set: the header has counted their rooms by then.
+  @Test func roomsAreCountedBeforeEntriesLeadToThem() throws {
+    let sparse = SparseStore()
+    try sparse.write(bytes: VDIBytes(entries: [0], mapRoom: 3 << 20).bytes, at: 0)
+    let store = FaultStore(sparse)
+    let chain = try ImageChain.over(store, format: VDIFormat.self, access: .readWrite)
+    // In the middle of 512 slices that are written together.
+    store.arm(failing: 300, forEver: true, of: [.write])
+    #expect(throws: EngineError.self) { try chain.resize(to: 600_000 * 4096, preallocation: .metadata) }
+    let now = VDIBytes(try sparse.bytes(at: 0, count: 512 + 600_000 * 4))
+    let end = now.entries.filter { $0 < VDIBytes.zeros }.map { $0 + 1 }.max() ?? 0
+    #expect(end > 100_000)
+    #expect(now.field(388) >= end, "\(now.field(388)) counted, \(end) in use")
+  }
 }

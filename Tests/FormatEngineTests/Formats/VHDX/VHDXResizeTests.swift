@@ -155,4 +155,34 @@ private let mebibyte = 1 << 20
     }
     #expect(seen == [UInt64(size), UInt64(newSize)])
   }
+
+  /// A differencing disk has entries for whole chunks. What an interrupted shrink left in those past its end may lead to
+  /// room that is another block's by now: a larger disk does not let go of it.
+  @Test func leftOverEntriesOfASmallerDiskMeanNothing() throws {
+    let parent = try VHDXParentLocator(name: "p.vhdx", linkage: VHDXGuid(9, 9, 9, 9))
+    var image = try VHDXBytes(size: 5 * mebibyte, parent: parent)
+    for block in 0..<4 {
+      image.append(mebibytes: 1, of: UInt8(1 + block))
+      image.setEntry(block, 6, mebibyte: UInt64(4 + block))
+    }
+    image.setEntry(9, 6, mebibyte: 6)
+    image.setEntry(4095, 6, mebibyte: 7)
+    let store = MemoryStore(image.bytes)
+    let chain = try ImageChain.over(store, format: VHDXFormat.self, access: .readWrite)
+    try chain.resize(to: UInt64(10 * mebibyte))
+    for block in [4, 5, 6] {
+      try chain.writeBytes([UInt8](repeating: 0xee, count: mebibyte), at: UInt64(block * mebibyte))
+    }
+    try chain.close()
+    let after = VHDXBytes(store.snapshot)
+    #expect(!after.entry(9).isStored && !after.entry(4095).isStored)
+    let now = try after.open()
+    for block in 0..<4 {
+      let bytes = try now.readBytes(at: UInt64(block * mebibyte), count: mebibyte)
+      #expect(bytes.holdsOnly(UInt8(1 + block)), "\(block)")
+    }
+    #expect(try now.readBytes(at: UInt64(9 * mebibyte), count: mebibyte).isZero)
+    let report = try #require(now.top as? any Checkable).check(progress: .none)
+    #expect(report.corruptions == 0, "\(report.findings)")
+  }
 }

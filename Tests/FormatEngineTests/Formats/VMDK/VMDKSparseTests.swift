@@ -259,4 +259,56 @@ import Testing
     let report = try VMDKImages.report(bytes)
     #expect(report.findings == ["ERROR: the grain for sector 256 is that of another sector, too"])
   }
+
+  // MARK: Failures and damage while writing
+
+  /// Two entries lead to one grain: what one of them lets go of is still the other's.
+  @Test func sharedGrainIsNotLetGoOf() throws {
+    var bytes = try VMDKImages.sparse()
+    for copy in 0..<2 {
+      let table = VMDKImages.table(bytes, copy: copy)
+      VMDKImages.put(VMDKImages.number(bytes, at: table + 4, width: 4), into: &bytes, at: table + 8, width: 4)
+    }
+    let (chain, store) = try VMDKImages.open(bytes, .readWrite)
+    try chain.discard(at: 65536, count: 65536)
+    try chain.writeZeros(at: 5 * 65536, count: 65536)
+    try chain.flush()
+    for number in 8..<12 {
+      try chain.writeBytes([UInt8](repeating: 0xee, count: 65536), at: UInt64(number * 65536))
+    }
+    try chain.close()
+    let content = try VMDKImages.open(store.snapshot).0.readAll()
+    #expect(content[65536..<131_072].isZero && content[5 * 65536..<6 * 65536].isZero)
+    #expect(content[131_072..<196_608].holdsOnly(11))
+    #expect(try VMDKImages.report(store.snapshot).corruptions == 0)
+  }
+
+  /// Any call fails while a table is added, of an image whose directories are larger than the cache: it is in both of them, or
+  /// in neither.
+  @Test func failedNewTableIsInNoDirectory() throws {
+    let small = MemoryStore(try VMDKImages.sparse())
+    var geometry = try VMDKGrainGeometry(try VMDKSparseHeader.read(from: small), byteCount: 1 << 40)
+    (geometry.directoryOffset, geometry.redundantDirectoryOffset) = (MiB, 2 * MiB)
+    func add(failing number: Int?) throws -> Int {
+      let store = FaultStore(MemoryStore([UInt8](repeating: 0, count: 4 << 20)))
+      let tables = try VMDKGrainTables(geometry, file: store, cacheByteCount: 64 * KiB)
+      // Only the primary directory is read by those who look for a table.
+      #expect(try tables.tableOffset(7000, copy: 0) == nil)
+      store.arm(failing: number)
+      var failed = false
+      do throws(EngineError) {
+        try tables.addTable(7000, at: [3 * MiB, 3 * MiB + 2048])
+      } catch { failed = true }
+      let calls = store.callCount
+      store.arm(failing: nil)
+      #expect(failed == (number != nil))
+      for copy in 0..<2 {
+        #expect((try tables.tableOffset(7000, copy: copy) == nil) == failed, "call \(number ?? -1), \(copy)")
+      }
+      return calls
+    }
+    let calls = try add(failing: nil)
+    #expect(calls > 0)
+    for number in 0..<calls { _ = try add(failing: number) }
+  }
 }
