@@ -55,16 +55,23 @@ extension LUKSHeader {
   }
 
   /// Destroys what a slot holds. The slot goes first: what points to damaged key material would look like a
-  /// wrong passphrase.
+  /// wrong passphrase. Where the material cannot be overwritten the slot is in use again: who asks for it once more is not
+  /// to hear that it is erased already.
   mutating func eraseSlot(_ index: Int, in area: LUKSArea) throws(EngineError) {
-    var slot = slots[index]
+    let old = slots[index]
+    var slot = old
     slot.isActive = false
     slot.iterations = 0
     slot.salt = [UInt8](repeating: 0, count: Self.saltByteCount)
     try write(slot, at: index, in: area)
-    let garbage = try Gcrypt.randomBytes(count: materialBufferByteCount)
-    try area.write(bytes: garbage, at: materialOffset(of: slot))
-    try area.store.flush()
+    do throws(EngineError) {
+      let garbage = try Gcrypt.randomBytes(count: materialBufferByteCount)
+      try area.write(bytes: garbage, at: materialOffset(of: slot))
+      try area.store.flush()
+    } catch {
+      try? write(old, at: index, in: area)
+      throw error
+    }
   }
 
   private mutating func write(_ slot: KeySlot, at index: Int, in area: LUKSArea) throws(EngineError) {

@@ -258,6 +258,8 @@ struct Qcow2Checker {
     do throws(EngineError) {
       unsafe try file.read(into: l2Buffer.bytes, at: table)
     } catch {
+      // What the table leads to would be taken for free.
+      guard repairing == nil else { throw error }
       // Also when it is read again: it was read before.
       report.checkErrors += weight
       finding("ERROR: I/O error in check_refcounts_l2")

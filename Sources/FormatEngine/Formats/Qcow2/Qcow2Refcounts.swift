@@ -74,6 +74,9 @@ final class Qcow2Refcounts {
   let bytes: UnsafeMutableRawBufferPointer
   let order: UInt64
 
+  /// Whether it counts nothing.
+  var isEmpty: Bool { unsafe ZeroScan.isZero(UnsafeRawBufferPointer(bytes)) }
+
   /// `index` counts from the start of the slice and lies in it.
   subscript(index: UInt64) -> UInt64 {
     get {

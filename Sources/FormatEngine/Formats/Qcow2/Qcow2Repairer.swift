@@ -149,12 +149,34 @@ struct Qcow2Repairer {
     var start = first
     while start >> refcounts.blockCoverageBits < UInt64(refcounts.table.count) {
       let end = (start + 1).aligned(upTo: coverage)
-      if try refcounts.blockOffset(of: start) != nil {
-        for cluster in start..<end where try refcounts.count(of: cluster) != 0 {
-          try refcounts.set(cluster..<cluster + 1, to: 0)
-        }
+      if let block = try refcounts.blockOffset(of: start) {
+        try forgetCounts(of: start..<end, in: refcounts, at: block)
       }
       start = end
+    }
+  }
+
+  /// The same for clusters that the block at `block` counts. A million blocks may be holes, and speak of billions of
+  /// clusters each.
+  private func forgetCounts(of clusters: Range<UInt64>, in refcounts: Qcow2Refcounts, at block: UInt64)
+    throws(EngineError)
+  {
+    var start = clusters.lowerBound
+    while start < clusters.upperBound {
+      try progress.proceed()
+      let place = ((start & (1 << refcounts.blockCoverageBits - 1)) << refcounts.order) >> 3
+      let run = try file.run(at: block + place, limit: refcounts.clusterSize - place)
+      let inHole = (run.length << 3) >> refcounts.order
+      if !run.isData, inHole > 0 {
+        start += inHole
+        continue
+      }
+      guard let window = try refcounts.window(of: start) else { return }
+      let isEmpty = window.slice.isEmpty
+      for cluster in start..<window.clusters.upperBound where !isEmpty {
+        if try refcounts.count(of: cluster) != 0 { try refcounts.set(cluster..<cluster + 1, to: 0) }
+      }
+      start = window.clusters.upperBound
     }
   }
 

@@ -257,8 +257,11 @@ struct VMDKSparseChecker {
       }
       take(entry, at: offset)
       if let other, other != entry {
-        if mayChange { try set(entry, at: offset) }
-        differs(offset, isFixed: mayChange)
+        // Perhaps it is the primary table that lost something: a leak less is not worth what the other one still has.
+        let isLast = entry == .none && other.isStored && fault(of: other) == nil
+        let isMended = mayChange && (repairing == .all || !isLast)
+        if isMended { try set(entry, at: offset) }
+        differs(offset, isFixed: isMended)
       }
     }
   }

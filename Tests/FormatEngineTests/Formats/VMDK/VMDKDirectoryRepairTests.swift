@@ -92,4 +92,23 @@ import Testing
       #expect(after.leaks == 0 && after.corruptions == 0, "\(after.findings)")
     }
   }
+
+  /// A table that lost its entries has a twin that still has them.
+  @Test func lostEntriesStayInTheRedundantTable() throws {
+    try TemporaryFolder.with { folder in
+      let (path, file) = try image(64 << 20, ["write -P 1 0 64k"], in: folder)
+      let place = try directory(Self.primaryField, of: file)
+      let table = try number(at: place, width: 4, of: file) * 512
+      try put(0, at: table, width: 4, to: file)
+      try file.flush()
+      let twin = try number(at: try directory(Self.redundantField, of: file), width: 4, of: file) * 512
+      let entry = try number(at: twin, width: 4, of: file)
+      #expect(entry != 0)
+      let report = try repair(path, .leaks)
+      #expect(report.leaks == 1 && report.leaksFixed == 0, "\(report.findings)")
+      #expect(try number(at: twin, width: 4, of: file) == entry)
+      #expect(try repair(path, .all).leaks == 0)
+      #expect(try check(path).leaks == 0)
+    }
+  }
 }
