@@ -183,7 +183,8 @@ final class ImageShelf: Sendable {
 
   private func closeIfIdle(_ item: Item, for seconds: Double, forGood: Bool = false) {
     do throws(EngineError) {
-      try item.session.closeIfIdle(for: settings.hasOverlays ? .infinity : seconds, forGood: forGood)
+      // What is deleted nobody can look at again, and an overlay over it keeps its room.
+      try item.session.closeIfIdle(for: seconds, forGood: forGood, onlyDeleted: settings.hasOverlays)
       item.hasComplained.store(false, ordering: .relaxed)
     } catch {
       let error = error.whileTrying("Could not close '\(item.path)'")

@@ -268,4 +268,27 @@ import Testing
       }
     }
   }
+
+  /// With an overlay an image stays open for what that holds; one whose file is gone nobody can look at again.
+  @Test func letsGoOfWhatWasDeletedUnderAnOverlay() throws {
+    try TemporaryFolder.with { folder in
+      let images = try folder.makeInner("images")
+      for name in ["a.qcow2", "b.qcow2"] { _ = try image(name, "qcow2", 1, in: images) }
+      try MountedImage.with(images.path, options: ["--overlay", "tmp", "-o", "idle=0"], in: folder) { mount in
+        for name in ["a.qcow2", "b.qcow2"] {
+          try ReferenceTool.io(["write -P 5 0 1M"], on: mount.file("\(name)/disk.raw"), format: "raw")
+        }
+        try FileManager.default.removeItem(atPath: images.file("a.qcow2"))
+        // Another name is another look; what was written stays.
+        try FileManager.default.moveItem(atPath: images.file("b.qcow2"), toPath: images.file("c.qcow2"))
+        let isClosed = try MountedImage.waits {
+          let left = try names(mount.path)
+          let count = try openFiles(of: mount.process, below: images.path)
+          return left == ["c.qcow2"] && count == 1
+        }
+        #expect(isClosed)
+        try expect(5, in: mount.file("c.qcow2/disk.raw"))
+      }
+    }
+  }
 }
