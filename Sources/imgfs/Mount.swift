@@ -7,7 +7,7 @@ enum Mount {
   /// it stays in front.
   static func run(_ given: MountOptions) throws(EngineError) {
     var options = given
-    if let namespace = options.namespace { try MountNamespace.enter(namespace) }
+    if let namespace = options.namespace { try MountNamespace.enter(namespace, names: options.names) }
     if options.isRehearsal {
       // Nothing is to be made or mended by it.
       (options.givenAccess, options.overlay) = (.readOnly, nil)
