@@ -21,9 +21,14 @@ struct RunningMount {
     self.entry = entry
   }
 
-  /// Whether it is mounted still, and nothing over it.
-  var isThere: Bool {
-    MountEntry.find(at: path).map { $0.id == entry.id && $0.device == entry.device } ?? false
+  enum Place { case onTop, covered, gone }
+
+  /// Whether it is mounted there still, and nothing over it.
+  var place: Place {
+    let entries = MountEntry.all().filter { $0.isMounted(at: path) }
+    func isOurs(_ other: MountEntry) -> Bool { other.id == entry.id && other.device == entry.device }
+    if let last = entries.last, isOurs(last) { return .onTop }
+    return entries.contains(where: isOurs) ? .covered : .gone
   }
 
   /// Where the mount's process is gone it cannot be resolved itself, so its parent folder is.

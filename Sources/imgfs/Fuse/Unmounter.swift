@@ -88,7 +88,14 @@ enum Unmounter {
     let path = mount.path
     var number: CInt = 0
     for _ in 0..<busyAttempts {
-      guard mount.isThere else { return }
+      switch mount.place {
+      case .gone: return
+      case .covered:
+        throw EngineError(
+          .system(errno: EBUSY), "Could not unmount '\(mount.given)': something else is mounted over it",
+          path: mount.given)
+      case .onTop: break
+      }
       if unsafe path.withHostBytes({ unsafe umount2($0, CInt(UMOUNT_NOFOLLOW)) }) == 0 { return }
       number = errno
       // Users may unmount what they mounted, with the help of a program that may.
@@ -96,7 +103,7 @@ enum Unmounter {
       guard number == EPERM || number == EBUSY else { break }
       usleep(20_000)
     }
-    guard mount.isThere else { return }
+    if mount.place == .gone { return }
     let given = mount.given
     throw .systemCall("Could not unmount '\(given)'", errno: number == EPERM ? EBUSY : number, path: given)
   }
