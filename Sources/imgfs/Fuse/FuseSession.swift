@@ -62,7 +62,7 @@ import Glibc
     case .at(let path):
       if let unmounter {
         unmounter.detach(path)
-      } else if !context.mount.detach(at: path) {
+      } else if context.mount.detach(at: path) == nil {
         Unmounter.detachLazily(path)
       }
       if case .at = context.mount.place {

@@ -42,9 +42,9 @@ final class OwnMount: Sendable {
   }
 
   /// Takes away the mount at `path`, whoever still has files open there, if it is this one for certain, whatever happens to
-  /// the name. False where that is not so, or not known.
-  func detach(at path: String) -> Bool {
-    guard let number = number.withLock({ $0 }) else { return false }
+  /// the name. False where it is another one, or none; nil where that is not known.
+  func detach(at path: String) -> Bool? {
+    guard let number = number.withLock({ $0 }) else { return nil }
     let flags = CInt(IMGFS_O_PATH) | O_NOFOLLOW | O_DIRECTORY | O_CLOEXEC
     let root = unsafe path.withHostBytes { unsafe open($0, flags) }
     guard root >= 0 else { return false }
