@@ -71,6 +71,19 @@ static inline int imgfs_direct_alignment(int descriptor, unsigned *memory, unsig
 #endif
 }
 
+/// What is at a name, a link itself for a link, and at the folder for "": device and mode. What the kernel knows is enough: a file
+/// system that other programs serve is not asked.
+static inline int imgfs_look_without_asking(
+  int folder, const char *name, unsigned *major, unsigned *minor, unsigned *mode) {
+  struct statx status;
+  // AT_EMPTY_PATH, AT_STATX_DONT_SYNC, AT_NO_AUTOMOUNT, AT_SYMLINK_NOFOLLOW
+  if (syscall(SYS_statx, folder, name, 0x1000 | 0x4000 | 0x800 | 0x100, STATX_TYPE, &status) != 0) return -1;
+  *major = status.stx_dev_major;
+  *minor = status.stx_dev_minor;
+  *mode = status.stx_mode;
+  return 0;
+}
+
 /// Bytes of a block device's sector, or -1.
 static inline int imgfs_sector_size(int descriptor) {
   int byte_count;
@@ -89,6 +102,6 @@ enum { IMGFS_SEEK_DATA = 3, IMGFS_SEEK_HOLE = 4 };
 enum { IMGFS_SETPIPE_SZ = 1031 };
 
 // O_PATH of all processors that Swift knows.
-enum { IMGFS_O_PATH = 010000000 };
+enum { IMGFS_O_PATH = 010000000, IMGFS_AT_FDCWD = -100 };
 
 #endif

@@ -10,9 +10,16 @@ package enum StandardDescriptors {
     if number > STDERR_FILENO { close(number) }
   }
 
-  /// Closes a descriptor for good; one of the three goes on being there, and gives nothing.
+  /// Lets go of a descriptor that was given by its number; it goes on being there, and gives nothing. Its number is nothing
+  /// else's for as long as others may call it.
   package static func finish(_ number: CInt) {
-    close(number)
-    if (STDIN_FILENO...STDERR_FILENO).contains(number) { fill() }
+    let nothing = unsafe open("/dev/null", O_RDWR | O_CLOEXEC)
+    guard nothing >= 0, dup2(nothing, number) >= 0 else {
+      close(number)
+      if nothing >= 0 { close(nothing) }
+      return fill()
+    }
+    close(nothing)
+    if number > STDERR_FILENO { _ = fcntl(number, F_SETFD, FD_CLOEXEC) }
   }
 }

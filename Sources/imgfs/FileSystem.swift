@@ -51,10 +51,11 @@ final class FileSystem: Sendable {
     guard let node = try folder.listing().node(named: name) else {
       return Lookup(found: nil, hasLastingName: folder.isFixed)
     }
-    nodes.remember(node)
     var attributes = firstAttributes(of: node)
     if !attributes.hasSize { try findSize(of: node, &attributes) }
     attributes.hasLastingName = folder.isFixed
+    // What ends in an error the kernel does not know, and never forgets.
+    nodes.remember(node)
     return Lookup(found: attributes, hasLastingName: folder.isFixed)
   }
 

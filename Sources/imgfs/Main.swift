@@ -9,6 +9,8 @@ enum Main {
   static func main() {
     StandardDescriptors.fill()
     DescriptorLimit.raise()
+    // Whoever starts this process may not care for its children. Where that is inherited, they end without a status.
+    signal(SIGCHLD, SIG_DFL)
     let words = unsafe String.hostWords(CommandLine.unsafeArgv, count: CommandLine.argc)
     let isHelper = MountHelperLine.isName(words.first ?? "")
     do throws(UsageError) {

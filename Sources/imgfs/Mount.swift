@@ -7,12 +7,12 @@ enum Mount {
   /// it stays in front.
   static func run(_ given: MountOptions) throws(EngineError) {
     var options = given
-    if let namespace = options.namespace { try MountNamespace.enter(namespace) }
+    if let namespace = options.namespace { try MountNamespace.enter(namespace, names: options.names) }
     if options.isRehearsal {
       // Nothing is to be made or mended by it.
       (options.givenAccess, options.overlay) = (.readOnly, nil)
       let secrets = try SecretArguments.read(options)
-      try MountContent.open(options, Opening(options, secrets), at: options.mountPoint).close()
+      try MountContent.open(options, Opening(options, secrets)).close()
       return
     }
     try MountPoint.requireDevice()
@@ -29,7 +29,7 @@ enum Mount {
     // What takes long may be ended by Ctrl-C.
     let content = try WaitingLine.during("Opening '\(options.sourceName)'") {
       (progress) throws(EngineError) in
-      try MountContent.open(options, Opening(options, secrets), at: mountPoint.path, progress)
+      try MountContent.open(options, Opening(options, secrets), progress)
     }
     SignalWatch.blockSignals()
     do throws(EngineError) {
@@ -57,6 +57,10 @@ enum Mount {
     }
     let fuse = try FuseSession(context, options, at: mountPoint.path, unmounter)
     defer { fuse.close() }
+    // Before the first request.
+    if let number = context.mount.deviceNumber {
+      content.servedTree.start(major: number.major, minor: number.minor)
+    }
     try Confinement(degree: options.refusesUnusualCalls ? .strict : .usual).enter()
     content.idleCloser?.start()
     defer { content.idleCloser?.end() }

@@ -7,12 +7,14 @@ struct MountContent {
   let isWritable: Bool
   /// Closes the images: all that was written is on disk when it returns.
   let close: () throws(EngineError) -> Void
+  /// To be told of the mount: what is opened must not lead into it.
+  let servedTree: ServedTree
   /// Closes those of several images that nobody uses.
   var idleCloser: IdleCloser?
 
-  /// `mountPoint` is where it will be mounted, without links; `progress` hears of what is opened now.
+  /// `progress` hears of what is opened now.
   static func open(
-    _ options: MountOptions, _ opening: Opening, at mountPoint: String, _ progress: Progress = .none
+    _ options: MountOptions, _ opening: Opening, _ progress: Progress = .none
   ) throws(EngineError) -> MountContent {
     if options.forcesSharing {
       Terminal.complain(
@@ -21,7 +23,7 @@ struct MountContent {
     if options.images.count == 1, !ShelfScanner.isFolderOfImages(options.images[0]) {
       return try one(options, opening, progress)
     }
-    return try several(options, opening, mountPoint)
+    return try several(options, opening)
   }
 
   /// One image: it is open from now on.
@@ -37,28 +39,31 @@ struct MountContent {
       options, isWritable: chain.isWritable, commit: opened.overlay.map { .commit($0, of: session) }
     ) { () throws(EngineError) in try session.flush() }
     let fileSystem = FileSystem(session, requests: requests)
-    return MountContent(fileSystem: fileSystem, isWritable: chain.isWritable) {
-      () throws(EngineError) in
+    let close = { () throws(EngineError) in
       do throws(EngineError) {
         try session.close()
       } catch {
         throw error.whileTrying("Could not close '\(session.name)'")
       }
     }
+    return MountContent(
+      fileSystem: fileSystem, isWritable: chain.isWritable, close: close, servedTree: opening.servedTree)
   }
 
   /// Several images: each is opened when somebody looks at it.
-  private static func several(_ options: MountOptions, _ opening: Opening, _ mountPoint: String)
-    throws(EngineError) -> MountContent
+  private static func several(_ options: MountOptions, _ opening: Opening) throws(EngineError)
+    -> MountContent
   {
     if let conflict = options.conflictWithSeveral { throw .invalid(conflict) }
     var settings = ImageShelf.Settings(
       access: access(options), idleSeconds: Double(options.idleSeconds), format: options.format)
     settings.access.isWritable = options.takesWrites
-    settings.mountPoint = mountPoint
+    settings.servedTree = opening.servedTree
     settings.hasOverlays = options.overlay != nil
+    let links = try opening.links(ofFolders: options.images.filter { ShelfScanner.isFolderOfImages($0) })
+    settings.links = links
     let shelf = try ImageShelf(options.images, settings) { (path) throws(EngineError) in
-      try opening.open(path).chain
+      try opening.open(path, within: try links.bounds(of: path)).chain
     }
     let commit = MountRequest { () throws(EngineError) in
       throw .unsupported("The overlays of several images cannot be folded in")
@@ -67,11 +72,10 @@ struct MountContent {
       options, isWritable: options.takesWrites, commit: settings.hasOverlays ? commit : nil
     ) { () throws(EngineError) in try shelf.flush() }
     let fileSystem = FileSystem(shelf, requests: requests)
-    var content = MountContent(fileSystem: fileSystem, isWritable: options.takesWrites) {
-      () throws(EngineError) in try shelf.close()
-    }
-    content.idleCloser = IdleCloser(shelf)
-    return content
+    return MountContent(
+      fileSystem: fileSystem, isWritable: options.takesWrites,
+      close: { () throws(EngineError) in try shelf.close() }, servedTree: opening.servedTree,
+      idleCloser: IdleCloser(shelf))
   }
 
   /// What can be asked of the mount.

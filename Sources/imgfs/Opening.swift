@@ -13,6 +13,8 @@ struct Opening: Sendable {
   private let options: MountOptions
   private let secrets: SecretStore
   private let allowedFolders: [AllowedFolder]
+  /// The mount for which images are opened, once it is there.
+  let servedTree = ServedTree()
   private let warnings = Warnings()
 
   /// What was said. An image may be opened again and again, and nothing of it be news.
@@ -40,31 +42,46 @@ struct Opening: Sendable {
     allowedFolders = folders
   }
 
+  /// Which links are followed in folders of images.
+  func links(ofFolders folders: [String]) throws(EngineError) -> FolderLinks {
+    var real: [String] = []
+    for folder in folders { real.append(try HostFiles.realPath(folder)) }
+    return FolderLinks(folders: real, allowed: allowedFolders)
+  }
+
   /// One of the images, or the snapshot of it that is asked for, with the overlay over it. Where it is to be written and
   /// cannot be, that is said, and it is opened to be read: mount(8) asks for `rw` wherever a user does not ask for `ro`.
-  func open(_ image: String, _ progress: Progress = .none) throws(EngineError) -> OpenedImage {
+  ///
+  /// `bounds`: where its files have to lie.
+  func open(_ image: String, _ progress: Progress = .none, within bounds: FolderLinks.Bounds? = nil)
+    throws(EngineError) -> OpenedImage
+  {
     do throws(EngineError) {
-      return try open(image, isWritten ? .readWrite : .readOnly, progress)
+      return try open(image, isWritten ? .readWrite : .readOnly, progress, bounds)
     } catch {
       // Opening takes long where a key is derived, and tells things: it is tried again only where that may help.
       guard isWritten,
         error.meansOnlyReading || (error.isOfMissingMember && !Self.isNoAccident(error)),
-        let opened = try? open(image, .readOnly, progress)
+        let opened = try? open(image, .readOnly, progress, bounds)
       else { throw error }
       warnings.say("'\(image)' is mounted read-only: \(error.message)", error.additions)
       return opened
     }
   }
 
-  private func open(_ image: String, _ access: FileAccess, _ progress: Progress) throws(EngineError)
-    -> OpenedImage
-  {
+  private func open(
+    _ image: String, _ access: FileAccess, _ progress: Progress, _ bounds: FolderLinks.Bounds?
+  ) throws(EngineError) -> OpenedImage {
     do throws(EngineError) {
+      if !options.usesImageOptions, ImageOpener.leadsBack(image, into: servedTree) {
+        throw EngineError(.system(errno: EDEADLK), "It lies in the mount that is to show it", path: image)
+      }
       let specification =
         try options.usesImageOptions ? ImageSpecification(options: image) : ImageSpecification(name: image)
-      var opening = try openOptions(for: specification, access)
+      var opening = try openOptions(for: specification, access, bounds)
       opening.progress = progress
       let chain = try chain(specification, opening)
+      if let bounds { try Self.require(chain, within: bounds, image) }
       warnOfMissing(chain)
       if isWritten && access == .readWrite { warnOfGuess(chain) }
       let place: Overlay.Place
@@ -81,6 +98,18 @@ struct Opening: Sendable {
       if let advice = advice(on: error) { error.additions.append(advice) }
       throw error
     }
+  }
+
+  /// The name may have become a link since it was looked at: what counts is the file that is open.
+  private static func require(_ chain: ImageChain, within bounds: FolderLinks.Bounds, _ image: String)
+    throws(EngineError)
+  {
+    if let file = chain.members[0].fileStatuses.first, bounds.hold(file.identity, at: image) { return }
+    try? chain.close()
+    throw EngineError(
+      .forbidden,
+      "A link leads out of the folder, which somebody else may change; the mount option allow_path=FOLDER allows other folders",
+      path: image)
   }
 
   /// Whether writes go into the image itself.
@@ -126,9 +155,9 @@ struct Opening: Sendable {
     return named.isEmpty ? "/var/tmp" : named
   }
 
-  private func openOptions(for image: ImageSpecification, _ access: FileAccess) throws(EngineError)
-    -> OpenOptions
-  {
+  private func openOptions(
+    for image: ImageSpecification, _ access: FileAccess, _ bounds: FolderLinks.Bounds?
+  ) throws(EngineError) -> OpenOptions {
     var opening = OpenOptions(format: options.format, access: access)
     // A disk that cannot be read as a whole is not to be written.
     if access == .readOnly { opening.missing = .kept }
@@ -140,7 +169,14 @@ struct Opening: Sendable {
     opening.backing = options.followsBacking ? .follow : .ignore
     opening.secrets = secrets
     opening.note = { Terminal.complain($0) }
-    opening.policy = ReferencePolicy(.folders(allowedFolders + (try Self.ownFolders(of: image))))
+    let folders: [AllowedFolder]
+    if let bounds {
+      folders = bounds.folders
+    } else {
+      folders = allowedFolders + (try Self.ownFolders(of: image))
+    }
+    opening.policy = ReferencePolicy(.folders(folders))
+    opening.policy.servedTree = servedTree
     opening.policy.reasonOutside =
       "it lies outside of the image's folder; the mount option allow_path=FOLDER allows other folders"
     return opening

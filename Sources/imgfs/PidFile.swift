@@ -1,3 +1,4 @@
+import CommandLine
 import FormatEngine
 import Glibc
 
@@ -8,6 +9,8 @@ import Glibc
 struct PidFile: Sendable {
   private let path: String
   private let identity: HostFiles.Identity?
+  /// The file, held open: its number on the file system is given to no other one meanwhile.
+  private let descriptor: CInt
 
   /// Makes the file. Throws where something else than a file has the name.
   init(_ path: String, process: pid_t) throws(EngineError) {
@@ -19,22 +22,28 @@ struct PidFile: Sendable {
     }
     let new = "\(path).\(process)"
     let flags = O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC
-    let descriptor = unsafe new.withHostBytes { unsafe Glibc.open($0, flags, 0o644) }
+    descriptor = unsafe new.withHostBytes { unsafe Glibc.open($0, flags, 0o644) }
     guard descriptor >= 0 else { throw .systemCall("Could not create '\(path)'", errno: errno, path: path) }
-    Terminal.write("\(process)\n", to: descriptor)
-    close(descriptor)
-    let isNamed =
-      unsafe new.withHostBytes { from in unsafe path.withHostBytes { unsafe rename(from, $0) } } == 0
-    guard isNamed else {
-      let number = errno
-      _ = unsafe new.withHostBytes { unsafe unlink($0) }
-      throw .systemCall("Could not create '\(path)'", errno: number, path: path)
+    var failure: String?
+    if !Descriptor.write("\(process)\n".hostBytes, to: descriptor) {
+      failure = "Could not write '\(path)'"
+    } else if unsafe new.withHostBytes({ from in unsafe path.withHostBytes { unsafe rename(from, $0) } }) != 0
+    {
+      failure = "Could not create '\(path)'"
     }
-    identity = HostFiles.identity(of: path)
+    guard let failure else {
+      identity = HostFiles.identity(of: path)
+      return
+    }
+    let number = errno
+    _ = unsafe new.withHostBytes { unsafe unlink($0) }
+    close(descriptor)
+    throw .systemCall(failure, errno: number, path: path)
   }
 
-  /// Takes it away, unless another file has the name by now.
+  /// Takes it away, unless another file has the name by now. The last call, made once.
   func remove() {
+    defer { close(descriptor) }
     guard identity != nil, HostFiles.identity(of: path) == identity else { return }
     _ = unsafe path.withHostBytes { unsafe unlink($0) }
   }

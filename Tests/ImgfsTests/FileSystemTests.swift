@@ -55,6 +55,19 @@ extension FileSystem {
     return 0
   }
 
+  /// The kernel forgets what it was told of; an error tells it of nothing.
+  @Test func lookUpThatFailsIsNotRemembered() throws {
+    let session = ImageSession(
+      SnapshotfulLayer(["one"]).chain(), access: ImageSession.Access(isWritable: true))
+    let system = FileSystem(session)
+    let name = Array("disk.raw".utf8)
+    let id = try #require(try system.lookUp(name, in: 1).found?.id)
+    system.forget(id, count: 1)
+    try session.close()
+    #expect(errorNumber { () throws(EngineError) in _ = try system.lookUp(name, in: 1) } != 0)
+    #expect(errorNumber { () throws(EngineError) in _ = try system.node(id) } == ESTALE)
+  }
+
   @Test func showsTheTree() throws {
     let system = FileSystem(ImageSession(SnapshotfulLayer(["one", "two"]).chain()))
     #expect(Set(try system.names(in: 1)).isSuperset(of: ["disk.raw", "snapshots", "layers"]))

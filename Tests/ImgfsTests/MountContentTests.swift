@@ -42,7 +42,7 @@ import Testing
         (MountOptions.Overlay.temporary, ["The overlays of several images cannot be folded in", nil]),
       ] {
         let options = options(images, overlay)
-        let content = try MountContent.open(options, Opening(options, SecretStore()), at: "/nowhere")
+        let content = try MountContent.open(options, Opening(options, SecretStore()))
         let names = [MountRequest.commitName, MountRequest.flushName]
         #expect(names.map { ask(content.fileSystem, for: $0) } == answers)
         #expect(ask(content.fileSystem, for: "user.imgfs.format")?.contains("cannot be set") == true)
@@ -78,7 +78,7 @@ import Testing
         let strong = Listener()
         listener = strong
         let progress = Progress(report: { _, _ in withExtendedLifetime(strong) {} })
-        return try MountContent.open(options, Opening(options, SecretStore()), at: "/nowhere", progress)
+        return try MountContent.open(options, Opening(options, SecretStore()), progress)
       }()
       #expect(listener == nil)
       try content.close()

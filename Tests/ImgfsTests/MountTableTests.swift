@@ -27,4 +27,12 @@ import Testing
     #expect(MountEntry.find(at: "/proc")?.type == "proc")
     #expect(MountEntry.find(at: "/proc/no-such-place") == nil)
   }
+
+  /// A mark that combines with the character before it belongs to the field, and takes nothing away from what parts fields.
+  @Test func readsNamesThatBeginWithACombiningMark() throws {
+    let line = "88 26 0:52 / /mnt ro - fuse.imgfs \u{301}a.qcow2 ro,user_id=0"
+    let entry = try #require(MountEntry(line: Substring(line)))
+    #expect(entry.source.utf8.elementsEqual("\u{301}a.qcow2".utf8))
+    #expect(entry.type == "fuse.imgfs" && entry.isReadOnly)
+  }
 }

@@ -24,6 +24,9 @@ public struct ReferencePolicy: Sendable {
   /// Images, by the bytes of their paths, that are made by the one who asks: what they name he has named himself.
   private var ownImages: Set<[UInt8]> = []
 
+  /// The file system that the process itself serves: what lies there would be waited for in vain.
+  public var servedTree: ServedTree?
+
   public init(_ scope: Scope) { self.scope = scope }
 
   public static let anywhere = ReferencePolicy(.anywhere)
@@ -43,7 +46,11 @@ public struct ReferencePolicy: Sendable {
     let plain = try ImageName.plainPath(name, allowingFilePrefix: role == .backingFile)
     // "file:" alone names nothing either.
     var candidate = plain.isEmpty ? plain : ImageName.join(plain, toFolderOf: path)
-    if role == .dataFile, HostFiles.isMissing(candidate), !HostFiles.isMissing(plain) { candidate = plain }
+    if role == .dataFile, !leadsBack(candidate), HostFiles.isMissing(candidate), !leadsBack(plain),
+      !HostFiles.isMissing(plain)
+    {
+      candidate = plain
+    }
     return try resolve(path: candidate, of: name, for: role, namedBy: path)
   }
 
@@ -54,6 +61,10 @@ public struct ReferencePolicy: Sendable {
     guard !candidate.isEmpty else { throw .corrupt("The image names a \(role.rawValue) without a name") }
     guard !candidate.utf8.contains(0) else {
       throw .corrupt("The image names a \(role.rawValue) with a NUL byte in its name")
+    }
+    // Before anything asks what is there.
+    if leadsBack(candidate) {
+      throw refusal(name, role, path, "it lies in the mount that is to show it")
     }
     let place = try allowed(candidate, name, role, path)
     // To open one can already do something: set off a watchdog, wait for a terminal. `FileStore.open` looks once more.
@@ -79,6 +90,9 @@ public struct ReferencePolicy: Sendable {
       throw refusal(name, role, path, reasonOutside)
     }
   }
+
+  /// Whether a path leads into what the process itself serves.
+  func leadsBack(_ path: String) -> Bool { servedTree?.holds(path) == true }
 
   private func refusal(_ name: String, _ role: Role, _ path: String, _ reason: String) -> EngineError {
     EngineError(
@@ -165,6 +179,7 @@ public struct ReferenceOpener: Sendable {
     guard maySearch, let target = try? policy.resolve(folder, for: role, namedBy: path) else { return [] }
     return HostFiles.regularFiles(inFolder: target, atMost: Self.maximumListedNames) { name in
       suffixes.contains { name.utf8.count > $0.utf8.count && name.lowercased().hasSuffix($0) }
+        && !policy.leadsBack(target.appending(name).path)
     }
   }
 }

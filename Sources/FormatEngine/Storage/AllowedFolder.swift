@@ -41,6 +41,12 @@ public final class AllowedFolder: Sendable {
     return PlaceInFolder(folder: self, components: names.map { String(decoding: $0, as: UTF8.self) })
   }
 
+  /// Which file is at a path that has no symbolic links; nil where nothing is, and where it lies outside of the folder. No link
+  /// is followed that is there by now.
+  public func identity(ofRealPath real: String) -> HostFiles.Identity? {
+    place(ofRealPath: real).flatMap { HostFiles.identity(of: FilePlace(named: real, in: $0)) }
+  }
+
   /// Opens what the steps lead to; -1 and `errno` where that fails.
   fileprivate func open(_ steps: [String], flags: CInt) -> CInt {
     guard let last = steps.last else { return unsafe openat(descriptor, ".", flags | O_CLOEXEC) }

@@ -23,6 +23,8 @@ public enum HostFiles {
     /// Kind and rights, as stat(2) has them.
     let mode: mode_t
     let groupID: gid_t
+    /// How many names it has.
+    public let linkCount: UInt64
     /// 0 for devices, of which the system does not say it without opening them.
     public let byteCount: UInt64
     /// Of the last change, since the Epoch.
@@ -32,7 +34,7 @@ public enum HostFiles {
     init(_ status: stat) {
       identity = Identity(device: UInt64(status.st_dev), inode: UInt64(status.st_ino))
       kind = HostFiles.kind(ofMode: status.st_mode)
-      (mode, groupID) = (status.st_mode, status.st_gid)
+      (mode, groupID, linkCount) = (status.st_mode, status.st_gid, UInt64(status.st_nlink))
       byteCount = UInt64(clamping: status.st_size)
       modifiedSeconds = Int64(status.st_mtim.tv_sec)
       modifiedNanoseconds = Int64(status.st_mtim.tv_nsec)

@@ -6,7 +6,7 @@ import Glibc
 extension FuseCallbacks {
   static func addExtendedAttributes(to table: inout fuse_lowlevel_ops) {
     unsafe table.getxattr = { request, id, name, room in
-      guard let request = unsafe request.map({ unsafe FuseRequest($0) }) else { return }
+      guard let request = unsafe FuseRequest.answerable(request) else { return }
       let name = unsafe String(hostBytes: FuseCallbacks.bytes(of: name))
       request.answer { () throws(EngineError) in
         var value = try request.fileSystem.extendedAttribute(name, of: id)
@@ -18,7 +18,7 @@ extension FuseCallbacks {
       }
     }
     unsafe table.listxattr = { request, id, room in
-      guard let request = unsafe request.map({ unsafe FuseRequest($0) }) else { return }
+      guard let request = unsafe FuseRequest.answerable(request) else { return }
       request.answer { () throws(EngineError) in
         var names = try request.fileSystem.extendedAttributeNames(of: id)
         if id == NodeNumbers.root { names.append(ServingProcess.attributeName) }

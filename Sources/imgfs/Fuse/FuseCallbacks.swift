@@ -27,7 +27,7 @@ enum FuseCallbacks {
       unsafe Unmanaged<FuseContext>.fromOpaque(context).takeUnretainedValue().start(&connection.pointee)
     }
     unsafe table.statfs = { request, _ in
-      guard let request = unsafe request.map({ unsafe FuseRequest($0) }) else { return }
+      guard let request = unsafe FuseRequest.answerable(request) else { return }
       var statistics = statvfs()
       statistics.f_bsize = 4096
       statistics.f_frsize = 4096
@@ -39,7 +39,7 @@ enum FuseCallbacks {
 
   private static func addNames(to table: inout fuse_lowlevel_ops) {
     unsafe table.lookup = { request, parent, name in
-      guard let request = unsafe request.map({ unsafe FuseRequest($0) }) else { return }
+      guard let request = unsafe FuseRequest.answerable(request) else { return }
       let name = unsafe FuseCallbacks.bytes(of: name)
       request.answer { () throws(EngineError) in
         request.reply(try request.fileSystem.lookUp(name, in: parent))
@@ -60,7 +60,7 @@ enum FuseCallbacks {
       request.finish()
     }
     unsafe table.getattr = { request, id, info in
-      guard let request = unsafe request.map({ unsafe FuseRequest($0) }) else { return }
+      guard let request = unsafe FuseRequest.answerable(request) else { return }
       // With a handle the kernel asks before it writes into its cache, where what it knew has run out: an error here is an
       // error of write(2). (It asks so for SEEK_END and for reads past the end, too.)
       let attention =
@@ -72,7 +72,7 @@ enum FuseCallbacks {
       }
     }
     unsafe table.readlink = { request, id in
-      guard let request = unsafe request.map({ unsafe FuseRequest($0) }) else { return }
+      guard let request = unsafe FuseRequest.answerable(request) else { return }
       request.answer { () throws(EngineError) in request.reply(target: try request.fileSystem.target(of: id))
       }
     }
@@ -80,7 +80,7 @@ enum FuseCallbacks {
 
   private static func addFiles(to table: inout fuse_lowlevel_ops) {
     unsafe table.open = { request, id, info in
-      guard let request = unsafe request.map({ unsafe FuseRequest($0) }),
+      guard let request = unsafe FuseRequest.answerable(request),
         let info = unsafe info?.pointee
       else { return }
       request.answer { () throws(EngineError) in
@@ -186,7 +186,7 @@ enum FuseCallbacks {
 
   private static func addFolders(to table: inout fuse_lowlevel_ops) {
     unsafe table.opendir = { request, id, info in
-      guard let request = unsafe request.map({ unsafe FuseRequest($0) }),
+      guard let request = unsafe FuseRequest.answerable(request),
         var info = unsafe info?.pointee
       else { return }
       request.answer { () throws(EngineError) in

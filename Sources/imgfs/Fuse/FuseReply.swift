@@ -10,6 +10,18 @@ import Glibc
 
   init(_ raw: fuse_req_t) { unsafe self.raw = raw }
 
+  /// For requests that come of following a name: nil where it is a thread of our own that follows one, and that has been
+  /// told so. It holds what the answer takes, or is about to be the one who answers.
+  static func answerable(_ raw: fuse_req_t?) -> FuseRequest? {
+    guard let request = unsafe raw.map({ unsafe FuseRequest($0) }) else { return nil }
+    let asker = unsafe fuse_req_ctx(request.raw)
+    if let asker = unsafe asker, !request.context.mount.mayAsk(unsafe asker.pointee.pid) {
+      request.fail(EDEADLK)
+      return nil
+    }
+    return request
+  }
+
   var context: FuseContext {
     // SAFETY: FuseSession gave the context as user data and keeps it until the session is gone.
     unsafe Unmanaged<FuseContext>.fromOpaque(fuse_req_userdata(raw)).takeUnretainedValue()

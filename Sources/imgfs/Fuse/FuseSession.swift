@@ -60,7 +60,11 @@ import Glibc
     let place = context.mount.place
     switch place {
     case .at(let path):
-      if let unmounter { unmounter.detach(path) } else { Unmounter.detachLazily(path) }
+      if let unmounter {
+        unmounter.detach(path)
+      } else if context.mount.detach(at: path) == nil {
+        Unmounter.detachLazily(path)
+      }
       if case .at = context.mount.place {
         Terminal.complain("'\(path)' stays mounted, without a process: it could not be unmounted")
       }
@@ -120,6 +124,10 @@ import Glibc
 
   /// libfuse takes commas for separators, and backslashes for what keeps them from being that.
   private static func escaped(_ item: String) -> String {
-    String(item.flatMap { $0 == "," || $0 == "\\" ? ["\\", $0] : [$0] })
+    // Not by characters: a comma may have a mark above it.
+    item.unicodeScalars.reduce(into: "") { result, scalar in
+      if scalar == "," || scalar == "\\" { result += "\\" }
+      result.unicodeScalars.append(scalar)
+    }
   }
 }

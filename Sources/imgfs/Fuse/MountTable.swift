@@ -16,7 +16,8 @@ struct MountEntry: Equatable {
   static let imgfsType = "fuse.imgfs"
 
   init?(line: Substring) {
-    let fields = line.split(separator: " " as Character, omittingEmptySubsequences: false).map { String($0) }
+    // By bytes: a name may begin with what combines with the space before it.
+    let fields = Self.split(line, by: UInt8(ascii: " "))
     guard let separator = fields.dropFirst(6).firstIndex(of: "-"), fields.count > separator + 2 else {
       return nil
     }
@@ -27,17 +28,26 @@ struct MountEntry: Equatable {
     source = Self.unescaped(fields[separator + 2])
     // Of this mount, and of the file system.
     isReadOnly = [5, separator + 3].contains { index in
-      fields.indices.contains(index) && fields[index].split(separator: ",").contains("ro")
+      fields.indices.contains(index) && Self.split(fields[index], by: UInt8(ascii: ",")).contains("ro")
     }
   }
 
+  private static func split(_ text: some StringProtocol, by separator: UInt8) -> [String] {
+    text.utf8.split(separator: separator, omittingEmptySubsequences: false).map {
+      String(decoding: $0, as: UTF8.self)
+    }
+  }
+
+  /// Names are bytes: texts that Swift takes for equal may be two folders.
+  func isMounted(at path: String) -> Bool { mountPoint.utf8.elementsEqual(path.utf8) }
+
   /// What is mounted at `path` now: the last line for it, as later mounts lie over earlier ones.
-  static func find(at path: String) -> MountEntry? { all().last { $0.mountPoint == path } }
+  static func find(at path: String) -> MountEntry? { all().last { $0.isMounted(at: path) } }
 
   /// All that this process sees, later mounts after those that they lie over.
   static func all() -> [MountEntry] {
     let table = SystemFile.text("/proc/self/mountinfo") ?? ""
-    return table.split(separator: "\n").compactMap { MountEntry(line: $0) }
+    return split(table, by: UInt8(ascii: "\n")).compactMap { MountEntry(line: $0[...]) }
   }
 
   /// Spaces, tabs, newlines and backslashes stand as a backslash and three octal digits.

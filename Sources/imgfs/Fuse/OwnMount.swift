@@ -8,11 +8,15 @@ final class OwnMount: Sendable {
   private let mountPoint: String
   /// The mount, when it is there.
   private let entry = Guarded<MountEntry?>(nil)
+  /// The number of the mount that no other one ever has; nil where the kernel gives none.
+  private let number = Guarded<UInt64?>(nil)
   /// The session's /dev/fuse, from `start` until the session goes.
   private let connection = Guarded<CInt?>(nil)
   /// Files of which writes out of the kernel's cache have failed, and why the last one did. Whether anybody has heard of
   /// that the kernel knows, of files that can be opened.
   private let lost = Guarded<[UInt64: EngineError]>([:])
+  /// Threads that mean to make requests, and how many times over.
+  private let asking = Guarded<[pid_t: Int]>([:])
   /// Takes what the kernel keeps of a file out of its cache, by the file's number: what is to be written is written then.
   private let dropping = Guarded<(@Sendable (UInt64) -> Void)?>(nil)
 
@@ -29,16 +33,61 @@ final class OwnMount: Sendable {
   func start(device descriptor: CInt) {
     connection.withLock { $0 = descriptor }
     entry.withLock { $0 = MountEntry.find(at: mountPoint) }
+    number.withLock { $0 = Self.number(at: mountPoint) }
+  }
+
+  private static func number(at path: String, in folder: CInt = CInt(IMGFS_AT_FDCWD)) -> UInt64? {
+    var number: UInt64 = 0
+    return unsafe path.withHostBytes { unsafe imgfs_mount_number(folder, $0, &number) } == 0 ? number : nil
+  }
+
+  /// Takes away the mount at `path`, whoever still has files open there, if it is this one for certain, whatever happens to
+  /// the name. False where it is another one, or none; nil where that is not known.
+  func detach(at path: String) -> Bool? {
+    guard let number = number.withLock({ $0 }) else { return nil }
+    let flags = CInt(IMGFS_O_PATH) | O_NOFOLLOW | O_DIRECTORY | O_CLOEXEC
+    let root = unsafe path.withHostBytes { unsafe open($0, flags) }
+    guard root >= 0 else { return false }
+    defer { close(root) }
+    guard Self.number(at: "", in: root) == number else { return false }
+    return unsafe umount2("/proc/self/fd/\(root)", CInt(MNT_DETACH)) == 0
   }
 
   /// "major:minor" of the mounted tree.
   var device: String? { entry.withLock { $0?.device } }
+
+  var deviceNumber: (major: UInt32, minor: UInt32)? {
+    let numbers = device?.split(separator: ":").compactMap { UInt32($0) } ?? []
+    return numbers.count == 2 ? (numbers[0], numbers[1]) : nil
+  }
 
   /// To be called when a write to a file fails that comes out of the kernel's cache.
   func noteLostWrite(to id: UInt64, _ error: EngineError) {
     let isNews = lost.withLock { $0.updateValue(error, forKey: id) == nil }
     // Whoever writes through memory may not ask.
     if isNews { Terminal.complain("Something that was written is lost: \(error.message)", error.additions) }
+  }
+
+  // MARK: Our own requests
+
+  /// Whether a request of a thread is to be answered: not where the thread is ours and does not mean to ask. It follows a
+  /// name that leads here then, and those wait for it who would answer.
+  func mayAsk(_ thread: pid_t) -> Bool {
+    guard thread > 0, imgfs_is_thread(getpid(), thread) != 0 else { return true }
+    return asking.withLock { $0[thread] != nil }
+  }
+
+  /// Runs `body`, which means to make requests.
+  private func whileAsking<T>(_ body: () -> T) -> T {
+    let thread = gettid()
+    asking.withLock { $0[thread, default: 0] += 1 }
+    defer {
+      asking.withLock { asking in
+        let count = asking[thread, default: 1] - 1
+        asking[thread] = count > 0 ? count : nil
+      }
+    }
+    return body()
   }
 
   /// Where the tree is now.
@@ -51,15 +100,21 @@ final class OwnMount: Sendable {
   }
 
   /// The kernel gives the numbers of a mount that is gone to the next one, which may be anybody's: they are ours only if the
-  /// connection still stands after they were read. One that was cut off through fusectl counts as unmounted, too, as
-  /// libfuse has it: whoever did that unmounts it.
+  /// connection still stands after they were read, or the kernel has a number for ours that no other mount gets. Where it has
+  /// none, a mount that was cut off - by `umount --force`, through fusectl - counts as unmounted: whoever did that unmounts it.
   var place: Place {
     guard let entry = entry.withLock({ $0 }) else { return .at(mountPoint) }
     let entries = MountEntry.all()
-    guard let own = entries.first(where: { $0.id == entry.id && $0.device == entry.device }), isConnected
+    guard let own = entries.first(where: { $0.id == entry.id && $0.device == entry.device }),
+      isConnected || isOurs(own.mountPoint)
     else { return .unmounted }
-    let isOnTop = entries.last { $0.mountPoint == own.mountPoint }?.id == own.id
+    let isOnTop = entries.last { $0.isMounted(at: own.mountPoint) }?.id == own.id
     return isOnTop ? .at(own.mountPoint) : .covered(own.mountPoint)
+  }
+
+  private func isOurs(_ path: String) -> Bool {
+    guard let number = number.withLock({ $0 }) else { return false }
+    return Self.number(at: path) == number
   }
 
   /// Whether the kernel may still have requests for us: it has none any more when nobody can get at the tree.
@@ -72,6 +127,10 @@ final class OwnMount: Sendable {
   /// Opens a file that the kernel knows, runs `body` with its descriptor, and closes it. Nil where the file cannot be
   /// opened: its name may be another's, or something else mounted there by now.
   func withFile<T>(_ id: UInt64, _ flags: CInt, _ body: (CInt) -> T) -> T? {
+    whileAsking { openFile(id, flags, body) }
+  }
+
+  private func openFile<T>(_ id: UInt64, _ flags: CInt, _ body: (CInt) -> T) -> T? {
     guard let names = fileSystem.path(of: id), let device,
       case .at(let root) = place
     else { return nil }

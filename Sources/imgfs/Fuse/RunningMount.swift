@@ -8,7 +8,8 @@ struct RunningMount {
   let given: String
   /// As the kernel's table has it.
   let path: String
-  let isReadOnly: Bool
+  var isReadOnly: Bool { entry.isReadOnly }
+  private let entry: MountEntry
 
   /// Throws where imgfs has mounted nothing there.
   init(_ given: String) throws(EngineError) {
@@ -17,7 +18,17 @@ struct RunningMount {
     guard let entry = MountEntry.find(at: path), entry.type == MountEntry.imgfsType else {
       throw .invalid("'\(given)' is not a mount point of imgfs")
     }
-    isReadOnly = entry.isReadOnly
+    self.entry = entry
+  }
+
+  enum Place { case onTop, covered, gone }
+
+  /// Whether it is mounted there still, and nothing over it.
+  var place: Place {
+    let entries = MountEntry.all().filter { $0.isMounted(at: path) }
+    func isOurs(_ other: MountEntry) -> Bool { other.id == entry.id && other.device == entry.device }
+    if let last = entries.last, isOurs(last) { return .onTop }
+    return entries.contains(where: isOurs) ? .covered : .gone
   }
 
   /// Where the mount's process is gone it cannot be resolved itself, so its parent folder is.
@@ -71,8 +82,8 @@ struct RunningMount {
     }
   }
 
-  /// More is no sentence.
-  private static let maximumAttributeByteCount = 4096
+  /// More than that no attribute has (XATTR_SIZE_MAX): reasons name files.
+  private static let maximumAttributeByteCount = 65_536
 
   private func attribute(_ name: String) -> String? {
     var value = [UInt8](repeating: 0, count: Self.maximumAttributeByteCount)

@@ -22,7 +22,7 @@ enum Unmounter {
     defer { if handle >= 0 { close(handle) } }
     try WaitingLine.during("Waiting until all of '\(given)' is written") { (_) throws(EngineError) in
       if let process { try flush(mount, process) }
-      try detach(mount.path, given)
+      try detach(mount)
       // The number may have been given to another process between the question and pidfd_open.
       guard let process, handle >= 0, process.isRunning else { return }
       try wait(for: process, whose: "'\(given)' is unmounted") { milliseconds in
@@ -82,9 +82,20 @@ enum Unmounter {
     }
   }
 
-  private static func detach(_ path: String, _ given: String) throws(EngineError) {
+  /// Content where the mount is gone already: its process was about to unmount it, or somebody else was quicker. What is
+  /// there instead by then is not touched.
+  private static func detach(_ mount: RunningMount) throws(EngineError) {
+    let path = mount.path
     var number: CInt = 0
     for _ in 0..<busyAttempts {
+      switch mount.place {
+      case .gone: return
+      case .covered:
+        throw EngineError(
+          .system(errno: EBUSY), "Could not unmount '\(mount.given)': something else is mounted over it",
+          path: mount.given)
+      case .onTop: break
+      }
       if unsafe path.withHostBytes({ unsafe umount2($0, CInt(UMOUNT_NOFOLLOW)) }) == 0 { return }
       number = errno
       // Users may unmount what they mounted, with the help of a program that may.
@@ -92,8 +103,8 @@ enum Unmounter {
       guard number == EPERM || number == EBUSY else { break }
       usleep(20_000)
     }
-    // Its process was about to unmount it.
-    if number == EINVAL, MountEntry.find(at: path)?.type != MountEntry.imgfsType { return }
+    if mount.place == .gone { return }
+    let given = mount.given
     throw .systemCall("Could not unmount '\(given)'", errno: number == EPERM ? EBUSY : number, path: given)
   }
 
@@ -111,7 +122,8 @@ enum Unmounter {
     let result = unsafe posix_spawnp(&child, "fusermount3", nil, nil, words.pointers, environ)
     guard result == 0 else { throw .systemCall("Could not run 'fusermount3'", errno: result) }
     var status: CInt = 0
-    while unsafe waitpid(child, &status, 0) < 0 && errno == EINTR {}
-    return status == 0
+    var ended: pid_t = 0
+    repeat { ended = unsafe waitpid(child, &status, 0) } while ended < 0 && errno == EINTR
+    return ended == child && status == 0
   }
 }

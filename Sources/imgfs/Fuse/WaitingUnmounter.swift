@@ -58,6 +58,8 @@ final class WaitingUnmounter: Sendable {
     // Who ends both ends the first one, which then wants its mount taken away.
     for number in [SIGTERM, SIGINT, SIGHUP] { signal(number, SIG_IGN) }
     closeAll(but: descriptor)
+    // It may start programs that the first process may not: nobody who has taken that over is to get at it.
+    _ = imgfs_forbid_tracing()
     // One byte more than a path can have stays zero.
     var path = [CChar](repeating: 0, count: Int(PATH_MAX) + 1)
     var count = 0

@@ -134,6 +134,10 @@ enum ManualChapters {
         "Images name files of the host. Only those in an image's own folder are opened, and those that allow_path allows."
           + " A raw disk that its guest has written should be mounted with -F raw."),
       .paragraph(
+        "Links in a folder of images are followed with the rights of the user who mounts. Where the folder, or the name in it,"
+          + " belongs to somebody else than this user or root, nothing is shown that lies outside of the folder, unless"
+          + " allow_path allows the folder that it lies in."),
+      .paragraph(
         "Only the user who mounts can look into the tree, not even root can. allow_other is never on by itself; together with"
           + " it, uid, gid and umask say who may read the disks, and with them all that any guest keeps secret."
       )),

@@ -57,6 +57,16 @@ struct MountOptions: Equatable {
   /// The path of a mount namespace to mount in.
   var namespace: String?
 
+  /// Names of files and folders that are given, which may be relative to the current folder. What says several at once counts
+  /// as one.
+  var names: [String] {
+    var names = images + [mountPoint] + allowedFolders + objects
+    if let pidFile { names.append(pidFile) }
+    if case .file(let path)? = overlay { names.append(path) }
+    if case .file(let path)? = passphrase { names.append(path) }
+    return names
+  }
+
   var access: Access { givenAccess ?? .readOnly }
 
   /// Whether files can be written at all, be it into the image or into an overlay.

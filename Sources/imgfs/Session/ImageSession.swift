@@ -232,8 +232,11 @@ final class ImageSession: Sendable {
 
   /// Closes the image if nobody uses it and nobody has for `seconds`; it is opened again on demand, unless it is
   /// closed `forGood` or somebody else has changed its files. What was written is put on disk first: where that fails,
-  /// the image stays open. Nor is it closed where somebody is just opening or closing it.
-  func closeIfIdle(for seconds: Double, forGood: Bool = false) throws(EngineError) {
+  /// the image stays open. Nor is it closed where somebody is just opening or closing it, or with `onlyDeleted` as long as
+  /// its own file has a name.
+  func closeIfIdle(for seconds: Double, forGood: Bool = false, onlyDeleted: Bool = false)
+    throws(EngineError)
+  {
     _ = try passage.withLockIfAvailable { (_) throws(EngineError) in
       let idle = state.withLock { state -> (chain: ImageChain, useCount: UInt64)? in
         guard let chain = state.chain else {
@@ -243,7 +246,7 @@ final class ImageSession: Sendable {
         guard state.useCount == 0, HostClock.steadySeconds - state.idleSince >= seconds else { return nil }
         return (chain, state.totalUseCount)
       }
-      guard let idle else { return }
+      guard let idle, !onlyDeleted || isDeleted(idle.chain) else { return }
       try idle.chain.flush()
       let stamps = ChainStamps(idle.chain)
       let isOurs: Bool? = state.withLock { state in
@@ -257,6 +260,12 @@ final class ImageSession: Sendable {
       defer { if !isOurs { filesAreOthers() } }
       try close(idle.chain, stamps)
     }
+  }
+
+  /// Whether the image's own file has no name any more: it never has one again.
+  private func isDeleted(_ chain: ImageChain) -> Bool {
+    guard chain.members.indices.contains(imageDepth) else { return false }
+    return chain.members[imageDepth].fileStatuses.first?.linkCount == 0
   }
 
   /// Closes a chain that nobody can come by any more, whose files were as `stamps` has them before.

@@ -20,8 +20,10 @@ final class ImageShelf: Sendable {
     var scanSeconds = 1.0
     /// The format that all images have; nil: each is probed.
     var format: String?
-    /// Where the shelf is mounted, without links.
-    var mountPoint = ""
+    /// What shows the shelf, once it is mounted.
+    var servedTree = ServedTree()
+    /// Which links are followed.
+    var links = FolderLinks()
   }
 
   private struct State {
@@ -116,7 +118,8 @@ final class ImageShelf: Sendable {
   private func scan() {
     wantsLook.store(false, ordering: .sequentiallyConsistent)
     let (old, leaving, known) = state.withLock { ($0.items, $0.leaving, $0.isImage) }
-    let scanner = ShelfScanner(format: settings.format, mountPoint: settings.mountPoint)
+    let scanner = ShelfScanner(
+      format: settings.format, servedTree: settings.servedTree, links: settings.links)
     let found = paths.flatMap { scanner.files(at: $0) }
     var knownItems = KnownItems(old + leaving)
     // Those who keep their names come before those who got the name of another.
@@ -183,7 +186,8 @@ final class ImageShelf: Sendable {
 
   private func closeIfIdle(_ item: Item, for seconds: Double, forGood: Bool = false) {
     do throws(EngineError) {
-      try item.session.closeIfIdle(for: settings.hasOverlays ? .infinity : seconds, forGood: forGood)
+      // What is deleted nobody can look at again, and an overlay over it keeps its room.
+      try item.session.closeIfIdle(for: seconds, forGood: forGood, onlyDeleted: settings.hasOverlays)
       item.hasComplained.store(false, ordering: .relaxed)
     } catch {
       let error = error.whileTrying("Could not close '\(item.path)'")

@@ -1,5 +1,4 @@
 import FormatEngine
-import Glibc
 
 /// Finds the images of a folder.
 struct ShelfScanner {
@@ -13,8 +12,10 @@ struct ShelfScanner {
 
   /// The format that all images have; nil: each is probed.
   let format: String?
-  /// Where the shelf itself is mounted: looking into it would be waiting for oneself.
-  let mountPoint: String
+  /// What shows the shelf: looking into it would be waiting for oneself.
+  let servedTree: ServedTree
+  /// Which links are followed.
+  let links: FolderLinks
 
   /// Raw disks look like any other file: these are what their names end with.
   private static let rawEndings: Set<String> = ["raw", "img", "iso", "dd", "ima", "vfd"]
@@ -28,13 +29,15 @@ struct ShelfScanner {
 
   /// The file at `path`, or, where that is a folder and no image, the files in it, by name.
   func files(at path: String) -> [Found] {
-    guard let status = HostFiles.status(of: path) else { return [] }
+    guard !ImageOpener.leadsBack(path, into: servedTree), let status = HostFiles.status(of: path) else {
+      return []
+    }
     guard Self.isFolderOfImages(path) else {
       return [Found(path: path, stamp: Self.stamp(at: path, status), isInFolder: false)]
     }
     return Self.names(in: path).compactMap { name in
       let path = ImageName.join(name, toFolderOf: path + "/")
-      guard !leadsToMount(path), let status = HostFiles.status(of: path) else { return nil }
+      guard !leadsBack(path), links.mayShow(path), let status = HostFiles.status(of: path) else { return nil }
       let isBundle = status.kind == .folder && ImageOpener.fileOfBundle(path) != nil
       guard status.kind == .regular || isBundle else { return nil }
       return Found(path: path, stamp: Self.stamp(at: path, status), isInFolder: true)
@@ -52,16 +55,9 @@ struct ShelfScanner {
     return FileStamp(HostFiles.status(of: descriptor) ?? status)
   }
 
-  /// Told by names alone.
-  private func leadsToMount(_ path: String) -> Bool {
-    // The path of a shelf's folder has no links in it; what lies in the folder may be one.
-    if path == mountPoint { return true }
-    var target = [CChar](repeating: 0, count: Int(PATH_MAX))
-    let count = unsafe path.withHostBytes { unsafe readlink($0, &target, target.count) }
-    guard count > 0 else { return false }
-    let named = String(hostBytes: target.prefix(count).map { UInt8(bitPattern: $0) })
-    let joined = ImageName.join(named, toFolderOf: path)
-    return joined == mountPoint || joined.hasPrefix(mountPoint + "/")
+  /// Of a name in a folder that lies elsewhere. Most are files, and looks come often.
+  private func leadsBack(_ path: String) -> Bool {
+    servedTree.holdsFile(path) ?? ImageOpener.leadsBack(path, into: servedTree)
   }
 
   /// Whether a file of a folder is an image.

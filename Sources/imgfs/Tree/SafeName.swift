@@ -19,19 +19,40 @@ enum SafeName {
     for (index, name) in safe.enumerated() where name == names[index].hostBytes {
       if taken.insert(name).inserted { result[index] = name }
     }
-    var nextSuffix: [[UInt8]: Int] = [:]
+    var numbers = Numbers()
     return result.enumerated().map { index, settled in
       if let settled { return settled }
       let name = safe[index]
       if taken.insert(name).inserted { return name }
-      var suffix = nextSuffix[name] ?? 2
       while true {
-        let candidate = numbered(name, suffix)
-        suffix += 1
-        if taken.insert(candidate).inserted {
-          nextSuffix[name] = suffix
-          return candidate
+        let candidate = numbers.next(for: name)
+        if taken.insert(candidate).inserted { return candidate }
+      }
+    }
+  }
+
+  /// The numbers of names that are there already, each given once. They are counted by what is left of a name before them:
+  /// thousands of long names may differ in the end alone, whose place the number takes.
+  private struct Numbers {
+    private struct Start: Hashable {
+      var bytes: ArraySlice<UInt8>
+      var digitCount: Int
+    }
+
+    private var next: [Start: Int] = [:]
+
+    /// `name~number`, with `name` cut where it would get too long.
+    mutating func next(for name: [UInt8]) -> [UInt8] {
+      var (digitCount, first) = (1, 2)
+      while true {
+        let start = Start(bytes: SafeName.cut(name, toLeave: digitCount + 1), digitCount: digitCount)
+        let number = next[start] ?? first
+        let end = first == 2 ? 10 : first * 10
+        if number < end {
+          next[start] = number + 1
+          return start.bytes + Array("~\(number)".utf8)
         }
+        (digitCount, first) = (digitCount + 1, end)
       }
     }
   }
@@ -74,12 +95,11 @@ enum SafeName {
     return [UInt8(ascii: "%"), digits[Int(byte >> 4)], digits[Int(byte & 15)]]
   }
 
-  /// `name~number`, with `name` cut where it would get too long.
-  private static func numbered(_ name: [UInt8], _ number: Int) -> [UInt8] {
-    let suffix = Array("~\(number)".utf8)
-    var end = min(name.count, maximumByteCount - suffix.count)
+  /// The start of `name` that leaves room for so many bytes more.
+  private static func cut(_ name: [UInt8], toLeave count: Int) -> ArraySlice<UInt8> {
+    var end = min(name.count, maximumByteCount - count)
     // Back to the start of a character: bytes 10xxxxxx continue one.
     while end > 0, end < name.count, name[end] & 0xC0 == 0x80 { end -= 1 }
-    return name[..<end] + suffix
+    return name[..<end]
   }
 }

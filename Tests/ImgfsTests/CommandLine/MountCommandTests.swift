@@ -133,4 +133,26 @@ struct MountCommandTests {
       #expect(result.stdoutText == "0\n1\n", "\(result.stderrText)")
     }
   }
+
+  /// Names that are relative to the current folder mean nothing where that is not there.
+  @Test func refusesANamespaceWithoutTheCurrentFolder() throws {
+    try TemporaryFolder.with { folder in
+      try Shell.run(
+        "mkdir hidden hidden/here; truncate -s 64k hidden/here/disk.raw; mkdir hidden/here/mnt", in: folder)
+      let other = try TestProcess([
+        "/usr/bin/unshare", "--mount", "/bin/sh", "-c",
+        "mount -t tmpfs none \"$1\"; echo; exec sleep 60", "sh", folder.file("hidden"),
+      ])
+      defer { other.signal(SIGKILL) }
+      #expect(MountedImage.waits { !other.stdoutSoFar.isEmpty })
+      try Shell.run("ln -s '\(try BuiltProduct.imgfs.path)' mount.imgfs", in: folder)
+      let result = try TestProcess.run(
+        [folder.file("mount.imgfs"), "disk.raw", "mnt", "-N", "/proc/\(other.pid)/ns/mnt"],
+        folder: folder.file("hidden/here"))
+      #expect(result.status == 32)
+      #expect(
+        result.stderrText.contains("Could not enter the folder '\(folder.file("hidden/here"))'"),
+        "\(result.stderrText)")
+    }
+  }
 }

@@ -72,4 +72,27 @@ import Testing
       #expect(!MountedImage.isMounted(folder.file("mnt")))
     }
   }
+
+  /// A passphrase comes through another descriptor, the lowest of those that the program is started with: what is opened
+  /// later stays open.
+  @Test(arguments: [3, 4, 5]) func readsAPassphraseFromAnyDescriptor(_ number: Int) throws {
+    try TemporaryFolder.with { folder in
+      let image = folder.file("disk.luks")
+      try ReferenceTool.create(image, format: "luks", size: 1 << 20, passphrase: "open sesame")
+      let secret = try folder.write(Array("open sesame\n".utf8), to: "secret")
+      let mountPoint = try folder.makeFolder("mnt")
+      let others = [3, 4, 5].map { "\($0)<\($0 == number ? secret : "/dev/zero")" }.joined(separator: " ")
+      let script =
+        "exec \"$0\" -o rw,allow_path=/,allow_path=/usr -F luks --pid-file pid --passphrase-fd \(number) \"$1\" \"$2\" \(others)"
+      try TestProcess.run(
+        ["/bin/sh", "-c", script, try BuiltProduct.imgfs.path, image, mountPoint], folder: folder.path
+      ).expecting(0)
+      defer { _ = try? TestProcess.run(["/bin/umount", "--lazy", mountPoint]) }
+      try ReferenceTool.io(["write -P 7 64k 64k", "flush"], on: mountPoint + "/disk.raw", format: "raw")
+      let held = try Shell.run("ls -l /proc/$(cat pid)/fd | grep -c -e secret -e zero || true", in: folder)
+      #expect(held == "0\n")
+      try BuiltProduct.imgfs.run(["--unmount", mountPoint]).expecting(0)
+      try ReferenceTool.io(["read -P 7 64k 64k"], on: image, format: "luks", passphrase: "open sesame")
+    }
+  }
 }

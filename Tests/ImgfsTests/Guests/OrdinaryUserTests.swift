@@ -53,4 +53,68 @@ struct OrdinaryUserTests {
       #expect(output.contains(getuid() == 0 ? "\n65534\n" : "\n\(getuid())\n"))
     }
   }
+
+  /// Runs `steps` as somebody else than root, in a folder of his own with a disk and imgfs.
+  private func asOrdinary(_ steps: String, in folder: TemporaryFolder) throws -> String {
+    let user = getuid() == 0 ? "setpriv --reuid=65534 --regid=65534 --clear-groups" : "env"
+    try Shell.run(
+      """
+      chmod 755 .; mkdir own; cp "$imgfs" own/imgfs; chmod 755 own/imgfs
+      truncate -s 1M own/disk.raw; mkdir own/mnt; [ $EUID != 0 ] || chown -R 65534:65534 own
+      """, ["imgfs": try BuiltProduct.imgfs.path], in: folder)
+    defer { _ = try? Shell.run("umount --lazy own/mnt || true", in: folder) }
+    return try Shell.run(
+      "cd own\ncat >steps <<'STEPS'\nset -eu\n\(steps)\nSTEPS\ntimeout 60 $user bash steps", ["user": user],
+      in: folder)
+  }
+
+  /// Who starts programs with SIGCHLD ignored hears of none that has ended: a helper that failed has failed all the same.
+  @Test func unmountFailsWhereItsHelperFails() throws {
+    try TemporaryFolder.with { folder in
+      let output = try asOrdinary(
+        """
+        ./imgfs -F raw disk.raw mnt
+        exec 5<mnt/disk.raw
+        env --ignore-signal=CHLD ./imgfs --unmount mnt && echo unmounted || echo refused
+        mountpoint -q mnt && echo stays
+        exec 5<&-
+        env --ignore-signal=CHLD ./imgfs --unmount mnt && echo unmounted
+        mountpoint -q mnt || echo gone
+        env --ignore-signal=CHLD ./imgfs -F qcow2 disk.raw mnt || echo failed
+        """, in: folder)
+      #expect(output.contains("Device or resource busy\nrefused\nstays\nunmounted\ngone\n"), "\(output)")
+      #expect(output.hasSuffix("failed\n"))
+    }
+  }
+
+  /// Whoever unmounts is content where somebody else was quicker.
+  @Test func severalMayUnmountAtOnce() throws {
+    try TemporaryFolder.with { folder in
+      let output = try asOrdinary(
+        """
+        for round in 1 2 3 4 5 6 7 8 9 10; do
+          ./imgfs -F raw disk.raw mnt
+          for number in 1 2 3 4; do ./imgfs --unmount mnt 2>&1 & done
+          wait
+          mountpoint -q mnt && echo stays
+        done
+        echo done
+        """, in: folder)
+      let lines = output.split(separator: "\n").filter { !$0.contains("is not a mount point of imgfs") }
+      #expect(lines == ["done"])
+    }
+  }
+
+  /// What is not confined is not to be traced by those who are the same user.
+  @Test(.enabled(if: geteuid() == 0)) func secondProcessCannotBeTraced() throws {
+    try TemporaryFolder.with { folder in
+      let output = try asOrdinary(
+        """
+        ./imgfs -F raw --pid-file pid disk.raw mnt
+        stat -c %u /proc/$(pgrep -P $(cat pid))/environ
+        ./imgfs --unmount mnt
+        """, in: folder)
+      #expect(output == "0\n")
+    }
+  }
 }

@@ -254,4 +254,72 @@ struct LifeTests {
       }
     }
   }
+
+  @Test func pidFileThatCannotBeWrittenIsAnError() throws {
+    try TemporaryFolder.with { folder in
+      _ = try image(in: folder)
+      try Shell.run("mkdir mnt; echo old >pid", in: folder)
+      let script = """
+        (ulimit -f 0; "$imgfs" --pid-file pid disk.raw mnt 2>&1 || echo "status $?") | cat
+        """
+      let output = try Shell.run(script, ["imgfs": try BuiltProduct.imgfs.path], in: folder)
+      defer { _ = try? Shell.run("umount --lazy mnt", in: folder) }
+      #expect(output.hasPrefix("imgfs: Could not write '\(folder.file("pid"))': "), "\(output)")
+      #expect(output.hasSuffix("status 1\n"))
+      #expect(!MountedImage.isMounted(folder.file("mnt")))
+      #expect(try Files.read(folder.file("pid")) == Array("old\n".utf8))
+      #expect(try folder.names() == ["disk.raw", "mnt", "pid"])
+    }
+  }
+
+  /// Names that are the same to a reader, but not to the kernel.
+  @Test func tellsMountPointsApartByTheirBytes() throws {
+    try TemporaryFolder.with { folder in
+      let image = try image(in: folder)
+      let points = try ["\u{E9}", "e\u{301}"].map { try folder.makeFolder($0) }
+      #expect(try folder.names().count == 3)
+      let servers = try points.map { try startInFront([], image, $0) }
+      servers[0].signal(SIGTERM)
+      let result = servers[0].wait(timeout: 10)
+      #expect(result.status == 0 && result.stderrText == "")
+      let left = try Shell.run("grep -c \"$PWD/\" /proc/self/mountinfo", in: folder)
+      #expect(left == "1\n")
+      servers[1].signal(SIGTERM)
+      #expect(servers[1].wait(timeout: 10).status == 0)
+      _ = try? Shell.run("umount --lazy \"$PWD\"/*", in: folder)
+    }
+  }
+
+  /// A comma that a combining mark follows is a comma to libfuse.
+  @Test func namesMayHaveACommaAndAMark() throws {
+    try TemporaryFolder.with { folder in
+      let image = try folder.write([UInt8](repeating: 0, count: 4096), to: "x,\u{301}debug.raw")
+      try MountedImage.with(image, in: folder) { mount in
+        let table = String(decoding: try Files.read("/proc/self/mountinfo"), as: UTF8.self)
+        #expect(
+          table.utf8.split(separator: UInt8(ascii: "\n")).contains { line in
+            let text = String(decoding: Array(line), as: UTF8.self)
+            return text.utf8.count > 0 && text.contains(mount.path)
+              && text.contains("- fuse.imgfs \(image) ro,")
+          })
+      }
+    }
+  }
+
+  /// umount(8) with --force cuts the connection off, and leaves the mount where a file is open.
+  @Test(.enabled(if: geteuid() == 0)) func takesAwayAMountThatWasCutOff() throws {
+    try TemporaryFolder.with { folder in
+      let mountPoint = try folder.makeFolder("mnt")
+      let process = try startInFront([], try image(in: folder), mountPoint)
+      let descriptor = unsafe open(mountPoint + "/disk.raw", O_RDONLY | O_CLOEXEC)
+      #expect(descriptor >= 0)
+      _ = try TestProcess.run(["/bin/umount", "--force", mountPoint])
+      _ = process.wait(timeout: 10)
+      close(descriptor)
+      #expect(!MountedImage.isMounted(mountPoint))
+      if MountedImage.isMounted(mountPoint) {
+        _ = try TestProcess.run(["/bin/umount", "--lazy", mountPoint])
+      }
+    }
+  }
 }

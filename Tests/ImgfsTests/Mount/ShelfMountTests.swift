@@ -268,4 +268,66 @@ import Testing
       }
     }
   }
+
+  /// With an overlay an image stays open for what that holds; one whose file is gone nobody can look at again.
+  @Test func letsGoOfWhatWasDeletedUnderAnOverlay() throws {
+    try TemporaryFolder.with { folder in
+      let images = try folder.makeInner("images")
+      for name in ["a.qcow2", "b.qcow2"] { _ = try image(name, "qcow2", 1, in: images) }
+      try MountedImage.with(images.path, options: ["--overlay", "tmp", "-o", "idle=0"], in: folder) { mount in
+        for name in ["a.qcow2", "b.qcow2"] {
+          try ReferenceTool.io(["write -P 5 0 1M"], on: mount.file("\(name)/disk.raw"), format: "raw")
+        }
+        try FileManager.default.removeItem(atPath: images.file("a.qcow2"))
+        // Another name is another look; what was written stays.
+        try FileManager.default.moveItem(atPath: images.file("b.qcow2"), toPath: images.file("c.qcow2"))
+        let isClosed = try MountedImage.waits {
+          let left = try names(mount.path)
+          let count = try openFiles(of: mount.process, below: images.path)
+          return left == ["c.qcow2"] && count == 1
+        }
+        #expect(isClosed)
+        try expect(5, in: mount.file("c.qcow2/disk.raw"))
+      }
+    }
+  }
+
+  /// Root mounts what others may fill: their links show what lies in the folder, or where it is allowed. Whose the links and
+  /// the folder are, and whether what lies outside is seen.
+  @Test(
+    .enabled(if: geteuid() == 0),
+    arguments: [(65534, 65534, false), (65534, 0, false), (0, 65534, false), (0, 0, true)])
+  func followsNoLinksOfOthers(_ owner: Int, _ owners: Int, _ isSeen: Bool) throws {
+    try TemporaryFolder.with { folder in
+      let images = try folder.makeInner("images")
+      for name in ["a.qcow2", "b.qcow2"] { _ = try image(name, "qcow2", 1, in: images) }
+      let other = try folder.makeInner("other")
+      _ = try image("secret.raw", "raw", 3, in: other)
+      let steps = """
+        cd images
+        ln -s ../other/secret.raw x.raw; ln -s a.qcow2 y.qcow2; ln -s ../other hop; ln -s hop/secret.raw z.raw
+        mkdir w.hdd; ln -s ../../other/secret.raw w.hdd/DiskDescriptor.xml
+        chown -h \(owner) . a.qcow2; chown -h \(owners) *.raw y.qcow2 hop w.hdd/*
+        """
+      try Shell.run(steps, in: folder)
+      let inside = ["a.qcow2", "b.qcow2", "y.qcow2"]
+      let outside = ["x.raw", "z.raw"]
+      try MountedImage.with(images.path, in: folder) { mount in
+        let all = try names(mount.path)
+        if owner != 0 { #expect(!all.contains("w.hdd")) }
+        let seen = all.filter { $0 != "w.hdd" }
+        #expect(seen == (isSeen ? (inside + outside).sorted() : inside))
+        for name in ["a.qcow2", "y.qcow2"] { try expect(1, in: mount.file("\(name)/disk.raw")) }
+        // One that becomes a link after it was looked at.
+        if owner != 0 {
+          try Shell.run("ln -sf ../other/secret.raw images/b.qcow2", in: folder)
+          #expect((try? Files.read(mount.file("b.qcow2/disk.raw")))?.first != 3)
+        }
+      }
+      try MountedImage.with(images.path, options: ["-o", "allow_path=\(other.path)"], in: folder) { mount in
+        #expect(try names(mount.path).filter { outside.contains($0) } == outside)
+        try expect(3, in: mount.file("x.raw/disk.raw"))
+      }
+    }
+  }
 }

@@ -68,4 +68,30 @@ import Testing
     let safe = SafeName.unique([String](repeating: "same", count: 65_536))
     #expect(safe.last.map(text) == "same~65536")
   }
+
+  /// Long names whose ends differ are the same once a number takes the end's place.
+  @Test func isQuickWithThousandsOfNamesThatAreCutToTheSame() {
+    let names = (0..<4096).map { number in
+      let end = String(number, radix: 16)
+      return String(repeating: "n", count: 255 - 3) + String(repeating: "0", count: 3 - end.count) + end
+    }
+    var safe: [[UInt8]] = []
+    let duration = ContinuousClock().measure { safe = SafeName.unique(names + names) }
+    #expect(duration < .seconds(8))
+    #expect(Set(safe).count == safe.count)
+    #expect(safe.allSatisfy { $0.count == 255 })
+    #expect(safe[..<4096].elementsEqual(names.map { Array($0.utf8) }))
+    #expect(safe[4096] == Array((String(repeating: "n", count: 252) + "0~2").utf8))
+    #expect(safe.last == Array((String(repeating: "n", count: 250) + "~3977").utf8))
+    #expect(SafeName.unique(names + names) == safe)
+  }
+
+  /// Numbers that are in use already, with other counts of digits.
+  @Test func numbersLongNamesBesideNumberedOnes() {
+    let long = String(repeating: "n", count: 255)
+    let numbered = (2...12).map { String(repeating: "n", count: $0 < 10 ? 253 : 252) + "~\($0)" }
+    let safe = unique([long] + numbered + [long, long + "x", long])
+    #expect(Set(safe).count == safe.count)
+    #expect(safe.suffix(3) == (13...15).map { String(repeating: "n", count: 252) + "~\($0)" })
+  }
 }

@@ -96,7 +96,9 @@ extension ReferencePolicy {
   {
     for candidate in candidates {
       let joined = ImageName.join(candidate, toFolderOf: path)
-      guard !joined.utf8.contains(0), HostFiles.identity(of: joined) != nil else { continue }
+      guard !joined.utf8.contains(0), leadsBack(joined) || HostFiles.identity(of: joined) != nil else {
+        continue
+      }
       return try resolve(path: joined, of: reference.name, for: .parent, namedBy: path)
     }
     throw EngineError(

@@ -3,6 +3,11 @@ extension ImageOpener {
   public static func fileOfBundle(_ path: String) -> String? {
     NodeOpener.fileOfBundle(FilePlace(path: path))?.path
   }
+
+  /// Whether to open the image at `path` is to look into what the process itself serves.
+  public static func leadsBack(_ path: String, into tree: ServedTree) -> Bool {
+    tree.holds(path) || FormatCatalog.bundleDescriptors.contains { tree.holds("\(path)/\($0)") }
+  }
 }
 
 /// Folders that stand for an image.
