@@ -172,11 +172,12 @@ struct Qcow2Repairer {
         continue
       }
       guard let window = try refcounts.window(of: start) else { return }
-      let isEmpty = window.slice.isEmpty
-      for cluster in start..<window.clusters.upperBound where !isEmpty {
-        if try refcounts.count(of: cluster) != 0 { try refcounts.set(cluster..<cluster + 1, to: 0) }
-      }
+      let first = start
       start = window.clusters.upperBound
+      if window.slice.isEmpty { continue }
+      for cluster in first..<start where try refcounts.count(of: cluster) != 0 {
+        try refcounts.set(cluster..<cluster + 1, to: 0)
+      }
     }
   }
 

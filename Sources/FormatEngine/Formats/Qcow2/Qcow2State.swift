@@ -71,12 +71,11 @@ struct Qcow2State {
         start = (start + 1).aligned(upTo: 1 << blockBits)
         continue
       }
-      let isEmpty = window.slice.isEmpty
-      for index in window.clusters.clamped(to: start..<end) where !isEmpty {
-        if window.slice[index - window.clusters.lowerBound] != 0 { counted += 1 }
-      }
-      if counted >= threshold { return true }
+      let clusters = window.clusters.clamped(to: start..<end)
       start = window.clusters.upperBound
+      if window.slice.isEmpty { continue }
+      for index in clusters where window.slice[index - window.clusters.lowerBound] != 0 { counted += 1 }
+      if counted >= threshold { return true }
     }
     return false
   }

@@ -261,7 +261,7 @@ struct VMDKSparseChecker {
         let isLast = entry == .none && other.isStored && fault(of: other) == nil
         let isMended = mayChange && (repairing == .all || !isLast)
         if isMended { try set(entry, at: offset) }
-        differs(offset, isFixed: isMended)
+        differs(offset, isFixed: isMended, isLast ? "only the redundant grain table has an entry" : nil)
       }
     }
   }
@@ -322,9 +322,10 @@ struct VMDKSparseChecker {
     if isFixed { report.corruptionsFixed += 1 } else { report.corruptions += 1 }
   }
 
-  private mutating func differs(_ offset: UInt64, isFixed: Bool) {
+  private mutating func differs(_ offset: UInt64, isFixed: Bool, _ words: String? = nil) {
     let sector = sector(offset)
-    note("\(isFixed ? "Repairing" : "WARNING"): the redundant grain tables differ for sector \(sector)")
+    let words = words ?? "the redundant grain tables differ"
+    note("\(isFixed ? "Repairing" : "WARNING"): \(words) for sector \(sector)")
     if isFixed { report.leaksFixed += 1 } else { report.leaks += 1 }
   }
 
