@@ -55,22 +55,30 @@ extension LUKSHeader {
   }
 
   /// Destroys what a slot holds. The slot goes first: what points to damaged key material would look like a
-  /// wrong passphrase. Where the material cannot be overwritten the slot is in use again: who asks for it once more is not
-  /// to hear that it is erased already.
+  /// wrong passphrase. Where nothing of the material could be overwritten the slot is in use again: who asks for it once
+  /// more is not to hear that it is erased already.
   mutating func eraseSlot(_ index: Int, in area: LUKSArea) throws(EngineError) {
     let old = slots[index]
     var slot = old
     slot.isActive = false
     slot.iterations = 0
     slot.salt = [UInt8](repeating: 0, count: Self.saltByteCount)
+    let material = try materialBytes(of: old, in: area)
     try write(slot, at: index, in: area)
     do throws(EngineError) {
       let garbage = try Gcrypt.randomBytes(count: materialBufferByteCount)
       try area.write(bytes: garbage, at: materialOffset(of: slot))
       try area.store.flush()
     } catch {
-      try? write(old, at: index, in: area)
+      if (try? materialBytes(of: old, in: area)) == material { try? write(old, at: index, in: area) }
       throw error
+    }
+  }
+
+  /// The encrypted key material.
+  private func materialBytes(of slot: KeySlot, in area: LUKSArea) throws(EngineError) -> [UInt8] {
+    unsafe try [UInt8](count: materialBufferByteCount) { (buffer) throws(EngineError) in
+      unsafe try area.read(into: buffer, at: materialOffset(of: slot))
     }
   }
 

@@ -15,24 +15,29 @@ public enum Committer {
   }
 
   /// Makes `base`, the layers of `chain` from `depth` on, read as the whole chain does. A base that is too small
-  /// grows; a longer one stays as long. On disk when it returns.
+  /// grows; a longer one stays as long. On disk when it returns, and closed, also where it throws.
   public static func commit(
     _ chain: ImageChain, at depth: Int, into base: ImageChain, rateLimit: UInt64? = nil,
     progress: Progress = .none
   ) throws(EngineError) {
-    if try changes(base, chain, at: depth) { try recordChange(of: base, at: depth, of: chain) }
     let source = ImageChain(members: Array(chain.members[..<depth]))
     var options = ConvertOptions()
     options.scope = .upperLayers(count: depth)
     options.looksForZeros = false
     options.rateLimit = rateLimit
     do throws(EngineError) {
+      if try changes(base, chain, at: depth) { try recordChange(of: base, at: depth, of: chain) }
       if base.virtualSize < chain.virtualSize { try base.resize(to: chain.virtualSize) }
       try Converter.convert(from: [source], to: base, options, progress: progress)
-      try base.close()
     } catch {
       // What was written reads the same in the layer above, too: that goes on.
       try? base.close()
+      try? recordState(of: base, at: depth, of: chain)
+      throw error
+    }
+    do throws(EngineError) {
+      try base.close()
+    } catch {
       try? recordState(of: base, at: depth, of: chain)
       throw error
     }

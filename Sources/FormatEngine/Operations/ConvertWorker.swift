@@ -173,7 +173,7 @@ final class ConvertWorker {
   /// Whether the target may get a unit as a whole: what it has behind the end of the source stays.
   private func mayBeWhole(_ range: Range<Int>, of segment: ConvertSegment, _ unit: UInt64) -> Bool {
     range.count == Int(unit) || segment.offset + UInt64(range.upperBound) >= work.target.virtualSize
-      || work.packing?.unitPacking == .always
+      || work.options.fitsTarget || work.packing?.unitPacking == .always
   }
 
   /// Reads a segment into the buffer, its last unit filled up with zeros, and notes which units hold

@@ -60,16 +60,24 @@ public final class Overlay: Sendable {
       throw .unsupported("The format '\(old.members[1].formatName)' cannot be written")
     }
     do throws(EngineError) {
-      try old.flush()
+      try flush(old, before: base)
       try Committer.commit(old, at: 1, into: base, progress: progress)
     } catch {
-      // What was written is put in order, and reads the same in the overlay.
-      try? base.close()
       // The first error is the one to tell.
       _ = try? renewBase(of: old)
       throw error
     }
     try removeContent(of: try renewBase(of: old))
+  }
+
+  /// Where it fails nothing is written to `base`.
+  private func flush(_ old: ImageChain, before base: ImageChain) throws(EngineError) {
+    do throws(EngineError) {
+      try old.flush()
+    } catch {
+      try? base.close()
+      throw error
+    }
   }
 
   /// Takes the tables of the image below from its file again: others than before may be there. Throws where that cannot be

@@ -47,10 +47,11 @@ final class OwnMount: Sendable {
     guard let number = number.withLock({ $0 }) else { return nil }
     let flags = CInt(IMGFS_O_PATH) | O_NOFOLLOW | O_DIRECTORY | O_CLOEXEC
     let root = unsafe path.withHostBytes { unsafe open($0, flags) }
-    guard root >= 0 else { return false }
+    guard root >= 0 else { return nil }
     defer { close(root) }
-    guard Self.number(at: "", in: root) == number else { return false }
-    return unsafe umount2("/proc/self/fd/\(root)", CInt(MNT_DETACH)) == 0
+    guard let found = Self.number(at: "", in: root) else { return nil }
+    guard found == number else { return false }
+    return unsafe umount2("/proc/self/fd/\(root)", CInt(MNT_DETACH)) == 0 ? true : nil
   }
 
   /// "major:minor" of the mounted tree.

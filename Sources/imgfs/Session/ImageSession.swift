@@ -265,7 +265,10 @@ final class ImageSession: Sendable {
   /// Whether the image's own file has no name any more: it never has one again.
   private func isDeleted(_ chain: ImageChain) -> Bool {
     guard chain.members.indices.contains(imageDepth) else { return false }
-    return chain.members[imageDepth].fileStatuses.first?.linkCount == 0
+    let member = chain.members[imageDepth]
+    // Some file systems count no links at all.
+    return member.fileStatuses.first?.linkCount == 0
+      && member.hostFiles.first?.identity != HostFiles.identity(of: member.path)
   }
 
   /// Closes a chain that nobody can come by any more, whose files were as `stamps` has them before.

@@ -31,12 +31,13 @@ enum Interruption {
 
   static var isAsked: Bool { askingSignal.load(ordering: .relaxed) != 0 }
 
-  /// Runs work on an image. Where it fails, or a signal ends it, all that was done is on disk and the image is closed.
+  /// Runs work on an image. Where it fails, or a signal ends it, all that was done is on disk and the image is closed. But
+  /// for one that goes into a pipe: without its end whoever is there can tell that something is missing.
   static func closing<T>(_ image: ImageChain, _ body: () throws(VerbFailure) -> T) throws(VerbFailure) -> T {
     do throws(VerbFailure) {
       return try body()
     } catch {
-      try? image.close()
+      if !image.members[0].file.isSequential { try? image.close() }
       throw error
     }
   }

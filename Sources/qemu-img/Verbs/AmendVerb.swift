@@ -49,6 +49,7 @@ enum AmendVerb {
     if list.asksForHelp { return try showOptions(ofFormat: chain.members[0].formatName) }
     Interruption.endsWork()
     try Interruption.closing(chain) { () throws(VerbFailure) in try amend(chain, list, request, line) }
+    try attempt { () throws(EngineError) in try chain.close() }
     return 0
   }
 
@@ -70,7 +71,6 @@ enum AmendVerb {
       // As qemu-img has it, the end is shown where it failed, too.
       defer { line.show(100) }
       try chain.amend(options, request, progress: line.progress())
-      try chain.close()
     }
   }
 

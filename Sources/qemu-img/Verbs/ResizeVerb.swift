@@ -52,9 +52,9 @@ enum ResizeVerb {
     try Interruption.closing(chain) { () throws(VerbFailure) in
       try attempt { () throws(EngineError) in
         try chain.resize(to: size, preallocation: preallocation, progress: line.progress())
-        try chain.close()
       }
     }
+    try attempt { () throws(EngineError) in try chain.close() }
     if !isQuiet { Console.write("Image resized.\n") }
     return 0
   }

@@ -52,6 +52,7 @@ enum SnapshotVerb {
     if chain.isWritable { Interruption.endsWork() }
     if let action = actions.first {
       try Interruption.closing(chain) { () throws(VerbFailure) in try perform(action, on: chain) }
+      try attempt { () throws(EngineError) in try chain.close() }
     }
     return 0
   }
@@ -63,7 +64,6 @@ enum SnapshotVerb {
     case .apply(let name): try apply(name, to: chain)
     case .delete(let name): try delete(name, of: chain)
     }
-    try attempt { () throws(EngineError) in try chain.close() }
   }
 
   private static func list(_ chain: ImageChain) throws(VerbFailure) {

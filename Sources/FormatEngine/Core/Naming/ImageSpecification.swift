@@ -90,13 +90,14 @@ extension ReferencePolicy {
     return try resolve(reference.name, for: .backingFile, namedBy: path)
   }
 
-  /// The first candidate that is there. One that is there and may not be opened is not passed over.
+  /// The first candidate that is there. One that is there and may not be opened is not passed over, unless it lies in what is
+  /// being shown.
   private func find(_ candidates: [String], for reference: BackingReference, namedBy path: String)
     throws(EngineError) -> FilePlace
   {
     for candidate in candidates {
       let joined = ImageName.join(candidate, toFolderOf: path)
-      guard !joined.utf8.contains(0), leadsBack(joined) || HostFiles.identity(of: joined) != nil else {
+      guard !joined.utf8.contains(0), !leadsBack(joined), HostFiles.identity(of: joined) != nil else {
         continue
       }
       return try resolve(path: joined, of: reference.name, for: .parent, namedBy: path)
