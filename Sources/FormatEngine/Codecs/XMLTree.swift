@@ -29,6 +29,8 @@ struct XMLLimits {
   var depth = 64
   /// A machine with hundreds of snapshots of several disks stays below this.
   var elementCount = 200_000
+  /// Of all elements together.
+  var attributeCount = 200_000
   /// Bytes of a tag, or of anything else that is not text: expat keeps a tag whole, and many times its size for its
   /// attributes.
   var tagByteCount = Int(MiB)
@@ -68,7 +70,7 @@ extension XMLElement {
   private let parser: XML_Parser
   /// The open elements, the outermost first; a nameless one stands for the document.
   private var open = [XMLElement(name: "")]
-  private var elementCount = 0
+  private var (elementCount, attributeCount) = (0, 0)
   private var failure: EngineError?
   /// Bytes that were read since something came of them.
   private var quietByteCount = 0
@@ -135,8 +137,12 @@ extension XMLElement {
   private func begin(_ name: String, _ attributes: [String: String]) {
     quietByteCount = 0
     elementCount += 1
+    attributeCount += attributes.count
     guard open.count <= limits.depth, elementCount <= limits.elementCount else {
       return stop(.corrupt("XML has too many elements, or they are nested too deep"))
+    }
+    guard attributeCount <= limits.attributeCount else {
+      return stop(.corrupt("XML has too many attributes"))
     }
     var element = XMLElement(name: name, attributes: attributes)
     if name == limits.dataElement { element.data = Base64.Decoder() }

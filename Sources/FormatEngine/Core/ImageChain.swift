@@ -199,6 +199,22 @@ public final class ImageChain: Sendable {
     if let inner = members[0].inner { try inner.close(beforeUnlocking: note) } else { note() }
   }
 
+  /// Closes an image of which a change has failed. Where there was no room for tables, what was set aside for them is given
+  /// back: nothing leads to it.
+  public func closeAfterFailure() {
+    defer { members[0].locked?.unlock() }
+    do throws(EngineError) {
+      try writer?.close()
+    } catch {
+      // Only by what is on disk for certain can be told what leads nowhere.
+      let file = members[0].file
+      if let layer = top as? any Repairable, (try? file.flush()) != nil {
+        _ = try? layer.repair(.leaks, progress: .none)
+      }
+    }
+    try? members[0].inner?.close()
+  }
+
   /// Runs a change of the whole image - a snapshot, another size - while nobody reads or writes the disk.
   public func changingWhole<T>(_ body: () throws(EngineError) -> T) throws(EngineError) -> T {
     try ranges.withRange(0..<UInt64.max, exclusive: true) { () throws(EngineError) in

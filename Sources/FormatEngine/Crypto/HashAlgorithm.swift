@@ -38,7 +38,9 @@ enum HashAlgorithm: String, CaseIterable, Sendable {
     unsafe gcry_md_hash_buffer(gcryptNumber, target.baseAddress, bytes.baseAddress, bytes.count)
   }
 
-  func digest(_ bytes: [UInt8]) throws(EngineError) -> [UInt8] {
+  func digest(_ bytes: [UInt8]) throws(EngineError) -> [UInt8] { try digest(bytes[...]) }
+
+  func digest(_ bytes: ArraySlice<UInt8>) throws(EngineError) -> [UInt8] {
     var result = [UInt8](repeating: 0, count: digestByteCount)
     var failure: EngineError?
     unsafe result.withUnsafeMutableBytes { target in

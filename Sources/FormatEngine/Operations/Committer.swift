@@ -31,7 +31,7 @@ public enum Committer {
       try Converter.convert(from: [source], to: base, options, progress: progress)
     } catch {
       // What was written reads the same in the layer above, too: that goes on.
-      try? base.close()
+      base.closeAfterFailure()
       try? recordState(of: base, at: depth, of: chain)
       throw error
     }

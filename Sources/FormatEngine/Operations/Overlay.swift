@@ -55,6 +55,10 @@ public final class Overlay: Sendable {
     guard old.members[1].node != nil else {
       throw .unsupported("The overlay lies over a snapshot, which nobody writes to")
     }
+    // They lie over the image, too.
+    if let keeper = old.top as? any SnapshotKeeping, try !keeper.shownSnapshots().isEmpty {
+      throw .unsupported("The overlay has snapshots, which would change with the image below them")
+    }
     let base = try ImageOpener.reopenForWriting(old, from: 1, options)
     guard base.isWritable else {
       throw .unsupported("The format '\(old.members[1].formatName)' cannot be written")

@@ -150,8 +150,9 @@ final class OpenDisk: Sendable {
     guard wanted > old || use.session.access.mayShrink else {
       throw .notPermitted("The disk gets smaller only with '-o shrink'")
     }
+    // What failed may have been done all the same.
+    defer { use.session.noteShape(file) }
     try withChain { (chain) throws(EngineError) in try chain.resize(to: wanted) }
-    use.session.noteShape(file)
   }
 
   // MARK: Data and holes

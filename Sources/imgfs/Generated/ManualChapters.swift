@@ -80,7 +80,8 @@ enum ManualChapters {
         "With --overlay all writes go into a qcow2 file, and the image is not touched: also one of a format that cannot be"
           + " written, or that lies on a read-only medium. --overlay FILE is kept: the next mount with the same FILE goes"
           + " on from there, and QEMU opens it as an image of its own. --overlay tmp is thrown away when the tree is"
-          + " unmounted, however that happens. imgfs --commit MOUNTPOINT writes what the overlay holds into the image."
+          + " unmounted, however that happens. imgfs --commit MOUNTPOINT writes what the overlay holds into the image,"
+          + " unless it has snapshots, which would change with the image below them."
           + " What an overlay holds is not encrypted, also over an encrypted image.")),
     ManualChapter(
       "SEVERAL IMAGES",

@@ -57,11 +57,12 @@ extension ImageTree {
       guard let keeper = chain.top as? any SnapshotChanging else {
         throw .notPermitted("The format has no snapshots")
       }
+      // What failed may have been done all the same.
+      defer { session.noteShape() }
       try chain.changingWhole { () throws(EngineError) in
         _ = try keeper.createSnapshot(named: text, at: IdentitySource.unique.now)
       }
     }
-    session.noteShape()
   }
 
   private static func deleteSnapshot(_ node: Node, of session: ImageSession) throws(EngineError) {
@@ -70,10 +71,10 @@ extension ImageTree {
         guard let keeper = chain.top as? any SnapshotChanging,
           let record = try record(of: node, in: keeper)
         else { throw .system(ENOENT) }
+        defer { session.noteShape() }
         try chain.changingWhole { () throws(EngineError) in try keeper.deleteSnapshot(record) }
       }
     }
-    session.noteShape()
   }
 
   private static func record(of node: Node, in keeper: any SnapshotKeeping) throws(EngineError)

@@ -37,7 +37,7 @@ enum Interruption {
     do throws(VerbFailure) {
       return try body()
     } catch {
-      if !image.members[0].file.isSequential { try? image.close() }
+      if !image.members[0].file.isSequential { image.closeAfterFailure() }
       throw error
     }
   }

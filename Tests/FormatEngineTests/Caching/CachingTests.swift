@@ -180,6 +180,36 @@ import Testing
     #expect(inside == 3)
   }
 
+  /// Somebody always reads, and takes some of what is read once more; who wants everything gets it all the same.
+  @Test func nobodyIsKeptOut() {
+    let lock = RangeLock()
+    let isOver = StopFlag()
+    Deadline.within(seconds: 20, "a range among readers") {
+      let entered = Guarded(0)
+      let wrong = Threads.run(5) { number in
+        if number == 0 {
+          defer { isOver.set() }
+          for _ in 0..<20 {
+            usleep(5000)
+            try? lock.withRange(0..<UInt64.max, exclusive: true) { () throws(EngineError) in
+              entered.withLock { $0 += 1 }
+            }
+          }
+          return nil
+        }
+        usleep(UInt32(number) * 500)
+        while !isOver.isSet {
+          try? lock.withRange(0..<100, exclusive: false) { () throws(EngineError) in
+            usleep(1000)
+            try lock.withRange(50..<60, exclusive: false) { () throws(EngineError) in _ = usleep(1000) }
+          }
+        }
+        return nil
+      }
+      #expect(wrong.isEmpty && entered.withLock { $0 } == 20)
+    }
+  }
+
   @Test func readersShareARange() throws {
     let lock = RangeLock()
     try Deadline.within(seconds: 5, "shared range") {

@@ -42,6 +42,13 @@ import Testing
     #expect(throws: EngineError.self) { try parse("<a>1234567890</a>", XMLLimits(byteCount: 16)) }
   }
 
+  @Test func attributesOfAllElementsTogetherAreLimited() throws {
+    let tag = "<b " + (0..<100).map { "a\($0)=''" }.joined(separator: " ") + "/>"
+    func document(_ count: Int) -> String { "<a>" + String(repeating: tag, count: count) + "</a>" }
+    #expect(try parse(document(2000)).children.count == 2000)
+    #expect(throws: EngineError.self) { try parse(document(2001)) }
+  }
+
   /// expat keeps a tag whole; text it hands out.
   @Test func tagsAndCommentsHaveALengthAndTextHasNone() throws {
     let limits = XMLLimits(tagByteCount: 100_000)

@@ -76,6 +76,28 @@ import Testing
     }
   }
 
+  /// What it was taken of lies in the image below, in part.
+  @Test func isNotFoldedInUnderItsSnapshots() throws {
+    try TemporaryFolder.with { folder in
+      let image = try base("qcow2", folder)
+      let before = try Files.read(image)
+      try MountedImage.with(image, options: ["--overlay", "tmp"], in: folder) { mount in
+        try io("write -P 2 0 64k", on: mount)
+        try FileManager.default.createDirectory(
+          atPath: mount.file("snapshots/then"), withIntermediateDirectories: false)
+        try io("write -P 3 64k 64k", on: mount)
+        let result = try commit(mount)
+        #expect(result.status == 1 && result.stderrText.contains("The overlay has snapshots"))
+        #expect(try Files.read(image) == before)
+        let then = try Files.read(mount.file("snapshots/then/disk.raw"))
+        #expect(then[..<65536].allSatisfy { $0 == 2 } && then[65536..<131_072].allSatisfy { $0 == 1 })
+        #expect(unsafe rmdir(mount.file("snapshots/then")) == 0)
+        try commit(mount).expecting(0)
+        try io("read -P 2 0 64k", "read -P 3 64k 64k", on: mount)
+      }
+    }
+  }
+
   /// A snapshot, and formats that nobody writes.
   @Test func isWrittenOverWhatCannotBe() throws {
     try TemporaryFolder.with { folder in

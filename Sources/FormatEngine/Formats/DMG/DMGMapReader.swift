@@ -89,6 +89,9 @@ enum DMGPropertyList {
 /// and where in this list their entries are (2). An entry is 12 bytes, of which 5..7 are the offset in the data; there,
 /// 4 bytes of length come before the resource.
 enum DMGResourceFork {
+  /// Of one type an old Mac OS could not list more.
+  private static let maximumCount = 1 << 16
+
   /// The resources of a type. Each has its own bytes of the fork: a few of them, listed over and over, would fill the
   /// memory.
   static func resources(_ type: String, in bytes: [UInt8]) throws(EngineError) -> [[UInt8]] {
@@ -110,6 +113,10 @@ enum DMGResourceFork {
           listed += 4 + count
           guard listed <= bytes.count else {
             throw .corrupt("The resource fork lists the same bytes more than once")
+          }
+          // However short: an array of its own takes more than what is in it.
+          guard result.count < maximumCount else {
+            throw EngineError(.tooLarge, "The resource fork has more than \(maximumCount) block tables")
           }
           result.append(try span.bytes(in: start..<start + count))
         }

@@ -94,11 +94,14 @@ struct ParallelsExtension {
         "Wrong parallels Format Extension magic: 0x\(String(found.magic, radix: 16)), expected: "
           + "0x\(String(magic, radix: 16))")
     }
-    guard try HashAlgorithm.md5.digest(Array(bytes[checkedFrom...])) == found.digest else {
+    guard try HashAlgorithm.md5.digest(bytes[checkedFrom...]) == found.digest else {
       throw .corrupt("Wrong checksum in Format Extension header. Format extension is corrupted.")
     }
     return bytes
   }
+
+  /// As in qcow2: no program has made more.
+  private static let maximumBitmapCount = 65_535
 
   /// Reads the list of features; `admitting` throws for those that must not be passed over.
   private static func parse(
@@ -123,6 +126,9 @@ struct ParallelsExtension {
         throw .corrupt("Feature data_size exceedes Format Extension cluster")
       }
       if magic == bitmapMagic {
+        guard result.bitmaps.count < maximumBitmapCount else {
+          throw .unsupported("Format Extensions of more than \(maximumBitmapCount) bitmaps are not read")
+        }
         result.bitmaps.append(try ParallelsBitmap(span, position..<position + byteCount, header))
       }
       position = min((position + byteCount + 7) & ~7, span.byteCount)

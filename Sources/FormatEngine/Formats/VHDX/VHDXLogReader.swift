@@ -41,8 +41,8 @@ struct VHDXLogReader {
 
   private static let sector = UInt64(VHDXLogEntryHeader.sectorByteCount)
   private static let windowSectors: UInt64 = 64
-  /// Sixteen times as many as a log of 1 MiB has room for, which is what programs make unless told otherwise. Each takes some hundred bytes
-  /// of memory.
+  /// Sixteen times as many as a log of 1 MiB has room for, which is what programs make unless told otherwise. Each takes
+  /// some hundred bytes of memory.
   private static let maximumChanges = 1 << 19
 
   init(_ file: any ByteStore, _ header: VHDXHeader) {
@@ -86,9 +86,6 @@ struct VHDXLogReader {
     for entry in entries {
       var dataSector = entry.start + UInt64(entry.header.descriptorSectors)
       for descriptor in entry.descriptors {
-        guard sequence.changes.count < Self.maximumChanges else {
-          throw EngineError(.tooLarge, "The VHDX log has more than \(Self.maximumChanges) changes")
-        }
         var change = Change(hostOffset: descriptor.hostOffset, length: descriptor.length)
         if case .data(let leading, let trailing) = descriptor.content {
           change.source = Change.Source(
@@ -115,15 +112,24 @@ struct VHDXLogReader {
 
   // MARK: Entries
 
+  private func requireLimit(_ changeCount: Int) throws(EngineError) {
+    guard changeCount <= Self.maximumChanges else {
+      throw EngineError(.tooLarge, "The VHDX log has more than \(Self.maximumChanges) changes")
+    }
+  }
+
   /// Entries from `start` on with consecutive numbers, around the end of the log.
   private mutating func run(from start: UInt64) throws(EngineError) -> [Entry] {
     var run: [Entry] = []
     var (position, length): (UInt64, UInt64) = (start, 0)
+    var changeCount = 0
     while let next = try entry(at: position, after: run.last) {
       let sectors = UInt64(next.header.length) / Self.sector
       length += sectors
       // More than the log has room for would begin to repeat.
       guard length <= sectorCount else { break }
+      changeCount += next.descriptors.count
+      try requireLimit(changeCount)
       run.append(next)
       position = (position + sectors) % sectorCount
     }

@@ -319,4 +319,26 @@ import Testing
     for _ in 0..<3 { all += all.suffix(12) }
     #expect(throws: EngineError.self) { try DMGResourceFork.resources("blkx", in: all) }
   }
+
+  /// So would millions of tables of one byte each.
+  @Test func resourcesAreNotWithoutNumber() throws {
+    func fork(_ count: Int) -> [UInt8] {
+      var map = [UInt8](repeating: 0, count: 24)
+      for number in [28, 0, 1] { map.append(bigEndian: UInt16(number)) }
+      // The same list for two types of one name.
+      for _ in 0..<2 {
+        map += Array("blkx".utf8)
+        map.append(bigEndian: UInt16(count - 1))
+        map.append(bigEndian: UInt16(18))
+      }
+      map += [UInt8](repeating: 0, count: 12 * count)
+      var fork: [UInt8] = []
+      for number in [16, 21, 5, map.count] { fork.append(bigEndian: UInt32(number)) }
+      return fork + [0, 0, 0, 1, 7] + map
+    }
+    #expect(try DMGResourceFork.resources("blkx", in: fork(32_768)).count == 65_536)
+    #expect {
+      try DMGResourceFork.resources("blkx", in: fork(32_769))
+    } throws: { ($0 as? EngineError)?.code == .tooLarge }
+  }
 }

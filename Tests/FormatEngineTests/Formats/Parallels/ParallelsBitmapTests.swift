@@ -49,6 +49,33 @@ import Testing
     #expect(throws: EngineError.self) { try keeper.forEachDirtyRun(of: "another") { _ in } }
   }
 
+  /// Each takes hundreds of bytes of memory, and 56 of the file.
+  @Test func bitmapsAreNotWithoutNumber() throws {
+    func image(_ count: Int) throws -> [UInt8] {
+      var random = SeededRandom(seed: 4)
+      var image = ParallelsImage(clusterSectors: 8192, sectorCount: 0, storedCount: 1)
+      image.extensionSector = 8192
+      var bytes = image.build(&random)
+      let start = 8192 * 512
+      bytes.replaceSubrange(start..., with: [UInt8](repeating: 0, count: start))
+      bytes.put(littleEndian: UInt64(0xab23_4cef_23dc_ea87), at: start)
+      for place in stride(from: start + 24, to: start + 24 + count * 56, by: 56) {
+        bytes.put(littleEndian: UInt64(0x2038_5fae_252c_b34a), at: place)
+        bytes.put(littleEndian: UInt32(32), at: place + 16)
+        bytes.put(littleEndian: UInt32(8), at: place + 24 + 24)
+      }
+      bytes.replaceSubrange(
+        start + 8..<start + 24, with: try HashAlgorithm.md5.digest(bytes[(start + 24)...]))
+      return bytes
+    }
+    let many = try keeper(image(65_535))
+    #expect(try many.bitmaps().count == 65_535)
+    #expect {
+      let more = try keeper(image(65_536))
+      return try more.bitmaps()
+    } throws: { ($0 as? EngineError)?.code == .unsupported }
+  }
+
   @Test func tableEntriesStandForAllOrNoBits() throws {
     for (entry, expected) in [(UInt64(0), []), (1, [UInt64(0)..<2_097_152])] {
       var runs: [Range<UInt64>] = []

@@ -76,13 +76,7 @@ import Testing
     image.put(UInt64(place), at: 40, width: 8)
     image.put(UInt64(place), at: table + 16 * 8, width: 8)
     let store = MemoryStore(image.bytes)
-    let chain = try ImageChain.over(store, format: QcowFormat.self, access: .readWrite)
-    let layer = try #require(chain.top as? any CompressedWriting)
-    var packed = [UInt8](repeating: 0, count: 4095)
-    let count = try #require(
-      try pack([UInt8](repeating: 3, count: 4096), into: &packed, try layer.makePacker()))
-    try self.store(Array(packed.prefix(count)), at: 65536, layer)
-    try chain.flush()
+    let chain = try packingCluster16(in: store)
     try chain.writeBytes([UInt8](repeating: 9, count: 8192), at: 500 * 1024)
     try chain.close()
     #expect(Array(store.snapshot[place..<place + 8]) == entries)
@@ -278,12 +272,8 @@ import Testing
     }
   }
 
-  /// Two entries lead to one cluster: what one of them leaves is still the other's.
-  @Test func sharedClusterIsNotReused() throws {
-    var image = try QcowHeaderTests.good()
-    let table = Self.table2(image)
-    image.put(image.number(at: table + 16 * 8, width: 8), at: table + 200 * 8, width: 8)
-    let store = MemoryStore(image.bytes)
+  /// The image, open, in which the cluster at 64 KiB was written again, packed.
+  private func packingCluster16(in store: MemoryStore) throws -> ImageChain {
     let chain = try ImageChain.over(store, format: QcowFormat.self, access: .readWrite)
     let layer = try #require(chain.top as? any CompressedWriting)
     var packed = [UInt8](repeating: 0, count: 4095)
@@ -291,6 +281,16 @@ import Testing
       try pack([UInt8](repeating: 3, count: 4096), into: &packed, try layer.makePacker()))
     try self.store(Array(packed.prefix(count)), at: 65536, layer)
     try chain.flush()
+    return chain
+  }
+
+  /// Two entries lead to one cluster: what one of them leaves is still the other's.
+  @Test func sharedClusterIsNotReused() throws {
+    var image = try QcowHeaderTests.good()
+    let table = Self.table2(image)
+    image.put(image.number(at: table + 16 * 8, width: 8), at: table + 200 * 8, width: 8)
+    let store = MemoryStore(image.bytes)
+    let chain = try packingCluster16(in: store)
     try chain.writeBytes([UInt8](repeating: 9, count: 8192), at: 500 * 1024)
     try chain.close()
     #expect(try chain.readBytes(at: 65536, count: 4096).holdsOnly(3))
@@ -303,13 +303,7 @@ import Testing
     let image = try QcowHeaderTests.good()
     let host = image.number(at: Self.table2(image) + 16 * 8, width: 8)
     let store = MemoryStore(image.bytes)
-    let chain = try ImageChain.over(store, format: QcowFormat.self, access: .readWrite)
-    let layer = try #require(chain.top as? any CompressedWriting)
-    var packed = [UInt8](repeating: 0, count: 4095)
-    let count = try #require(
-      try pack([UInt8](repeating: 3, count: 4096), into: &packed, try layer.makePacker()))
-    try self.store(Array(packed.prefix(count)), at: 65536, layer)
-    try chain.flush()
+    let chain = try packingCluster16(in: store)
     try chain.writeBytes([UInt8](repeating: 9, count: 4096), at: 500 * 1024)
     #expect(try chain.locate(at: 500 * 1024, limit: 1).extent.hostOffset == host)
     try chain.close()
