@@ -37,8 +37,8 @@ final class DiskFile: Sendable {
 
   private func known(_ state: State) -> UInt64? {
     guard let allocated = state.allocated else { return nil }
-    if allocated.changes == view.changes { return allocated.count }
-    return HostClock.steadySeconds < allocated.until ? allocated.count : nil
+    if allocated.changes == view.changes { return unlessWritten(allocated.count) }
+    return HostClock.steadySeconds < allocated.until ? max(allocated.count, Self.leastByteCount) : nil
   }
 
   /// Bytes that are not known to be zeros. Of a disk that is being written they are counted now and then only: for
@@ -61,8 +61,15 @@ final class DiskFile: Sendable {
       state.allocated = (count, isExact ? changes : nil, end + 20 * (end - start))
       state.isCounting = false
     }
-    return count
+    return unlessWritten(count)
   }
+
+  /// Never nothing, where the kernel may have something: programs take a file without blocks for one hole (tar).
+  private func unlessWritten(_ count: UInt64) -> UInt64 {
+    view.follows && view.session.writers.isAnybodyWriting ? max(count, Self.leastByteCount) : count
+  }
+
+  private static let leastByteCount: UInt64 = 4096
 
   private var changesOfOthers: UInt64 {
     view.follows ? view.session.ledger.changesOfOthers(than: self) : 0

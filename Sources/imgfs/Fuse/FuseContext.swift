@@ -35,6 +35,8 @@ final class FuseContext: Sendable {
   /// Whether the kernel's pages are known to be under way until we have answered for them: since Linux 6.16, whose protocol
   /// is 7.44. Before, it wrote copies, and counted the pages themselves as written.
   private let hasHonestPages = Atomic<Bool>(false)
+  /// Whether the kernel keeps writes back, and times and sizes for itself.
+  private let hasWriteback = Atomic<Bool>(false)
   private let hasSetReadAhead = Atomic<Bool>(false)
   /// Called once, when the kernel begins to talk to us: the mount is ready.
   private let whenReady: @Sendable () -> Void
@@ -67,6 +69,7 @@ final class FuseContext: Sendable {
     connection.congestion_threshold = Self.maximumBackgroundCount * 3 / 4
     if isWritable {
       connection.want |= UInt32(FUSE_CAP_WRITEBACK_CACHE) & connection.capable
+      hasWriteback.store(connection.want & UInt32(FUSE_CAP_WRITEBACK_CACHE) != 0, ordering: .relaxed)
       hasHonestPages.store(
         connection.proto_major == 7 && connection.proto_minor >= 44, ordering: .relaxed)
     }
@@ -83,6 +86,13 @@ final class FuseContext: Sendable {
     guard setting >= 0 else { return }
     Terminal.write("\(Self.readAheadByteCount / KiB)\n", to: setting)
     close(setting)
+  }
+
+  /// Whether a change of attributes is the kernel's own, which wants the size that it believes in when a write past it has
+  /// failed (fuse_direct_IO): what others want of a size comes with a time, since the kernel has the times.
+  func isKernelsOwn(_ which: CInt) -> Bool {
+    hasWriteback.load(ordering: .relaxed) && which & FUSE_SET_ATTR_SIZE != 0
+      && which & (FUSE_SET_ATTR_MTIME | FUSE_SET_ATTR_MTIME_NOW) == 0
   }
 
   /// Calls `body` on this thread or another: with true when the kernel keeps nothing that was written to the disk of an

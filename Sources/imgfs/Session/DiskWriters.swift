@@ -31,6 +31,8 @@ final class DiskWriters: Sendable {
     }
   }
 
+  var isAnybodyWriting: Bool { writers.withLock { !$0.isEmpty } }
+
   /// Throws EBUSY where another file is open for writing that shows a byte of `range`.
   func hold(_ file: DiskFile, _ range: Range<UInt64>) throws(EngineError) -> Hold {
     let key = ObjectIdentifier(file)

@@ -46,6 +46,44 @@ import Testing
     }
   }
 
+  /// The kernel asks for the size that it believes in when a write past it fails, which is no wish of anybody's.
+  @Test func refusedWritesMakeTheDiskNoLarger() throws {
+    try withDisk { disk, folder in
+      let output = try Shell.run(
+        """
+        python3 - "$disk" <<'PYTHON'
+        import mmap, os, sys
+        end = os.path.getsize(sys.argv[1])
+        cached = os.open(sys.argv[1], os.O_RDWR)
+        os.pwrite(cached, b"x" * 4096, end + (1 << 20))
+        direct = os.open(sys.argv[1], os.O_RDWR | os.O_DIRECT)
+        page = mmap.mmap(-1, 4096)
+        try: os.pwritev(direct, [page], (end + (2 << 20)) // 4096 * 4096)
+        except OSError as error: print(os.strerror(error.errno))
+        PYTHON
+        """, ["disk": disk], in: folder)
+      #expect(output == "No space left on device\n")
+      expectSize(disk)
+    }
+  }
+
+  /// What only the kernel has is something: tar takes files without blocks for one hole.
+  @Test func diskThatIsBeingWrittenIsNotEmpty() throws {
+    try withDisk { disk, folder in
+      let output = try Shell.run(
+        """
+        python3 - "$disk" <<'PYTHON'
+        import os, sys
+        before = os.stat(sys.argv[1]).st_blocks
+        file = os.open(sys.argv[1], os.O_RDWR)
+        os.pwrite(file, b"x" * 4096, 0)
+        print(before, os.stat(sys.argv[1]).st_blocks > 0)
+        PYTHON
+        """, ["disk": disk], in: folder)
+      #expect(output == "0 True\n")
+    }
+  }
+
   /// It comes to its end beside others that have the disk open, whoever came first, and they hear nothing of it.
   @Test(arguments: [true, false]) func endsOnlyTheOneThatDoesNotEnd(_ isFirst: Bool) throws {
     try withDisk { disk, folder in
