@@ -24,6 +24,12 @@ import Testing
     }
   }
 
+  /// What a Python program prints that gets the disk for its argument.
+  private func printed(_ program: String, _ disk: String, in folder: TemporaryFolder) throws -> String {
+    try Shell.run(
+      "python3 -c \"$program\" \"$disk\"", ["program": program, "disk": disk], in: folder, timeout: 60)
+  }
+
   private func size(_ path: String) -> Int {
     var status = stat()
     return unsafe stat(path, &status) == 0 ? Int(status.st_size) : -1
@@ -49,9 +55,8 @@ import Testing
   /// The kernel asks for the size that it believes in when a write past it fails, which is no wish of anybody's.
   @Test func refusedWritesMakeTheDiskNoLarger() throws {
     try withDisk { disk, folder in
-      let output = try Shell.run(
+      let output = try printed(
         """
-        python3 - "$disk" <<'PYTHON'
         import mmap, os, sys
         end = os.path.getsize(sys.argv[1])
         cached = os.open(sys.argv[1], os.O_RDWR)
@@ -60,8 +65,7 @@ import Testing
         page = mmap.mmap(-1, 4096)
         try: os.pwritev(direct, [page], (end + (2 << 20)) // 4096 * 4096)
         except OSError as error: print(os.strerror(error.errno))
-        PYTHON
-        """, ["disk": disk], in: folder)
+        """, disk, in: folder)
       #expect(output == "No space left on device\n")
       expectSize(disk)
     }
@@ -70,16 +74,14 @@ import Testing
   /// What only the kernel has is something: tar takes files without blocks for one hole.
   @Test func diskThatIsBeingWrittenIsNotEmpty() throws {
     try withDisk { disk, folder in
-      let output = try Shell.run(
+      let output = try printed(
         """
-        python3 - "$disk" <<'PYTHON'
         import os, sys
         before = os.stat(sys.argv[1]).st_blocks
         file = os.open(sys.argv[1], os.O_RDWR)
         os.pwrite(file, b"x" * 4096, 0)
         print(before, os.stat(sys.argv[1]).st_blocks > 0)
-        PYTHON
-        """, ["disk": disk], in: folder)
+        """, disk, in: folder)
       #expect(output == "0 True\n")
     }
   }
@@ -87,11 +89,10 @@ import Testing
   /// It comes to its end beside others that have the disk open, whoever came first, and they hear nothing of it.
   @Test(arguments: [true, false]) func endsOnlyTheOneThatDoesNotEnd(_ isFirst: Bool) throws {
     try withDisk { disk, folder in
-      let output = try Shell.run(
+      let output = try printed(
         """
-        python3 - "$disk" \(isFirst ? 1 : 0) <<'PYTHON'
         import os, subprocess, sys, time
-        disk, is_first = sys.argv[1], sys.argv[2] == "1"
+        disk, is_first = sys.argv[1], \(isFirst ? "True" : "False")
         def endless():
             return subprocess.Popen(["dd", "if=/dev/zero", "of=" + disk, "bs=64k", "conv=notrunc"],
                                     stderr=subprocess.PIPE)
@@ -106,8 +107,7 @@ import Testing
         time.sleep(1.2)
         os.lseek(file, 0, os.SEEK_END)
         print(os.pwrite(file, b"x" * 4096, 4096))
-        PYTHON
-        """, ["disk": disk], in: folder, timeout: 60)
+        """, disk, in: folder)
       #expect(output == "1 1\n4096\n")
       expectSize(disk)
     }
@@ -149,9 +149,8 @@ import Testing
   /// either, and a hole past the end is nothing.
   @Test func refusesAtOnceWhatTheKernelDoesNotKeep() throws {
     try withDisk { disk, folder in
-      let output = try Shell.run(
+      let output = try printed(
         """
-        python3 - "$disk" <<'PYTHON'
         import ctypes, errno, mmap, os, sys
         end = \(byteCount)
         libc = ctypes.CDLL(None, use_errno=True)
@@ -172,8 +171,7 @@ import Testing
         allocate(zero_range | keep_size, end - 4096, 8192)
         allocate(punch_hole | keep_size, end - 4096, 1 << 20)
         allocate(0, 0, 4096)
-        PYTHON
-        """, ["disk": disk], in: folder)
+        """, disk, in: folder)
       #expect(output == "ENOSPC\nENOSPC\nTrue\nENOSPC\n0\n0\nENOTSUP\n")
       #expect(size(disk) == byteCount)
     }
