@@ -19,14 +19,14 @@ struct FolderLinks: Sendable {
     let folders: [AllowedFolder]
 
     /// Whether a file, as it was found open, lies there; its name is followed once more.
-    func hold(_ file: HostFiles.Identity, at path: String) -> Bool {
-      guard let real = try? HostFiles.realPath(ImageOpener.fileOfBundle(path) ?? path) else { return false }
-      return folders.contains { $0.identity(ofRealPath: real) == file }
-    }
+    func hold(_ file: HostFiles.Identity, at path: String) -> Bool { identities(at: path).contains(file) }
 
-    func hold(_ path: String) -> Bool {
-      guard let real = try? HostFiles.realPath(ImageOpener.fileOfBundle(path) ?? path) else { return false }
-      return folders.contains { $0.identity(ofRealPath: real) != nil }
+    func hold(_ path: String) -> Bool { !identities(at: path).isEmpty }
+
+    /// The file that a name leads to, of each folder in which it lies.
+    private func identities(at path: String) -> [HostFiles.Identity] {
+      guard let real = try? HostFiles.realPath(ImageOpener.fileOfBundle(path) ?? path) else { return [] }
+      return folders.compactMap { $0.identity(ofRealPath: real) }
     }
   }
 
